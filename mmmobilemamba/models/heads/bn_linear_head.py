@@ -1,0 +1,115 @@
+"""Classification head of the published networks."""
+
+from typing import List, Optional, Tuple, Union
+
+import torch.nn as nn
+from mmpretrain.models.heads import ClsHead
+from mmpretrain.structures import DataSample
+from torch import Tensor
+
+from mmmobilemamba.registry import MODELS
+
+
+@MODELS.register_module()
+class BNLinearClsHead(ClsHead):
+    """Classify pooled features by BatchNorm1d and one linear layer.
+
+    Args:
+        num_classes (int): Number of classes.
+        in_channels (int): Channels of the pooled features.
+        with_distill_head (bool): Whether a second head of the same form, for
+            a teacher's targets, is there. The two are averaged at inference.
+            The published files have one head. Defaults to False.
+        init_cfg (dict or list[dict], optional): Defaults to a truncated
+            normal of standard deviation 0.02 and zero bias.
+        **kwargs: ``loss``, ``topk`` and ``cal_acc`` of mmpretrain's ClsHead.
+
+    Raises:
+        ValueError: If ``num_classes`` or ``in_channels`` is not positive.
+
+    Source: MobileMamba (arXiv:2411.15941), section 4.1.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: int,
+        with_distill_head: bool = False,
+        init_cfg: Optional[Union[dict, List[dict]]] = dict(
+            type='TruncNormal', layer='Linear', std=0.02, bias=0.0
+        ),
+        **kwargs,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg, **kwargs)
+        for name, value in (
+            ('num_classes', num_classes),
+            ('in_channels', in_channels),
+        ):
+            if value < 1:
+                raise ValueError(f'{name} must be at least 1, but got {value}')
+        self.num_classes = num_classes
+        self.in_channels = in_channels
+        self.with_distill_head = with_distill_head
+        self.bn = nn.BatchNorm1d(in_channels)
+        self.fc = nn.Linear(in_channels, num_classes)
+        if with_distill_head:
+            self.distill_bn = nn.BatchNorm1d(in_channels)
+            self.distill_fc = nn.Linear(in_channels, num_classes)
+
+    def forward_heads(self, feats: Tuple[Tensor, ...]) -> Tuple[Tensor, ...]:
+        """Score with each head by itself.
+
+        Args:
+            feats (tuple[Tensor]): Pooled features, of which the last,
+                (batch, in_channels), is read.
+
+        Returns:
+            tuple[Tensor]: Scores (batch, num_classes) before softmax of the
+            head and, where there is one, of the distillation head.
+        """
+        x = self.pre_logits(feats)
+        scores = (self.fc(self.bn(x)),)
+        if self.with_distill_head:
+            scores += (self.distill_fc(self.distill_bn(x)),)
+        return scores
+
+    def forward(self, feats: Tuple[Tensor, ...]) -> Tensor:
+        """Score with the mean of the heads.
+
+        Args:
+            feats (tuple[Tensor]): Pooled features, of which the last,
+                (batch, in_channels), is read.
+
+        Returns:
+            Tensor: Scores before softmax, (batch, num_classes).
+        """
+        scores = self.forward_heads(feats)
+        return sum(scores) / len(scores)
+
+    def loss(
+        self,
+        feats: Tuple[Tensor, ...],
+        data_samples: List[DataSample],
+        **kwargs,
+    ) -> dict:
+        """Calculate the loss of the scores against the labels.
+
+        Without a teacher the distillation head learns from the labels too, as
+        a second term, so that every parameter has a gradient.
+
+        Args:
+            feats (tuple[Tensor]): Pooled features, of which the last,
+                (batch, in_channels), is read.
+            data_samples (list[DataSample]): Labels or soft targets.
+            **kwargs: Passed on to the loss module.
+
+        Returns:
+            dict[str, Tensor]: ``loss``, ``loss_distill`` where there is a
+            distillation head, and accuracies where ``cal_acc`` is set.
+        """
+        scores = self.forward_heads(feats)
+        losses = self._get_loss(scores[0], data_samples, **kwargs)
+        if self.with_distill_head:
+            second = self._get_loss(scores[1], data_samples, **kwargs)
+            losses['loss_distill'] = second['loss']
+        return losses

@@ -1,0 +1,203 @@
+"""Feature pyramid that makes its finer levels by transposed convolution."""
+
+from typing import List, Optional, Sequence, Tuple, Union
+
+import torch.nn as nn
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from mmmobilemamba.registry import MODELS
+
+
+def _check_channels(name: str, value: object) -> None:
+    """Raise unless a channel count is a positive integer."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(
+            f'{name} must be an int, but got {value!r} '
+            f'({type(value).__name__})'
+        )
+    if value < 1:
+        raise ValueError(f'{name} must be at least 1, but got {value}')
+
+
+def _check_levels(name: str, value: object) -> None:
+    """Raise unless a number of levels is an integer from 0 up."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(
+            f'{name} must be an int, but got {value!r} '
+            f'({type(value).__name__})'
+        )
+    if value < 0:
+        raise ValueError(f'{name} must be 0 or more, but got {value}')
+
+
+@MODELS.register_module()
+class DeconvFPN(BaseModule):
+    """Make a feature pyramid for a backbone without fine levels.
+
+    Lateral 1x1 convolutions, top-down sums with nearest upsampling and 3x3
+    output convolutions are those of an FPN. Finer levels than the backbone
+    has come from a chain of 2x2 transposed convolutions that starts at the
+    finest summed lateral; coarser ones from 3x3 convolutions of stride 2 on
+    the backbone's last map. There is no activation anywhere.
+
+    Args:
+        in_channels (Sequence[int]): Channels of the input maps, finest first.
+        out_channels (int): Channels of every output map.
+        num_finer (int): Number of levels below the finest input's stride,
+            each with half the stride of the one before. Defaults to 0.
+        num_coarser (int): Number of levels above the coarsest input's
+            stride, each with twice the stride of the one before.
+            Defaults to 0.
+        norm_cfg (dict, optional): Norm layer of the lateral and the 3x3
+            convolutions, which then lose their bias. Defaults to None, as
+            published.
+        init_cfg (dict or list[dict], optional): Initialisation of the
+            ordinary convolutions; the transposed ones keep PyTorch's default.
+            Defaults to Xavier-uniform with zero bias.
+
+    Raises:
+        TypeError: If a number of channels or levels is no integer.
+        ValueError: If a number of channels or levels is out of range.
+
+    Source: MobileMamba (arXiv:2411.15941), downstream experiments.
+
+    Example:
+        >>> import torch
+        >>> from mmmobilemamba.models import DeconvFPN
+        >>> neck = DeconvFPN((200, 376, 448), 256, num_finer=2)
+        >>> maps = [
+        ...     torch.rand(1, 200, 8, 8),
+        ...     torch.rand(1, 376, 4, 4),
+        ...     torch.rand(1, 448, 2, 2),
+        ... ]
+        >>> for out in neck(maps):
+        ...     print(tuple(out.shape))
+        (1, 256, 32, 32)
+        (1, 256, 16, 16)
+        (1, 256, 8, 8)
+        (1, 256, 4, 4)
+        (1, 256, 2, 2)
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int],
+        out_channels: int,
+        num_finer: int = 0,
+        num_coarser: int = 0,
+        norm_cfg: Optional[dict] = None,
+        init_cfg: Optional[Union[dict, List[dict]]] = dict(
+            type='Xavier', layer='Conv2d', distribution='uniform', bias=0
+        ),
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if isinstance(in_channels, (int, str)):
+            raise TypeError(
+                'in_channels must be a sequence of int, one per input map, '
+                f'but got {in_channels!r}'
+            )
+        if len(in_channels) == 0:
+            raise ValueError('in_channels must name at least one input map')
+        for index, channels in enumerate(in_channels):
+            _check_channels(f'in_channels[{index}]', channels)
+        _check_channels('out_channels', out_channels)
+        _check_levels('num_finer', num_finer)
+        _check_levels('num_coarser', num_coarser)
+
+        self.in_channels = tuple(in_channels)
+        self.out_channels = out_channels
+        self.num_finer = num_finer
+        self.num_coarser = num_coarser
+
+        def conv3x3(channels: int, stride: int = 1) -> ConvModule:
+            return ConvModule(
+                channels,
+                out_channels,
+                3,
+                stride=stride,
+                padding=1,
+                norm_cfg=norm_cfg,
+                act_cfg=None,
+            )
+
+        self.lateral_convs = nn.ModuleList(
+            ConvModule(c, out_channels, 1, norm_cfg=norm_cfg, act_cfg=None)
+            for c in self.in_channels
+        )
+        self.fpn_convs = nn.ModuleList(
+            conv3x3(out_channels) for _ in self.in_channels
+        )
+        # The first coarser level reads the backbone, the next ones each other.
+        for i in range(num_coarser):
+            channels = self.in_channels[-1] if i == 0 else out_channels
+            self.fpn_convs.append(conv3x3(channels, stride=2))
+        self.extra_trans_convs = nn.ModuleList(
+            ConvModule(
+                out_channels,
+                out_channels,
+                2,
+                stride=2,
+                conv_cfg=dict(type='deconv'),
+                act_cfg=None,
+            )
+            for _ in range(num_finer)
+        )
+        self.extra_fpn_convs = nn.ModuleList(
+            conv3x3(out_channels) for _ in range(num_finer)
+        )
+        # ConvModule draws its weights for a ReLU that is not here.
+        for module in self.extra_trans_convs:
+            module.conv.reset_parameters()
+
+    @property
+    def num_outs(self) -> int:
+        """int: Number of output maps."""
+        return self.num_finer + len(self.in_channels) + self.num_coarser
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tuple[Tensor, ...]:
+        """Make the pyramid.
+
+        Args:
+            inputs (Sequence[Tensor]): Maps of the backbone, finest first,
+                each (batch, in_channels[i], height, width).
+
+        Returns:
+            tuple[Tensor]: ``num_outs`` maps, finest first, each
+            (batch, out_channels, height, width).
+
+        Raises:
+            ValueError: If the number of maps is not that of ``in_channels``.
+        """
+        if len(inputs) != len(self.in_channels):
+            raise ValueError(
+                f'DeconvFPN was built for {len(self.in_channels)} input maps '
+                f'(in_channels={self.in_channels}), but got {len(inputs)}; '
+                "do the backbone's out_indices match?"
+            )
+        laterals = [
+            conv(x) for conv, x in zip(self.lateral_convs, inputs)
+        ]
+        for i in range(len(laterals) - 1, 0, -1):
+            laterals[i - 1] = laterals[i - 1] + F.interpolate(
+                laterals[i], size=laterals[i - 1].shape[2:], mode='nearest'
+            )
+
+        finer = []
+        x = laterals[0]
+        for conv in self.extra_trans_convs:
+            x = conv(x)
+            finer.append(x)
+        # The chain runs towards fine, the 3x3 count from the finest level.
+        outs = [
+            conv(x) for conv, x in zip(self.extra_fpn_convs, reversed(finer))
+        ]
+        outs.extend(conv(x) for conv, x in zip(self.fpn_convs, laterals))
+
+        x = inputs[-1]
+        for conv in self.fpn_convs[len(laterals) :]:
+            x = conv(x)
+            outs.append(x)
+        return tuple(outs)
