@@ -1,0 +1,5 @@
+"""Backbones, one file each."""
+
+from .mobilemamba import MobileMamba
+
+__all__ = ['MobileMamba']

@@ -1,0 +1,328 @@
+"""MobileMamba backbone: variants, stages, freezing, deployment."""
+
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
+from torch.utils.checkpoint import checkpoint
+
+from ...registry import MODELS
+from ...utils.checkpoint import load_backbone
+from ..layers import ConvBN, Downsample, MobileMambaBlock
+from .arch import resolve_arch
+
+MIN_SIDE = 32  # pixels
+
+
+@MODELS.register_module()
+class MobileMamba(BaseModule):
+    """Three-stage backbone of scans, wavelets and depthwise convolutions.
+
+    A PyTorch implementation of `MobileMamba: Lightweight Multi-Receptive
+    Visual Mamba Network <https://arxiv.org/abs/2411.15941>`_.
+
+    Args:
+        arch (str or dict): A published variant, ``'t2'``, ``'t4'``, ``'s6'``,
+            ``'b1'``, ``'b2'`` or ``'b4'`` (the last three differ in image
+            size only), or a dict with the keys ``channels`` and ``depths``
+            (three ints each) and any of
+
+            - **global_ratios** (list[float]): Share of the global path per
+              stage. Defaults to (0.8, 0.7, 0.6).
+            - **local_ratios** (list[float]): Share of the local path per
+              stage. Defaults to (0.2, 0.2, 0.3).
+            - **kernel_sizes** (list[int]): Odd kernel sides per stage.
+              Defaults to (7, 5, 3).
+            - **ssm_ratio** (float): Inner channels of the scan over its
+              outer ones. Defaults to 2.
+            - **d_state** (int): State size of the scan. Defaults to 1.
+            - **scan_directions** (int): 1, 2 or 4. Defaults to 2.
+            - **wavelet_levels** (int): 0 to 3. Defaults to 1.
+            - **local_splits** (int): 1 to 3. Defaults to 1.
+            - **drop_path_rate** (float): Defaults to 0.
+
+            Defaults to ``'b1'``.
+        in_channels (int): Channels of the picture. Defaults to 3.
+        out_indices (Sequence[int]): Stages to return, counted from 0;
+            negative ones count from the end. Stages behind the last one are
+            built, so that published files fit, but neither run nor trained.
+            Defaults to (0, 1, 2).
+        frozen_stages (int): -1 freezes nothing, 0 the stem, n the stem and
+            the first n stages. Defaults to -1.
+        norm_eval (bool): Keep every BatchNorm in evaluation mode while
+            training. Defaults to False.
+        drop_path_rate (float, optional): Probability of dropping the last
+            block's branch, rising linearly from 0 at the first block. None
+            takes the arch's. Defaults to None.
+        norm_cfg (dict): Config of a BatchNorm type. Defaults to
+            ``dict(type='BN')``.
+        with_cp (bool): Recompute blocks in the backward pass to save memory.
+            Defaults to False.
+        deploy (bool): Build the form that :meth:`switch_to_deploy` makes.
+            Defaults to False.
+        init_cfg (dict, optional): ``dict(type='Pretrained',
+            checkpoint=PATH)`` takes a published file or one of ours, and
+            refuses one that does not fit. Defaults to None.
+
+    Raises:
+        ValueError: An argument is outside its range.
+        TypeError: An argument has the wrong type.
+
+    Example:
+        >>> import torch
+        >>> from mmmobilemamba.models import MobileMamba
+        >>> model = MobileMamba('b1').eval()
+        >>> with torch.no_grad():
+        ...     outs = model(torch.rand(1, 3, 256, 256))
+        >>> for out in outs:
+        ...     print(tuple(out.shape))
+        (1, 200, 16, 16)
+        (1, 376, 8, 8)
+        (1, 448, 4, 4)
+    """
+
+    def __init__(
+        self,
+        arch: str | dict = 'b1',
+        in_channels: int = 3,
+        out_indices: tuple[int, ...] = (0, 1, 2),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        drop_path_rate: float | None = None,
+        norm_cfg: dict | None = None,
+        with_cp: bool = False,
+        deploy: bool = False,
+        init_cfg: dict | None = None,
+    ):
+        super().__init__(init_cfg=init_cfg)
+        self.arch_settings = arch = resolve_arch(arch)
+        channels, depths = arch['channels'], arch['depths']
+        self.num_stages = len(channels)
+        self.out_indices = self._check_out_indices(out_indices)
+        if frozen_stages not in range(-1, self.num_stages + 1):
+            raise ValueError(
+                f'frozen_stages must be -1 to {self.num_stages}, got '
+                f'{frozen_stages!r}.'
+            )
+        if drop_path_rate is None:
+            drop_path_rate = arch['drop_path_rate']
+        if not 0 <= drop_path_rate < 1:
+            raise ValueError(
+                f'drop_path_rate must be in [0, 1), got {drop_path_rate!r}.'
+            )
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+        self.deploy = deploy
+
+        common = dict(norm_cfg=norm_cfg or dict(type='BN'), deploy=deploy)
+        widths = [channels[0] // 8, channels[0] // 4, channels[0] // 2]
+        stem: list[nn.Module] = []
+        for before, after in zip(
+            (in_channels, *widths), (*widths, channels[0]), strict=True
+        ):
+            stem.append(ConvBN(before, after, 3, stride=2, **common))
+        self.stem = nn.ModuleList(stem)
+        self.act = nn.ReLU()
+
+        last = max(sum(depths) - 1, 1)
+        drops = [drop_path_rate * i / last for i in range(sum(depths))]
+        self.stages = nn.ModuleList()
+        for i, (width, depth) in enumerate(zip(channels, depths, strict=True)):
+            stage = nn.Module()
+            if i:
+                stage.downsample = Downsample(channels[i - 1], width, **common)
+            stage.blocks = nn.ModuleList(
+                MobileMambaBlock(
+                    width,
+                    drop_path=drops[sum(depths[:i]) + j],
+                    global_ratio=arch['global_ratios'][i],
+                    local_ratio=arch['local_ratios'][i],
+                    kernel_size=arch['kernel_sizes'][i],
+                    local_splits=arch['local_splits'],
+                    wavelet_levels=arch['wavelet_levels'],
+                    ssm_ratio=arch['ssm_ratio'],
+                    d_state=arch['d_state'],
+                    scan_directions=arch['scan_directions'],
+                    **common,
+                )
+                for j in range(depth)
+            )
+            self.stages.append(stage)
+
+        self.feature_info = [
+            dict(num_chs=width, reduction=16 * 2**i)
+            for i, width in enumerate(channels)
+        ]
+        self._freeze()
+
+    @property
+    def out_channels(self) -> list[int]:
+        """Channels of the returned maps."""
+        return [self.feature_info[i]['num_chs'] for i in self.out_indices]
+
+    @property
+    def out_strides(self) -> list[int]:
+        """Strides of the returned maps in pixels."""
+        return [self.feature_info[i]['reduction'] for i in self.out_indices]
+
+    def _check_out_indices(self, out_indices) -> tuple[int, ...]:
+        allowed = f'-{self.num_stages} to {self.num_stages - 1}'
+        if isinstance(out_indices, int):
+            out_indices = (out_indices,)
+        try:
+            indices = tuple(out_indices)
+        except TypeError:
+            raise TypeError(
+                f'out_indices must be a sequence of ints from {allowed}, got '
+                f'{out_indices!r}.'
+            ) from None
+        positive = []
+        for index in indices:
+            if index not in range(-self.num_stages, self.num_stages):
+                raise ValueError(
+                    f'out_indices={out_indices!r} holds {index!r}; the '
+                    f'{self.num_stages} stages are counted {allowed}.'
+                )
+            positive.append(index % self.num_stages)
+        if not positive or sorted(set(positive)) != positive:
+            raise ValueError(
+                f'out_indices={out_indices!r} must name at least one stage '
+                'and each once, in rising order.'
+            )
+        return tuple(positive)
+
+    def _stages_run(self) -> nn.ModuleList:
+        """Return the stages up to the last one that is read."""
+        return self.stages[: self.out_indices[-1] + 1]
+
+    def _freeze(self) -> None:
+        """Take frozen and unread parts out of training."""
+        frozen = list(self.stages[self.out_indices[-1] + 1 :])
+        if self.frozen_stages >= 0:
+            frozen += [self.stem, *self.stages[: self.frozen_stages]]
+        for part in frozen:
+            part.eval()
+            for parameter in part.parameters():
+                parameter.requires_grad = False
+
+    def train(self, mode: bool = True) -> 'MobileMamba':
+        """Set the mode, leaving frozen parts and norms as configured."""
+        super().train(mode)
+        if mode:
+            self._freeze()
+            if self.norm_eval:
+                for module in self.modules():
+                    if isinstance(module, _BatchNorm):
+                        module.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Initialise as configured; a pretrained file has to fit."""
+        init_cfg = self.init_cfg
+        if isinstance(init_cfg, dict) and init_cfg['type'] == 'Pretrained':
+            load_backbone(
+                self, init_cfg['checkpoint'], prefix=init_cfg.get('prefix')
+            )
+            self._is_init = True
+        else:
+            super().init_weights()
+
+    def _check_input(self, x: Tensor) -> None:
+        height, width = x.shape[2:]
+        if min(height, width) < MIN_SIDE:
+            raise ValueError(
+                f'The picture is {height}x{width} pixels; MobileMamba takes '
+                f'{MIN_SIDE}x{MIN_SIDE} and larger.'
+            )
+        if not self.training:
+            return
+        stride = self.feature_info[self.out_indices[-1]]['reduction']
+        cells = -(-height // stride) * -(-width // stride)
+        if x.shape[0] * cells == 1 and any(
+            isinstance(module, _BatchNorm)
+            and not isinstance(module, SyncBatchNorm)
+            and module.training
+            for module in self._stages_run()[-1].modules()
+        ):
+            raise ValueError(
+                f'Training on one picture of {height}x{width} pixels leaves '
+                'BatchNorm one value per channel at stride '
+                f'{stride}; use a batch of 2 or more, pictures above '
+                f'{stride} px, or norm_eval=True.'
+            )
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute the maps of the stages in ``out_indices``.
+
+        Args:
+            x (Tensor): Pictures (batch, in_channels, H, W), H and W from 32
+                pixels up, contiguous or channels_last.
+
+        Returns:
+            tuple[Tensor]: A map (batch, channels, H / stride, W / stride)
+            per stage, strides 16, 32, 64; sides are rounded up at every
+            halving.
+
+        Raises:
+            ValueError: The picture is too small, or BatchNorm would train on
+                one value per channel.
+        """
+        self._check_input(x)
+        for i, conv in enumerate(self.stem):
+            x = conv(self.act(x) if i else x)
+        outs = []
+        for i, stage in enumerate(self._stages_run()):
+            if i:
+                x = stage.downsample(x)
+            for block in stage.blocks:
+                if self.with_cp and x.requires_grad:
+                    x = checkpoint(block, x, use_reentrant=False)
+                else:
+                    x = block(x)
+            if i in self.out_indices:
+                outs.append(x)
+        return tuple(outs)
+
+    def switch_to_deploy(self) -> None:
+        """Fuse norms, scales and shortcuts into the convolutions.
+
+        The result computes the same in evaluation mode, faster, and cannot
+        be trained as before. A second call does nothing.
+        """
+        # Children come before their parents, which fold what is left.
+        for module in reversed(list(self.modules())):
+            if module is not self and hasattr(module, 'switch_to_deploy'):
+                module.switch_to_deploy()
+        self.deploy = True
+
+    def get_layer_depth(
+        self, param_name: str, prefix: str = ''
+    ) -> tuple[int, int]:
+        """Return the depth of a parameter for layer-wise learning rates.
+
+        Args:
+            param_name (str): Name of the parameter.
+            prefix (str): Prefix of the backbone's names. Defaults to ''.
+
+        Returns:
+            tuple[int, int]: The layer, 0 for the stem and one more for
+            every downsampling and block, and the number of layers, in which
+            whatever follows the backbone is the last.
+        """
+        units = []
+        for i, stage in enumerate(self.stages):
+            if i:
+                units.append(f'stages.{i}.downsample.')
+            units += [
+                f'stages.{i}.blocks.{j}.' for j in range(len(stage.blocks))
+            ]
+        num_layers = len(units) + 2
+        if not param_name.startswith(prefix):
+            return num_layers - 1, num_layers
+        name = param_name[len(prefix) :]
+        for depth, unit in enumerate(units, start=1):
+            if name.startswith(unit):
+                return depth, num_layers
+        if name.startswith('stem.'):
+            return 0, num_layers
+        return num_layers - 1, num_layers

@@ -1,0 +1,112 @@
+"""Two-dimensional selective scan (SS2D) on a feature map."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...ops import bidirectional_scan, scan_backend, state_dtype
+from .conv_bn import ConvBN
+
+SCAN_DIRECTIONS = (1, 2, 4)
+
+
+class SS2D(nn.Module):
+    """Gated selective scan over the tokens of a map in 1, 2 or 4 orders.
+
+    Directions come in the order row-major, then (with four) column-major,
+    then the same reversed. Every projection commutes with the order of the
+    tokens, so all directions share one 1x1 convolution.
+
+    Args:
+        dim (int): Channels of input and output.
+        ssm_ratio (float): Inner channels over ``dim``. Defaults to 2.
+        d_state (int): State size of the scan. Defaults to 1.
+        scan_directions (int): 1, 2 or 4. Defaults to 2.
+        norm_cfg (dict, optional): Config of BatchNorm. Defaults to None.
+        deploy (bool): Build the fused form. Defaults to False.
+
+    Source: architecture as in MobileMamba (arXiv:2411.15941), section 3.3;
+    four directions as in VMamba (arXiv:2401.10166).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        ssm_ratio: float = 2,
+        d_state: int = 1,
+        scan_directions: int = 2,
+        norm_cfg: dict | None = None,
+        deploy: bool = False,
+    ):
+        super().__init__()
+        self.inner = inner = int(ssm_ratio * dim)
+        self.rank = rank = math.ceil(dim / 16)
+        self.d_state = d_state
+        self.directions = directions = scan_directions
+        self.backend = scan_backend()
+
+        self.in_proj = ConvBN(dim, 2 * inner, norm_cfg=norm_cfg, deploy=deploy)
+        self.dwconv = nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
+        self.act = nn.SiLU()
+        self.x_proj_weight = nn.Parameter(
+            torch.empty(directions, rank + 2 * d_state, inner)
+        )
+        self.dt_proj_weight = nn.Parameter(
+            torch.empty(directions, inner, rank)
+        )
+        self.dt_proj_bias = nn.Parameter(torch.empty(directions, inner))
+        self.A_log = nn.Parameter(torch.empty(directions * inner, d_state))
+        self.D = nn.Parameter(torch.empty(directions * inner))
+        self.out_norm = nn.LayerNorm(inner, eps=1e-5)
+        self.out_proj = ConvBN(inner, dim, norm_cfg=norm_cfg, deploy=deploy)
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Give the scan's own parameters their initial values."""
+        bound = 1 / math.sqrt(self.inner)  # as nn.Linear's default
+        nn.init.uniform_(self.x_proj_weight, -bound, bound)
+        nn.init.uniform_(self.dt_proj_weight, 0, 0.1)
+        nn.init.uniform_(self.dt_proj_bias, 0, 0.1)
+        # S4D-real: A = -1, ..., -N; with one state A_log is 0.
+        decay = torch.arange(1, self.d_state + 1, dtype=self.A_log.dtype)
+        self.A_log.copy_(decay.log().expand_as(self.A_log))
+        nn.init.ones_(self.D)
+
+    def _scan(self, x: Tensor, proj: Tensor, ks: slice) -> Tensor:
+        """Scan (batch, inner, H, W) in the directions ``ks``."""
+        inner = self.inner
+        A_log = self.A_log.to(state_dtype(self.A_log))
+        A = -torch.exp(A_log).view(self.directions, inner, -1)
+        return bidirectional_scan(
+            x.flatten(2),
+            proj[:, ks].flatten(3),
+            self.dt_proj_weight[ks],
+            self.dt_proj_bias[ks],
+            A[ks],
+            self.D.view(self.directions, inner)[ks],
+            backend=self.backend,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, dim, H, W) to the same shape."""
+        height, width = x.shape[2:]
+        x, z = self.in_proj(x).chunk(2, dim=1)
+        x = self.act(self.dwconv(x))
+        weight = self.x_proj_weight.flatten(0, 1)[:, :, None, None]
+        proj = F.conv2d(x, weight).unflatten(1, (self.directions, -1))
+        if self.directions == 4:
+            y = self._scan(x, proj, slice(0, None, 2))
+            columns = self._scan(
+                x.transpose(2, 3), proj.transpose(3, 4), slice(1, None, 2)
+            )
+            y = y + columns.unflatten(2, (width, height)).transpose(
+                2, 3
+            ).flatten(2)
+        else:
+            y = self._scan(x, proj, slice(None))
+        y = self.out_norm(y.transpose(1, 2)).transpose(1, 2)
+        y = y.unflatten(2, (height, width))
+        return self.out_proj(y * self.act(z))

@@ -1,0 +1,188 @@
+"""Reading checkpoint files and fitting them to a backbone, or refusing."""
+
+import os
+from collections.abc import Mapping
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from .key_map import is_published, state_dict_to_ours
+
+# Where a file keeps its tensors; the moving average gave the published
+# accuracies, so it comes before the raw weights.
+CONTAINERS = ('net_E', 'net', 'state_dict')
+
+# How many names an error message lists of each kind.
+_LISTED = 8
+
+
+def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint file by name.
+
+    Args:
+        path (str or PathLike): A file that torch.save wrote, published or
+            ours. Nothing but tensors and plain containers is unpickled.
+
+    Returns:
+        dict[str, Tensor]: Tensors on the CPU, taken from the first of
+        ``net_E``, ``net``, ``state_dict`` that is there, or the top level.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no checkpoint, or holds no tensors there.
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'Checkpoint {path} does not exist.')
+    content = load_file(path)
+    if not isinstance(content, Mapping):
+        raise ValueError(
+            f'{path} holds a {type(content).__name__}, not a state dict.'
+        )
+    container = 'the top level'
+    for name in CONTAINERS:
+        if isinstance(content.get(name), Mapping):
+            container, content = name, content[name]
+            break
+    tensors = {
+        name.removeprefix('module.'): value
+        for name, value in content.items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
+    if not tensors:
+        raise ValueError(
+            f'{path} holds no tensors at {container}; expected a state dict '
+            f'there or under one of {", ".join(CONTAINERS)}.'
+        )
+    return tensors
+
+
+def backbone_tensors(
+    tensors: dict[str, Tensor], prefix: str | None = None
+) -> dict[str, Tensor]:
+    """Pick a backbone's tensors, by our names, from a state dict.
+
+    Args:
+        tensors (dict[str, Tensor]): State dict of a classifier, detector,
+            segmentor or bare backbone, with published names or ours.
+        prefix (str, optional): Prefix of the backbone's names. None finds
+            ``backbone.`` by itself. Defaults to None.
+
+    Returns:
+        dict[str, Tensor]: Tensors by the names that the backbone has.
+    """
+    if prefix is None and any(k.startswith('backbone.') for k in tensors):
+        prefix = 'backbone.'
+    if prefix:
+        prefix = prefix.rstrip('.') + '.'
+        tensors = {
+            name.removeprefix(prefix): value
+            for name, value in tensors.items()
+            if name.startswith(prefix)
+        }
+    # Classification heads stand beside the backbone in published files.
+    tensors = {
+        name: value
+        for name, value in tensors.items()
+        if not name.startswith(('head.', 'head_dist.'))
+    }
+    return state_dict_to_ours(tensors) if is_published(tensors) else tensors
+
+
+def load_strictly(
+    module: nn.Module, tensors: dict[str, Tensor], source: str
+) -> None:
+    """Load tensors into a module, or say what does not fit.
+
+    Args:
+        module (nn.Module): Module to fill.
+        tensors (dict[str, Tensor]): Tensors by the module's names.
+        source (str): Where they come from, for the message.
+
+    Raises:
+        ValueError: A tensor is missing, left over or of another shape;
+            nothing was loaded.
+    """
+    wanted = module.state_dict()
+    # Counters of BatchNorm are absent from files of old torch versions.
+    missing = [
+        name
+        for name in wanted
+        if name not in tensors and not name.endswith('num_batches_tracked')
+    ]
+    extra = [name for name in tensors if name not in wanted]
+    shapes = [
+        f'{name} {tuple(tensors[name].shape)}, wanted {tuple(value.shape)}'
+        for name, value in wanted.items()
+        if name in tensors and tensors[name].shape != value.shape
+    ]
+    if missing or extra or shapes:
+        raise ValueError(
+            '\n'.join(
+                [
+                    f'{source} does not fit {type(module).__name__}:',
+                    *_listing('missing', missing),
+                    *_listing('left over', extra),
+                    *_listing('of another shape', shapes),
+                    *_hint(tensors, wanted),
+                ]
+            )
+        )
+    module.load_state_dict(tensors, strict=False)
+
+
+def load_backbone(
+    backbone: nn.Module, path: str | os.PathLike, prefix: str | None = None
+) -> None:
+    """Fill a backbone from a checkpoint file, published or ours.
+
+    Args:
+        backbone (nn.Module): Backbone to fill.
+        path (str or PathLike): Checkpoint file.
+        prefix (str, optional): Prefix of the backbone's names; None finds
+            it. Defaults to None.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file does not fit; the message names the tensors.
+    """
+    tensors = backbone_tensors(read_state_dict(path), prefix)
+    load_strictly(backbone, tensors, os.fspath(path))
+    print_log(
+        f'Loaded {len(tensors)} tensors of the backbone from {path}.',
+        logger='current',
+    )
+
+
+def load_file(path: str) -> object:
+    """Unpickle a checkpoint file under ``weights_only``."""
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except Exception as error:
+        # Pickle and zip readers raise a dozen types for a damaged file.
+        raise ValueError(
+            f'{path} is no checkpoint that can be read safely: '
+            f'{type(error).__name__}: {str(error).splitlines()[0]}'
+        ) from error
+
+
+def _listing(kind: str, names: list[str]) -> list[str]:
+    if not names:
+        return []
+    shown = ', '.join(names[:_LISTED])
+    more = f' and {len(names) - _LISTED} more' if names[_LISTED:] else ''
+    return [f'- {len(names)} {kind}: {shown}{more}']
+
+
+def _hint(tensors: dict, wanted: dict) -> list[str]:
+    if not set(tensors) & set(wanted):
+        return ['No name matches: this is a checkpoint of another network.']
+    fused = [name.endswith('.bn.weight') for name in tensors]
+    ours = [name.endswith('.bn.weight') for name in wanted]
+    if any(fused) != any(ours):
+        return [
+            'One side has its BatchNorm fused: build the backbone with '
+            f'deploy={not any(fused)} to load this file.'
+        ]
+    return []
