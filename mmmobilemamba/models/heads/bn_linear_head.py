@@ -1,7 +1,5 @@
 """Classification head of the published networks."""
 
-from typing import List, Optional, Tuple, Union
-
 import torch.nn as nn
 from mmpretrain.models.heads import ClsHead
 from mmpretrain.structures import DataSample
@@ -20,8 +18,9 @@ class BNLinearClsHead(ClsHead):
         with_distill_head (bool): Whether a second head of the same form, for
             a teacher's targets, is there. The two are averaged at inference.
             The published files have one head. Defaults to False.
-        init_cfg (dict or list[dict], optional): Defaults to a truncated
-            normal of standard deviation 0.02 and zero bias.
+        init_cfg (dict or list[dict], optional): Initialisation. Defaults to
+            None, which is a truncated normal of standard deviation 0.02 and
+            zero bias for the linear layer.
         **kwargs: ``loss``, ``topk`` and ``cal_acc`` of mmpretrain's ClsHead.
 
     Raises:
@@ -35,11 +34,13 @@ class BNLinearClsHead(ClsHead):
         num_classes: int,
         in_channels: int,
         with_distill_head: bool = False,
-        init_cfg: Optional[Union[dict, List[dict]]] = dict(
-            type='TruncNormal', layer='Linear', std=0.02, bias=0.0
-        ),
+        init_cfg: dict | list[dict] | None = None,
         **kwargs,
     ) -> None:
+        if init_cfg is None:
+            init_cfg = dict(
+                type='TruncNormal', layer='Linear', std=0.02, bias=0.0
+            )
         super().__init__(init_cfg=init_cfg, **kwargs)
         for name, value in (
             ('num_classes', num_classes),
@@ -56,7 +57,7 @@ class BNLinearClsHead(ClsHead):
             self.distill_bn = nn.BatchNorm1d(in_channels)
             self.distill_fc = nn.Linear(in_channels, num_classes)
 
-    def forward_heads(self, feats: Tuple[Tensor, ...]) -> Tuple[Tensor, ...]:
+    def forward_heads(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Score with each head by itself.
 
         Args:
@@ -73,7 +74,7 @@ class BNLinearClsHead(ClsHead):
             scores += (self.distill_fc(self.distill_bn(x)),)
         return scores
 
-    def forward(self, feats: Tuple[Tensor, ...]) -> Tensor:
+    def forward(self, feats: tuple[Tensor, ...]) -> Tensor:
         """Score with the mean of the heads.
 
         Args:
@@ -88,8 +89,8 @@ class BNLinearClsHead(ClsHead):
 
     def loss(
         self,
-        feats: Tuple[Tensor, ...],
-        data_samples: List[DataSample],
+        feats: tuple[Tensor, ...],
+        data_samples: list[DataSample],
         **kwargs,
     ) -> dict:
         """Calculate the loss of the scores against the labels.

@@ -1,6 +1,6 @@
 """Feature pyramid that makes its finer levels by transposed convolution."""
 
-from typing import List, Optional, Sequence, Tuple, Union
+from collections.abc import Sequence
 
 import torch.nn as nn
 import torch.nn.functional as F
@@ -54,9 +54,9 @@ class DeconvFPN(BaseModule):
         norm_cfg (dict, optional): Norm layer of the lateral and the 3x3
             convolutions, which then lose their bias. Defaults to None, as
             published.
-        init_cfg (dict or list[dict], optional): Initialisation of the
-            ordinary convolutions; the transposed ones keep PyTorch's default.
-            Defaults to Xavier-uniform with zero bias.
+        init_cfg (dict or list[dict], optional): Initialisation. Defaults to
+            None, which is Xavier-uniform with zero bias for the ordinary
+            convolutions and PyTorch's default for the transposed ones.
 
     Raises:
         TypeError: If a number of channels or levels is no integer.
@@ -88,11 +88,13 @@ class DeconvFPN(BaseModule):
         out_channels: int,
         num_finer: int = 0,
         num_coarser: int = 0,
-        norm_cfg: Optional[dict] = None,
-        init_cfg: Optional[Union[dict, List[dict]]] = dict(
-            type='Xavier', layer='Conv2d', distribution='uniform', bias=0
-        ),
+        norm_cfg: dict | None = None,
+        init_cfg: dict | list[dict] | None = None,
     ) -> None:
+        if init_cfg is None:
+            init_cfg = dict(
+                type='Xavier', layer='Conv2d', distribution='uniform', bias=0
+            )
         super().__init__(init_cfg=init_cfg)
         if isinstance(in_channels, (int, str)):
             raise TypeError(
@@ -157,7 +159,7 @@ class DeconvFPN(BaseModule):
         """int: Number of output maps."""
         return self.num_finer + len(self.in_channels) + self.num_coarser
 
-    def forward(self, inputs: Sequence[Tensor]) -> Tuple[Tensor, ...]:
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Make the pyramid.
 
         Args:
@@ -178,7 +180,7 @@ class DeconvFPN(BaseModule):
                 "do the backbone's out_indices match?"
             )
         laterals = [
-            conv(x) for conv, x in zip(self.lateral_convs, inputs)
+            conv(x) for conv, x in zip(self.lateral_convs, inputs, strict=True)
         ]
         for i in range(len(laterals) - 1, 0, -1):
             laterals[i - 1] = laterals[i - 1] + F.interpolate(
@@ -192,12 +194,20 @@ class DeconvFPN(BaseModule):
             finer.append(x)
         # The chain runs towards fine, the 3x3 count from the finest level.
         outs = [
-            conv(x) for conv, x in zip(self.extra_fpn_convs, reversed(finer))
+            conv(x)
+            for conv, x in zip(
+                self.extra_fpn_convs, reversed(finer), strict=True
+            )
         ]
-        outs.extend(conv(x) for conv, x in zip(self.fpn_convs, laterals))
-
+        num_inputs = len(laterals)
+        outs.extend(
+            conv(x)
+            for conv, x in zip(
+                self.fpn_convs[:num_inputs], laterals, strict=True
+            )
+        )
         x = inputs[-1]
-        for conv in self.fpn_convs[len(laterals) :]:
+        for conv in self.fpn_convs[num_inputs:]:
             x = conv(x)
             outs.append(x)
         return tuple(outs)
