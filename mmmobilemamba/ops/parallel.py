@@ -1,13 +1,13 @@
 """The scan operators in plain PyTorch without a loop over tokens.
 
-The recurrence ``h_t = a_t h_(t-1) + b_t`` is associative, so the tokens are cut
-into chunks of ``CHUNK``: all chunks are scanned at once, one step per position
-inside the chunk, the chunks' last states are scanned by the same function,
-and the state that enters each chunk is added back. A sequence of length L
-takes ``CHUNK * log(L) / log(CHUNK)`` steps on whole tensors and about three
-multiply-adds per element, where doubling would take ``log2(L)`` passes over
-all of them. Tensors are token-major, (batch, length, channels), so that every
-step reads whole rows; a channels_last feature map already is.
+The recurrence ``h_t = a_t h_(t-1) + b_t`` is associative, so the tokens are
+cut into chunks of ``CHUNK``: all chunks are scanned at once, one step per
+position inside the chunk, the chunks' last states are scanned by the same
+function, and the state that enters each chunk is added back. A sequence of
+length L takes ``CHUNK * log(L) / log(CHUNK)`` steps on whole tensors and about
+three multiply-adds per element, where doubling would take ``log2(L)`` passes
+over all of them. Tensors are token-major, (batch, length, channels), so that
+every step reads whole rows; a channels_last feature map already is.
 """
 
 import torch

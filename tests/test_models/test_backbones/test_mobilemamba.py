@@ -1,0 +1,428 @@
+"""The backbone: structure, published values, training switches, errors."""
+
+import pytest
+import torch
+from golden import (
+    cases,
+    made_input,
+    made_state_dict,
+    official_keys,
+    relative_error,
+)
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmmobilemamba.models.backbones import MobileMamba
+from mmmobilemamba.models.layers import SS2D
+from mmmobilemamba.ops import backend as backend_module
+from mmmobilemamba.utils.key_map import (
+    is_haar_filter,
+    state_dict_to_ours,
+    to_ours,
+)
+
+CHANNELS = {
+    't2': (144, 272, 368),
+    't4': (176, 368, 448),
+    's6': (192, 384, 448),
+    'b1': (200, 376, 448),
+    'b2': (200, 376, 448),
+    'b4': (200, 376, 448),
+}
+TINY = dict(channels=(32, 48, 64), depths=(1, 1, 1), kernel_sizes=(5, 3, 3))
+BACKENDS = ['parallel', 'reference']
+if backend_module._load_extension()[0] is not None:
+    BACKENDS.append('extension')
+
+
+def made_backbone(variant: str, **kwargs) -> MobileMamba:
+    """Build a backbone with the golden weights, in evaluation mode."""
+    tensors = state_dict_to_ours(made_state_dict(variant))
+    model = MobileMamba(variant, **kwargs)
+    model.load_state_dict(
+        {k: v for k, v in tensors.items() if not k.startswith('head.')}
+    )
+    return model.eval()
+
+
+def shake(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Move every tensor off its initial value, as training would."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in model.state_dict().items():
+        if not tensor.is_floating_point():
+            continue
+        noise = torch.rand(tensor.shape, generator=generator)
+        if name.endswith('running_var') or name.endswith('bn.weight'):
+            tensor.copy_(0.5 + noise)
+        elif name.endswith(('running_mean', 'bn.bias')):
+            tensor.copy_((noise - 0.5) * 0.4)
+        elif tensor.dim() < 4:
+            tensor.add_((noise - 0.5) * 0.2)
+    return model
+
+
+class TestPublishedNetwork:
+    @pytest.mark.parametrize('backend', BACKENDS)
+    @pytest.mark.parametrize('variant', list(cases()))
+    @pytest.mark.parametrize(
+        'layout', [torch.contiguous_format, torch.channels_last]
+    )
+    def test_golden_features(self, monkeypatch, backend, variant, layout):
+        monkeypatch.setenv('MMMOBILEMAMBA_SCAN', backend)
+        case = cases()[variant]
+        model = made_backbone(variant).to(memory_format=layout)
+        x = made_input(case)
+        # As the third of three different pictures, and alone.
+        batch = torch.cat((torch.randn_like(x), x.flip(-1), x))
+        for pictures in (x, batch):
+            with torch.no_grad():
+                outs = model(pictures.contiguous(memory_format=layout))
+            for out, wanted in zip(outs, case['features'][1:], strict=True):
+                assert relative_error(out[-1:], wanted) < 1e-4
+
+    @pytest.mark.parametrize('backend', BACKENDS)
+    def test_golden_gradients(self, monkeypatch, backend):
+        monkeypatch.setenv('MMMOBILEMAMBA_SCAN', backend)
+        checked = 0
+        for variant, case in cases().items():
+            if 'grad_norms' not in case:
+                continue
+            model = made_backbone(variant)
+            outs = model(made_input(case))
+            loss = sum(out.square().mean() for out in outs)
+            loss.backward()
+            assert abs(loss.item() / case['loss'] - 1) < 1e-4
+            parameters = dict(model.named_parameters())
+            for name, wanted in case['grad_norms'].items():
+                got = parameters[to_ours(name)].grad.norm().item()
+                assert abs(got / wanted - 1) < 1e-3, name
+                checked += 1
+        assert checked > 40
+
+    @pytest.mark.parametrize('variant', ['t2', 't4', 's6', 'b1'])
+    def test_names_and_shapes(self, variant):
+        published = official_keys()['classification_state_dict'][variant]
+        wanted = {
+            to_ours(name): tuple(shape)
+            for name, shape in published.items()
+            if not is_haar_filter(name) and not name.startswith('head.')
+        }
+        got = {
+            name: tuple(value.shape)
+            for name, value in MobileMamba(variant).state_dict().items()
+        }
+        assert got == wanted
+
+
+class TestStructure:
+    @pytest.mark.parametrize('arch', list(CHANNELS))
+    def test_arch(self, arch):
+        model = MobileMamba(arch)
+        assert model.out_channels == list(CHANNELS[arch])
+        assert model.out_strides == [16, 32, 64]
+
+    @pytest.mark.parametrize(
+        'scan,params',
+        [
+            ((4, 1, 1), 14.1),
+            ((4, 1, 16), 14.3),
+            ((4, 2, 1), 15.2),
+            ((2, 1, 16), 14.1),
+            ((2, 2, 1), 15.0),
+        ],
+    )
+    def test_scan_ablations(self, scan, params):
+        directions, ratio, state = scan
+        self.check_s6(
+            params,
+            scan_directions=directions,
+            ssm_ratio=ratio,
+            d_state=state,
+        )
+
+    @pytest.mark.parametrize(
+        'kernels,params',
+        [((7, 7, 7), 15.2), ((5, 5, 3), 15.0), ((5, 3, 3), 15.0)],
+    )
+    def test_kernel_ablations(self, kernels, params):
+        self.check_s6(params, kernel_sizes=kernels)
+
+    def test_without_wavelets(self):
+        self.check_s6(14.9, wavelet_levels=0)
+
+    @pytest.mark.parametrize('splits', [1, 2, 3])
+    def test_split_ablations(self, splits):
+        self.check_s6(15.0, local_splits=splits)
+
+    def check_s6(self, params, **fields):
+        model = MobileMamba(
+            dict(channels=CHANNELS['s6'], depths=(1, 2, 2), **fields)
+        )
+        # The published counts hold the head and the fixed Haar filters.
+        count = sum(p.numel() for p in model.parameters())
+        count += 448 * 2 + 448 * 1000 + 1000
+        if fields.get('wavelet_levels', 1):
+            count += sum(
+                32 * m.in_proj.conv.in_channels
+                for m in model.modules()
+                if isinstance(m, SS2D)
+            )
+        assert abs(count / 1e6 - params) <= 0.1
+
+    @pytest.mark.parametrize(
+        'fields',
+        [
+            dict(scan_directions=1),
+            dict(scan_directions=4, d_state=3),
+            dict(wavelet_levels=0),
+            dict(wavelet_levels=3),
+            dict(local_splits=3),
+            dict(global_ratios=(0, 0.5, 1), local_ratios=(0.5, 0, 0)),
+            dict(ssm_ratio=1.5),
+        ],
+    )
+    def test_ablations_run_train_and_deploy(self, fields):
+        model = shake(MobileMamba({**TINY, **fields}))
+        x = torch.randn(2, 3, 70, 99)
+        sum(out.square().mean() for out in model(x)).backward()
+        dead = [n for n, p in model.named_parameters() if p.grad is None]
+        assert not dead
+        model.eval()
+        with torch.no_grad():
+            wanted = model(x)
+            model.switch_to_deploy()
+            got = model(x)
+        for a, b in zip(got, wanted, strict=True):
+            assert (a - b).norm() < 1e-4 * b.norm()
+
+    def test_four_directions_see_the_transposed_map(self):
+        # With row and column weights exchanged, the transposed picture
+        # gives the transposed result.
+        layer = SS2D(16, scan_directions=4).eval()
+        other = SS2D(16, scan_directions=4).eval()
+        other.load_state_dict(layer.state_dict())
+        order = [1, 0, 3, 2]
+        with torch.no_grad():
+            for name in ('x_proj_weight', 'dt_proj_weight', 'dt_proj_bias'):
+                getattr(other, name).copy_(getattr(layer, name)[order])
+            for name in ('A_log', 'D'):
+                mine = getattr(layer, name).unflatten(0, (4, -1))
+                getattr(other, name).copy_(mine[order].flatten(0, 1))
+            other.dwconv.weight.copy_(layer.dwconv.weight.transpose(2, 3))
+            x = torch.randn(2, 16, 5, 8)
+            torch.testing.assert_close(
+                other(x.transpose(2, 3)).transpose(2, 3), layer(x)
+            )
+
+    @pytest.mark.parametrize(
+        'size', [(32, 32), (33, 65), (224, 160), (97, 131)]
+    )
+    def test_sizes_round_up(self, size):
+        model = MobileMamba(TINY).eval()
+        with torch.no_grad():
+            outs = model(torch.randn(2, 3, *size))
+        for out, stride, width in zip(
+            outs, (16, 32, 64), TINY['channels'], strict=True
+        ):
+            sides = [-(-side // stride) for side in size]
+            assert list(out.shape) == [2, width, *sides]
+
+    @pytest.mark.parametrize(
+        'indices,stages', [((0, 1), (0, 1)), ((-1,), (2,)), ((1, -1), (1, 2))]
+    )
+    def test_out_indices(self, indices, stages):
+        model = MobileMamba(TINY, out_indices=indices).eval()
+        assert len(model(torch.randn(1, 3, 64, 64))) == len(stages)
+        assert model.out_channels == [TINY['channels'][i] for i in stages]
+
+    def test_built_from_any_host_scope(self):
+        for scope in ('mmdet', 'mmseg', 'mmpretrain'):
+            with DefaultScope.overwrite_default_scope(scope):
+                model = MODELS.build(
+                    dict(type='mmmobilemamba.MobileMamba', arch=TINY)
+                )
+            assert isinstance(model, MobileMamba)
+
+
+class TestTraining:
+    def test_every_parameter_learns(self):
+        model = shake(MobileMamba('t2', drop_path_rate=0))
+        outs = model(torch.randn(2, 3, 96, 64))
+        sum(out.square().mean() for out in outs).backward()
+        still = [
+            name
+            for name, parameter in model.named_parameters()
+            if parameter.grad is None or not parameter.grad.abs().sum() > 0
+        ]
+        assert not still
+
+    @pytest.mark.parametrize('frozen', [-1, 0, 1, 2, 3])
+    def test_frozen_stages(self, frozen):
+        model = MobileMamba(TINY, frozen_stages=frozen).train()
+        parts = [model.stem, *model.stages]
+        for i, part in enumerate(parts):
+            trains = i > frozen
+            assert all(p.requires_grad == trains for p in part.parameters())
+            norms = [m for m in part.modules() if isinstance(m, _BatchNorm)]
+            assert norms and all(m.training == trains for m in norms)
+
+    def test_unread_stages_are_kept_out_of_training(self):
+        model = MobileMamba(TINY, out_indices=(0, 1)).train()
+        model(torch.randn(2, 3, 64, 64))[1].sum().backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.requires_grad != name.startswith('stages.2.')
+            assert (parameter.grad is not None) == parameter.requires_grad
+
+    def test_norm_eval_keeps_running_statistics(self):
+        model = MobileMamba(TINY, norm_eval=True)
+        assert model.train() is model
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        model(torch.randn(2, 3, 64, 64))
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, before[name]), name
+
+    def test_checkpointing_gives_the_same_gradients(self):
+        grads = []
+        for with_cp in (False, True):
+            torch.manual_seed(0)
+            model = shake(MobileMamba(TINY, with_cp=with_cp))
+            x = torch.linspace(-1, 1, 2 * 3 * 64 * 64).view(2, 3, 64, 64)
+            model(x)[-1].square().mean().backward()
+            grads.append([p.grad for p in model.stem.parameters()])
+        for a, b in zip(*grads, strict=True):
+            torch.testing.assert_close(a, b)
+
+    def test_drop_path_rises_over_all_blocks(self):
+        model = MobileMamba({**TINY, 'depths': (2, 1, 2)}, drop_path_rate=0.4)
+        rates = [
+            getattr(block.drop_path, 'drop_prob', 0.0)
+            for stage in model.stages
+            for block in stage.blocks
+        ]
+        assert rates == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
+
+    def test_layer_depth(self):
+        model = MobileMamba('b1')
+        depths = {
+            name: model.get_layer_depth(f'backbone.{name}', 'backbone.')
+            for name, _ in model.named_parameters()
+        }
+        assert {total for _, total in depths.values()} == {11}
+        order = [depth for depth, _ in depths.values()]
+        assert order == sorted(order)
+        assert set(order) == set(range(10))
+        assert model.get_layer_depth('head.fc.weight', 'backbone.') == (10, 11)
+
+
+class TestDeploy:
+    @pytest.mark.parametrize('variant', list(cases()))
+    def test_outputs_stay(self, variant):
+        model = made_backbone(variant)
+        x = made_input(cases()[variant])
+        with torch.no_grad():
+            wanted = model(x)
+            model.switch_to_deploy()
+            model.switch_to_deploy()
+            got = model(x)
+        assert not any(isinstance(m, _BatchNorm) for m in model.modules())
+        for a, b in zip(got, wanted, strict=True):
+            assert (a - b).norm() < 1e-4 * b.norm()
+
+    def test_fused_checkpoint_loads_again(self):
+        model = shake(MobileMamba(TINY)).eval()
+        model.switch_to_deploy()
+        again = MobileMamba(TINY, deploy=True).eval()
+        again.load_state_dict(model.state_dict())
+        again.switch_to_deploy()
+        x = torch.randn(1, 3, 64, 96)
+        for a, b in zip(again(x), model(x), strict=True):
+            torch.testing.assert_close(a, b)
+
+    def test_keeps_the_dtype(self):
+        model = shake(MobileMamba(TINY)).double().eval()
+        x = torch.randn(1, 3, 64, 64, dtype=torch.float64)
+        with torch.no_grad():
+            wanted = model(x)[-1]
+            model.switch_to_deploy()
+            torch.testing.assert_close(model(x)[-1], wanted)
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        'arch,message',
+        [
+            ('b3', "'b3'.*t2, t4, s6, b1, b2, b4"),
+            (dict(channels=(32, 48, 64)), 'depths'),
+            ({**TINY, 'width': 3}, 'width.*allowed.*channels'),
+            ({**TINY, 'channels': (32, 48)}, 'channels.*3 values'),
+            ({**TINY, 'channels': (36, 48, 64)}, 'multiple of 8'),
+            ({**TINY, 'depths': (1, 0, 1)}, 'depths.*positive'),
+            ({**TINY, 'kernel_sizes': (4, 3, 3)}, 'kernel_sizes.*odd'),
+            ({**TINY, 'global_ratios': (1.2, 1, 1)}, 'global_ratios'),
+            ({**TINY, 'local_ratios': (-0.1, 0, 0)}, 'local_ratios'),
+            ({**TINY, 'ssm_ratio': 0}, 'ssm_ratio.*positive'),
+            ({**TINY, 'd_state': 257}, 'd_state.*1 to 256'),
+            ({**TINY, 'scan_directions': 3}, r'scan_directions.*\(1, 2, 4\)'),
+            ({**TINY, 'wavelet_levels': 4}, 'wavelet_levels.*0 to 3'),
+            ({**TINY, 'local_splits': 4}, 'local_splits.*1 to 3'),
+            (
+                {**TINY, 'channels': (40, 48, 64), 'global_ratios': (1, 1, 1)},
+                'global_ratio=1 of 40 channels rounds to 48',
+            ),
+        ],
+    )
+    def test_wrong_arch(self, arch, message):
+        with pytest.raises(ValueError, match=message):
+            MobileMamba(arch)
+
+    @pytest.mark.parametrize(
+        'arch', [3, None, {**TINY, 'depths': 2}, {**TINY, 'channels': None}]
+    )
+    def test_wrong_arch_type(self, arch):
+        with pytest.raises(TypeError):
+            MobileMamba(arch)
+
+    @pytest.mark.parametrize(
+        'kwargs,message',
+        [
+            (dict(out_indices=(0, 3)), 'out_indices.*3.*-3 to 2'),
+            (dict(out_indices=()), 'at least one'),
+            (dict(out_indices=(1, 1)), 'once'),
+            (dict(out_indices=(2, 0)), 'rising'),
+            (dict(frozen_stages=4), 'frozen_stages must be -1 to 3, got 4'),
+            (dict(drop_path_rate=1), 'drop_path_rate'),
+            (dict(norm_cfg=dict(type='LN')), 'norm_cfg.*BatchNorm'),
+        ],
+    )
+    def test_wrong_argument(self, kwargs, message):
+        with pytest.raises(ValueError, match=message):
+            MobileMamba(TINY, **kwargs)
+
+    def test_small_picture(self):
+        with pytest.raises(ValueError, match='31x64.*32x32'):
+            MobileMamba(TINY)(torch.randn(2, 3, 31, 64))
+
+    def test_one_value_per_channel(self):
+        model = MobileMamba(TINY).train()
+        picture = torch.randn(1, 3, 64, 64)
+        with pytest.raises(ValueError, match='one value per channel'):
+            model(picture)
+        # Each way out that the message names works.
+        model(torch.randn(2, 3, 64, 64))
+        model(torch.randn(1, 3, 64, 65))
+        MobileMamba(TINY, norm_eval=True).train()(picture)
+        MobileMamba(TINY, out_indices=(0, 1)).train()(picture)
+        model.eval()(picture)
+
+
+@pytest.mark.parametrize('backend', BACKENDS[:1] + BACKENDS[2:])
+def test_compiles_in_one_graph(monkeypatch, backend):
+    monkeypatch.setenv('MMMOBILEMAMBA_SCAN', backend)
+    model = shake(MobileMamba(TINY)).eval()
+    x = torch.randn(2, 3, 70, 96)
+    with torch.no_grad():
+        wanted = model(x)
+        got = torch.compile(model, fullgraph=True, backend='aot_eager')(x)
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
