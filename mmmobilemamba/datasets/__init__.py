@@ -1,0 +1,8 @@
+from .shapes import (SHAPES_CLASSES, SHAPES_PALETTE, SHAPES_SEG_CLASSES,
+                     SHAPES_SEG_PALETTE, ShapesScene, make_scene,
+                     make_shapes)
+
+__all__ = [
+    'SHAPES_CLASSES', 'SHAPES_PALETTE', 'SHAPES_SEG_CLASSES',
+    'SHAPES_SEG_PALETTE', 'ShapesScene', 'make_scene', 'make_shapes'
+]
