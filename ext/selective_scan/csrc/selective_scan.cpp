@@ -1,0 +1,36 @@
+// Schemas. Each device, autocast and (in Python) autograd registers itself.
+#include <Python.h>
+#include <torch/library.h>
+
+TORCH_LIBRARY(selective_scan, m) {
+  const std::vector<at::Tag> tags = {at::Tag::pt2_compliant_tag,
+                                     at::Tag::needs_fixed_stride_order};
+  m.def(
+      "selective_scan(Tensor u, Tensor delta, Tensor A, Tensor B, Tensor C, "
+      "Tensor? D=None, Tensor? delta_bias=None, bool delta_softplus=False, "
+      "bool reverse=False) -> Tensor",
+      tags);
+  m.def(
+      "selective_scan_backward(Tensor grad, Tensor u, Tensor delta, Tensor A, "
+      "Tensor B, Tensor C, Tensor? D=None, Tensor? delta_bias=None, "
+      "bool delta_softplus=False, bool reverse=False) -> (Tensor, Tensor, "
+      "Tensor, Tensor, Tensor, Tensor, Tensor)",
+      tags);
+  m.def(
+      "bidirectional_scan(Tensor u, Tensor proj, Tensor dt_proj, "
+      "Tensor dt_bias, Tensor A, Tensor D) -> Tensor",
+      tags);
+  m.def(
+      "bidirectional_scan_backward(Tensor grad, Tensor u, Tensor proj, "
+      "Tensor dt_proj, Tensor dt_bias, Tensor A, Tensor D) -> (Tensor, "
+      "Tensor, Tensor, Tensor, Tensor, Tensor)",
+      tags);
+}
+
+// An empty module, so that `import` loads the library on every platform.
+PyMODINIT_FUNC PyInit__C() {
+  static PyModuleDef module = {
+      PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr,
+      nullptr,               nullptr, nullptr, nullptr};
+  return PyModule_Create(&module);
+}

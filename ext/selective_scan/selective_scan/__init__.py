@@ -1,0 +1,16 @@
+"""Selective (S6) scans for PyTorch, fast on CPU and CUDA."""
+
+from ._library import built_with_cuda, cpu_variant
+from .functional import bidirectional_scan, selective_scan
+from .reference import bidirectional_scan_reference, selective_scan_reference
+
+__version__ = '0.1.0'
+
+__all__ = [
+    'bidirectional_scan',
+    'bidirectional_scan_reference',
+    'built_with_cuda',
+    'cpu_variant',
+    'selective_scan',
+    'selective_scan_reference',
+]

@@ -1,0 +1,152 @@
+"""Load the kernels; register fake kernels and autograd formulas."""
+
+import torch
+
+from ._checks import (
+    check_bidirectional_scan,
+    check_selective_scan,
+    state_dtype,
+)
+
+try:
+    from . import _C  # noqa: F401  loading registers the operators
+except ImportError as error:
+    raise ImportError(
+        'selective_scan is not built for this Python and torch: run '
+        '`pip install --no-build-isolation ./ext/selective_scan`, and import '
+        'it from outside its source folder'
+    ) from error
+
+_OPS = torch.ops.selective_scan
+
+
+def built_with_cuda():
+    """Return whether the extension holds CUDA kernels.
+
+    Returns:
+        bool: True for a build with nvcc.
+    """
+    return torch._C._dispatch_has_kernel_for_dispatch_key(
+        'selective_scan::bidirectional_scan', 'CUDA'
+    )
+
+
+def cpu_variant():
+    """Return the name of the CPU code in use.
+
+    Returns:
+        str: 'plain', 'avx2' or 'avx512'.
+    """
+    return 'plain'
+
+
+def _channels_last(tensor):
+    return tensor.stride(-2) == 1 and tensor.stride(-1) != 1
+
+
+def _empty_like_layout(tensor):
+    """Make an empty dense tensor in the nearer one of the two layouts."""
+    if not _channels_last(tensor):
+        return tensor.new_empty(tensor.shape)
+    return tensor.new_empty(tensor.movedim(-1, 1).shape).movedim(1, -1)
+
+
+@torch.library.register_fake('selective_scan::selective_scan')
+def _(
+    u,
+    delta,
+    A,
+    B,
+    C,
+    D=None,
+    delta_bias=None,
+    delta_softplus=False,
+    reverse=False,
+):
+    check_selective_scan(u, delta, A, B, C, D, delta_bias)
+    return _empty_like_layout(u)
+
+
+@torch.library.register_fake('selective_scan::selective_scan_backward')
+def _(
+    grad,
+    u,
+    delta,
+    A,
+    B,
+    C,
+    D=None,
+    delta_bias=None,
+    delta_softplus=False,
+    reverse=False,
+):
+    state = state_dtype(u.dtype)
+    parameters = [
+        A.new_empty(0, dtype=state)
+        if x is None
+        else x.new_empty(x.shape, dtype=state)
+        for x in (A, D, delta_bias)
+    ]
+    gradients = [_empty_like_layout(x) for x in (u, delta, B, C)]
+    return (*gradients[:2], parameters[0], *gradients[2:], *parameters[1:])
+
+
+@torch.library.register_fake('selective_scan::bidirectional_scan')
+def _(u, proj, dt_proj, dt_bias, A, D):
+    check_bidirectional_scan(u, proj, dt_proj, dt_bias, A, D)
+    return _empty_like_layout(u)
+
+
+@torch.library.register_fake('selective_scan::bidirectional_scan_backward')
+def _(grad, u, proj, dt_proj, dt_bias, A, D):
+    parameters = [x.new_empty(x.shape) for x in (dt_proj, dt_bias, A, D)]
+    return (_empty_like_layout(u), _empty_like_layout(proj), *parameters)
+
+
+def _save_selective_scan(ctx, inputs, output):
+    *tensors, ctx.delta_softplus, ctx.reverse = inputs
+    ctx.given = [tensor is not None for tensor in tensors]
+    ctx.save_for_backward(*[x for x in tensors if x is not None])
+
+
+def _selective_scan_backward(ctx, grad):
+    saved = iter(ctx.saved_tensors)
+    tensors = [next(saved) if given else None for given in ctx.given]
+    gradients = _OPS.selective_scan_backward(
+        grad, *tensors, ctx.delta_softplus, ctx.reverse
+    )
+    gradients = [
+        g if given else None
+        for g, given in zip(gradients, ctx.given, strict=True)
+    ]
+    return (*gradients, None, None)
+
+
+def _save_bidirectional_scan(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _bidirectional_scan_backward(ctx, grad):
+    return _OPS.bidirectional_scan_backward(grad, *ctx.saved_tensors)
+
+
+def _not_twice(ctx, *grads):
+    raise NotImplementedError(
+        'selective_scan has no second derivative: use the reference for it'
+    )
+
+
+torch.library.register_autograd(
+    'selective_scan::selective_scan',
+    _selective_scan_backward,
+    setup_context=_save_selective_scan,
+)
+torch.library.register_autograd(
+    'selective_scan::bidirectional_scan',
+    _bidirectional_scan_backward,
+    setup_context=_save_bidirectional_scan,
+)
+for _name in ('selective_scan', 'bidirectional_scan'):
+    torch.library.register_autograd(
+        f'selective_scan::{_name}_backward', _not_twice
+    )

@@ -1,0 +1,131 @@
+"""The two scans as functions."""
+
+from functools import reduce
+
+import torch
+
+from . import _library  # noqa: F401  registers the operators
+from ._checks import (
+    check_bidirectional_scan,
+    check_selective_scan,
+    check_tensors,
+    state_dtype,
+)
+
+
+def _widest(*tensors):
+    return reduce(torch.promote_types, [tensor.dtype for tensor in tensors])
+
+
+def selective_scan(
+    u,
+    delta,
+    A,
+    B,
+    C,
+    D=None,
+    delta_bias=None,
+    delta_softplus=False,
+    reverse=False,
+):
+    """Scan a sequence with the selective state space model (S6).
+
+    With ``d = softplus(delta + delta_bias)``, per channel and state,
+    ``h_t = exp(d_t * A) * h_(t-1) + d_t * B_t * u_t`` and
+    ``y_t = sum over states of C_t * h_t, plus D * u_t``. The state is kept in
+    float32 (float64 beside float64 inputs), whatever the inputs' dtype.
+
+    Args:
+        u (Tensor): Input (batch, dim, length), contiguous or channels-last
+            (stride 1 along dim); other strides are copied. float32, float16,
+            bfloat16 or float64.
+        delta (Tensor): Step sizes (batch, dim, length).
+        A (Tensor): Decay (dim, state), real; 1 to 256 states. Parameters (A,
+            D, delta_bias) are used in the state's dtype.
+        B (Tensor): Input rows (batch, groups, state, length); groups divides
+            dim.
+        C (Tensor): Output rows, shaped as B.
+        D (Tensor | None): Skip weights (dim,). Defaults to None.
+        delta_bias (Tensor | None): Added to delta (dim,). Defaults to None.
+        delta_softplus (bool): Whether softplus is applied to delta. Defaults
+            to False.
+        reverse (bool): Whether the scan runs from the last token to the
+            first; nothing is flipped in memory. Defaults to False.
+
+    Returns:
+        Tensor: y (batch, dim, length), in u's dtype and layout.
+
+    Raises:
+        TypeError: An argument is no floating tensor.
+        ValueError: A shape or device does not fit.
+
+    Source: Mamba (arXiv:2312.00752), equations 2 and 3; VMamba
+    (arXiv:2401.10166) for the groups.
+    """
+    check_tensors(
+        dict(u=u, delta=delta, A=A, B=B, C=C),
+        dict(D=D, delta_bias=delta_bias),
+    )
+    check_selective_scan(u, delta, A, B, C, D, delta_bias)
+    dtype = _widest(u, delta, B, C)
+    state = state_dtype(dtype)
+    y = torch.ops.selective_scan.selective_scan(
+        u.to(dtype),
+        delta.to(dtype),
+        A.to(state),
+        B.to(dtype),
+        C.to(dtype),
+        None if D is None else D.to(state),
+        None if delta_bias is None else delta_bias.to(state),
+        delta_softplus,
+        reverse,
+    )
+    return y.to(u.dtype)
+
+
+def bidirectional_scan(u, proj, dt_proj, dt_bias, A, D):
+    """Scan a sequence in one or both directions and add the results.
+
+    For each direction k, ``dt, B, C`` are the rows of ``proj[:, k]``,
+    ``delta = softplus(dt_proj[k] @ dt + dt_bias[k])``, and the selective scan
+    with ``A[k]`` and ``D[k]`` runs over the tokens, backwards for k = 1.
+    delta is made on the fly and never stored; nothing is flipped.
+
+    Args:
+        u (Tensor): Input (batch, inner, length), contiguous or channels-last
+            (stride 1 along inner), taken in place; other strides are copied.
+            float32, float16, bfloat16 or float64.
+        proj (Tensor): Projected rows (batch, directions, rank + 2 * state,
+            length): dt, B, C in this order, in token order for both
+            directions. Any strides.
+        dt_proj (Tensor): Weights (directions, inner, rank). Parameters
+            (dt_proj, dt_bias, A, D) are used in the state's dtype.
+        dt_bias (Tensor): Biases (directions, inner).
+        A (Tensor): Decay (directions, inner, state), real; 1 to 256 states.
+        D (Tensor): Skip weights (directions, inner).
+
+    Returns:
+        Tensor: y (batch, inner, length), the sum over the directions, in u's
+        dtype and layout.
+
+    Raises:
+        TypeError: An argument is no floating tensor.
+        ValueError: A shape or device does not fit.
+
+    Source: MobileMamba (arXiv:2411.15941), the scan of its global branch.
+    """
+    check_tensors(
+        dict(u=u, proj=proj, dt_proj=dt_proj, dt_bias=dt_bias, A=A, D=D)
+    )
+    check_bidirectional_scan(u, proj, dt_proj, dt_bias, A, D)
+    dtype = _widest(u, proj)
+    state = state_dtype(dtype)
+    y = torch.ops.selective_scan.bidirectional_scan(
+        u.to(dtype),
+        proj.to(dtype),
+        dt_proj.to(state),
+        dt_bias.to(state),
+        A.to(state),
+        D.to(state),
+    )
+    return y.to(u.dtype)

@@ -1,0 +1,97 @@
+"""The same scans in plain PyTorch, one token after the other.
+
+Slow, differentiable by autograd, in any floating dtype: what the kernels are
+tested against.
+"""
+
+import torch
+import torch.nn.functional as F
+
+
+def selective_scan_reference(
+    u,
+    delta,
+    A,
+    B,
+    C,
+    D=None,
+    delta_bias=None,
+    delta_softplus=False,
+    reverse=False,
+):
+    """Compute ``selective_scan`` token by token in plain PyTorch.
+
+    Args:
+        u (Tensor): Input (batch, dim, length).
+        delta (Tensor): Step sizes (batch, dim, length).
+        A (Tensor): Decay (dim, state).
+        B (Tensor): Input rows (batch, groups, state, length).
+        C (Tensor): Output rows, shaped as B.
+        D (Tensor | None): Skip weights (dim,). Defaults to None.
+        delta_bias (Tensor | None): Added to delta (dim,). Defaults to None.
+        delta_softplus (bool): Whether softplus is applied to delta. Defaults
+            to False.
+        reverse (bool): Whether the scan runs backwards. Defaults to False.
+
+    Returns:
+        Tensor: y (batch, dim, length), in u's dtype.
+    """
+    dtype = u.dtype
+    state = torch.float64 if dtype == torch.float64 else torch.float32
+    u, delta, A, B, C = (x.to(state) for x in (u, delta, A, B, C))
+    batch, dim, length = u.shape
+    groups = B.shape[1]
+    if delta_bias is not None:
+        delta = delta + delta_bias.to(state)[:, None]
+    if delta_softplus:
+        delta = F.softplus(delta, threshold=40)
+    B = B.repeat_interleave(dim // groups, dim=1)  # batch, dim, state, length
+    C = C.repeat_interleave(dim // groups, dim=1)
+    hidden = u.new_zeros(batch, dim, A.shape[1])
+    tokens = range(length - 1, -1, -1) if reverse else range(length)
+    outputs = [None] * length
+    for t in tokens:
+        step = delta[:, :, t, None]
+        drive = step * B[..., t] * u[:, :, t, None]
+        hidden = torch.exp(step * A) * hidden + drive
+        outputs[t] = (hidden * C[..., t]).sum(-1)
+    y = torch.stack(outputs, dim=-1) if length else torch.zeros_like(u)
+    if D is not None:
+        y = y + D.to(state)[:, None] * u
+    return y.to(dtype)
+
+
+def bidirectional_scan_reference(u, proj, dt_proj, dt_bias, A, D):
+    """Compute ``bidirectional_scan`` token by token in plain PyTorch.
+
+    Args:
+        u (Tensor): Input (batch, inner, length).
+        proj (Tensor): Rows dt, B, C
+            (batch, directions, rank + 2 * state, length).
+        dt_proj (Tensor): Weights (directions, inner, rank).
+        dt_bias (Tensor): Biases (directions, inner).
+        A (Tensor): Decay (directions, inner, state).
+        D (Tensor): Skip weights (directions, inner).
+
+    Returns:
+        Tensor: y (batch, inner, length), in u's dtype.
+    """
+    dtype = u.dtype
+    state = torch.float64 if dtype == torch.float64 else torch.float32
+    u, proj = u.to(state), proj.to(state)
+    rank, states = dt_proj.shape[2], A.shape[2]
+    y = torch.zeros_like(u)
+    for k in range(dt_proj.shape[0]):
+        dt, B, C = proj[:, k].split([rank, states, states], dim=1)
+        y = y + selective_scan_reference(
+            u,
+            dt_proj[k].to(state) @ dt,
+            A[k],
+            B[:, None],
+            C[:, None],
+            D[k],
+            dt_bias[k],
+            delta_softplus=True,
+            reverse=k == 1,
+        )
+    return y.to(dtype)

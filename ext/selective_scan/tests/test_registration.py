@@ -1,0 +1,195 @@
+"""What torch.library promises: gradients, fakes, autocast, compile."""
+
+import pytest
+import torch
+from scan_cases import devices, fused_case, lay_out, plain_case
+from torch.utils.checkpoint import checkpoint
+
+import selective_scan as ss
+
+ops = torch.ops.selective_scan
+
+
+@pytest.mark.parametrize('device', devices())
+@pytest.mark.parametrize('state', [1, 3])
+def test_gradcheck_selective_scan(device, state):
+    case = plain_case(
+        2, 4, 5, state, 2, dtype=torch.float64, device=device
+    )
+    for softplus, reverse in ((True, False), (False, True)):
+
+        def run(*tensors, softplus=softplus, reverse=reverse):
+            named = dict(zip(case, tensors, strict=True))
+            return ss.selective_scan(
+                **named, delta_softplus=softplus, reverse=reverse
+            )
+
+        leaves = [x.clone().requires_grad_() for x in case.values()]
+        assert torch.autograd.gradcheck(run, leaves)
+
+
+@pytest.mark.parametrize('device', devices())
+@pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
+@pytest.mark.parametrize('state', [1, 2])
+def test_gradcheck_bidirectional_scan(device, layout, state):
+    case = fused_case(
+        2, 5, 4, state, dtype=torch.float64, layout=layout, device=device
+    )
+    leaves = [x.detach().requires_grad_() for x in case.values()]
+    assert torch.autograd.gradcheck(
+        lambda *x: ss.bidirectional_scan(**dict(zip(case, x, strict=True))),
+        leaves,
+    )
+
+
+@pytest.mark.parametrize('device', devices())
+@pytest.mark.parametrize('layout', ['contiguous', 'channels_last', 'strided'])
+def test_opcheck(device, layout):
+    case = plain_case(2, 6, 5, 2, 2, layout=layout, device=device)
+    grad = torch.randn_like(case['u'])
+    order = ('u', 'delta', 'A', 'B', 'C', 'D', 'delta_bias')
+    tensors = [case[name].requires_grad_() for name in order]
+    torch.library.opcheck(ops.selective_scan.default, (*tensors, True, True))
+    torch.library.opcheck(
+        ops.selective_scan.default, (*tensors[:5], None, None, False, False)
+    )
+    tensors = [x.detach() for x in tensors]
+    torch.library.opcheck(
+        ops.selective_scan_backward.default, (grad, *tensors, True, False)
+    )
+    torch.library.opcheck(
+        ops.selective_scan_backward.default, (grad, *tensors[:5])
+    )
+    case = fused_case(2, 6, 5, layout=layout, device=device)
+    tensors = [x.requires_grad_() for x in case.values()]
+    torch.library.opcheck(ops.bidirectional_scan.default, tuple(tensors))
+    tensors = [x.detach() for x in tensors]
+    torch.library.opcheck(
+        ops.bidirectional_scan_backward.default, (grad, *tensors)
+    )
+
+
+def test_second_derivative_is_refused():
+    case = {k: v.requires_grad_() for k, v in fused_case().items()}
+    y = ss.bidirectional_scan(**case)
+    (grad,) = torch.autograd.grad(y.sum(), case['u'], create_graph=True)
+    with pytest.raises(NotImplementedError, match='second derivative'):
+        grad.sum().backward()
+
+
+@pytest.mark.parametrize('device', devices())
+@pytest.mark.parametrize('name', ['plain', 'fused'])
+def test_autocast(device, name):
+    """Low-precision inputs beside float32 parameters, straight to the op."""
+    if name == 'plain':
+        case = plain_case(device=device)
+        op, function = ops.selective_scan, ss.selective_scan
+        low = ('u', 'delta')
+    else:
+        case = fused_case(device=device)
+        op, function = ops.bidirectional_scan, ss.bidirectional_scan
+        low = ('u', 'proj')
+    for key in low:
+        case[key] = case[key].bfloat16()
+    case['A'] = case['A'].bfloat16()
+    with torch.autocast(device, dtype=torch.bfloat16):
+        y = op(**case)
+        expected = function(**case)
+    wide = torch.float32 if name == 'plain' else torch.bfloat16
+    assert y.dtype == wide
+    torch.testing.assert_close(y, expected.to(wide), rtol=1e-2, atol=1e-2)
+
+
+def test_parameters_of_half_models_are_widened():
+    case = {k: v.half() for k, v in fused_case().items()}
+    y = ss.bidirectional_scan(**case)
+    expected = ss.bidirectional_scan_reference(**case)
+    assert y.dtype == torch.float16
+    torch.testing.assert_close(y, expected, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize('device', devices())
+@pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
+def test_compile_without_graph_break(device, layout):
+    case = fused_case(2, 12, 9, layout=layout, device=device)
+
+    def run(u, **rest):
+        return ss.bidirectional_scan(u * 2, **rest).relu()
+
+    def gradients(function):
+        leaves = {k: v.detach().requires_grad_() for k, v in case.items()}
+        y = function(**leaves)
+        y.square().sum().backward()
+        return y.detach(), [x.grad for x in leaves.values()]
+
+    compiled = torch.compile(run, fullgraph=True, backend='aot_eager')
+    torch.testing.assert_close(gradients(compiled), gradients(run))
+
+
+def test_compile_of_selective_scan_with_dynamic_length():
+    def run(**case):
+        return ss.selective_scan(**case, delta_softplus=True) + 1
+
+    compiled = torch.compile(
+        run, fullgraph=True, backend='aot_eager', dynamic=True
+    )
+    for length in (5, 8, 13):
+        case = plain_case(length=length)
+        torch.testing.assert_close(compiled(**case), run(**case))
+
+
+@pytest.mark.parametrize('device', devices())
+def test_activation_checkpointing(device):
+    case = fused_case(2, 10, 21, device=device)
+
+    def gradients(wrapped):
+        leaves = [x.detach().requires_grad_() for x in case.values()]
+        y = wrapped(*leaves)
+        y.square().sum().backward()
+        return [x.grad for x in leaves]
+
+    def run(*tensors):
+        return ss.bidirectional_scan(*tensors)
+
+    plain = gradients(run)
+    recomputed = gradients(lambda *x: checkpoint(run, *x, use_reentrant=False))
+    for a, b in zip(plain, recomputed, strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize('device', devices())
+@pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
+def test_same_bits_every_time(device, layout):
+    case = fused_case(3, 70, 65, state=2, layout=layout, device=device)
+    grad = lay_out(torch.randn(3, 70, 65), layout).to(device)
+
+    def run():
+        y = ops.bidirectional_scan(**case)
+        return [y, *ops.bidirectional_scan_backward(grad, **case)]
+
+    first = run()
+    for _ in range(3):
+        for a, b in zip(first, run(), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_one_and_many_threads_give_the_same_bits():
+    case = fused_case(3, 70, 65)
+    plain = plain_case(2, 36, 65, 2, 2)
+    grad = torch.randn(3, 70, 65)
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            results.append([
+                ops.bidirectional_scan(**case),
+                *ops.bidirectional_scan_backward(grad, **case),
+                ops.selective_scan(**plain),
+                *ops.selective_scan_backward(plain['u'], **plain),
+            ])
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            assert torch.equal(a, b)
