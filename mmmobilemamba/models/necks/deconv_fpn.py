@@ -11,26 +11,15 @@ from torch import Tensor
 from mmmobilemamba.registry import MODELS
 
 
-def _check_channels(name: str, value: object) -> None:
-    """Raise unless a channel count is a positive integer."""
+def _check_int(name: str, value: object, minimum: int) -> None:
+    """Raise unless ``value`` is an integer from ``minimum`` up."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(
             f'{name} must be an int, but got {value!r} '
             f'({type(value).__name__})'
         )
-    if value < 1:
-        raise ValueError(f'{name} must be at least 1, but got {value}')
-
-
-def _check_levels(name: str, value: object) -> None:
-    """Raise unless a number of levels is an integer from 0 up."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(
-            f'{name} must be an int, but got {value!r} '
-            f'({type(value).__name__})'
-        )
-    if value < 0:
-        raise ValueError(f'{name} must be 0 or more, but got {value}')
+    if value < minimum:
+        raise ValueError(f'{name} must be {minimum} or more, got {value}')
 
 
 @MODELS.register_module()
@@ -104,10 +93,10 @@ class DeconvFPN(BaseModule):
         if len(in_channels) == 0:
             raise ValueError('in_channels must name at least one input map')
         for index, channels in enumerate(in_channels):
-            _check_channels(f'in_channels[{index}]', channels)
-        _check_channels('out_channels', out_channels)
-        _check_levels('num_finer', num_finer)
-        _check_levels('num_coarser', num_coarser)
+            _check_int(f'in_channels[{index}]', channels, minimum=1)
+        _check_int('out_channels', out_channels, minimum=1)
+        _check_int('num_finer', num_finer, minimum=0)
+        _check_int('num_coarser', num_coarser, minimum=0)
 
         self.in_channels = tuple(in_channels)
         self.out_channels = out_channels
