@@ -17,16 +17,20 @@ CONTAINERS = ('net_E', 'net', 'state_dict')
 _LISTED = 8
 
 
-def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
+def read_state_dict(
+    path: str | os.PathLike, container: str | None = None
+) -> dict[str, Tensor]:
     """Read the tensors of a checkpoint file by name.
 
     Args:
         path (str or PathLike): A file that torch.save wrote, published or
             ours. Nothing but tensors and plain containers is unpickled.
+        container (str, optional): Where the file keeps them, one of
+            ``net_E``, ``net`` and ``state_dict``. Defaults to None, which
+            takes the first that is there, then the top level.
 
     Returns:
-        dict[str, Tensor]: Tensors on the CPU, taken from the first of
-        ``net_E``, ``net``, ``state_dict`` that is there, or the top level.
+        dict[str, Tensor]: Tensors on the CPU.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -40,11 +44,15 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
         raise ValueError(
             f'{path} holds a {type(content).__name__}, not a state dict.'
         )
-    container = 'the top level'
-    for name in CONTAINERS:
-        if isinstance(content.get(name), Mapping):
-            container, content = name, content[name]
-            break
+    there = [n for n in CONTAINERS if isinstance(content.get(n), Mapping)]
+    if container is not None and container not in there:
+        raise ValueError(
+            f'{path} has no {container!r}; it has '
+            f'{", ".join(there) or "its tensors at the top level"}.'
+        )
+    if container or there:
+        container = container or there[0]
+        content = content[container]
     tensors = {
         name.removeprefix('module.'): value
         for name, value in content.items()
@@ -52,8 +60,9 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
     }
     if not tensors:
         raise ValueError(
-            f'{path} holds no tensors at {container}; expected a state dict '
-            f'there or under one of {", ".join(CONTAINERS)}.'
+            f'{path} holds no tensors at {container or "the top level"}; '
+            'expected a state dict there or under one of '
+            f'{", ".join(CONTAINERS)}.'
         )
     return tensors
 
@@ -90,19 +99,19 @@ def backbone_tensors(
     return state_dict_to_ours(tensors) if is_published(tensors) else tensors
 
 
-def load_strictly(
+def fit_report(
     module: nn.Module, tensors: dict[str, Tensor], source: str
-) -> None:
-    """Load tensors into a module, or say what does not fit.
+) -> str:
+    """Say what keeps tensors from filling a module exactly.
 
     Args:
         module (nn.Module): Module to fill.
         tensors (dict[str, Tensor]): Tensors by the module's names.
         source (str): Where they come from, for the message.
 
-    Raises:
-        ValueError: A tensor is missing, left over or of another shape;
-            nothing was loaded.
+    Returns:
+        str: Missing names, names left over and shapes that differ; empty
+        where the tensors fit.
     """
     wanted = module.state_dict()
     # Counters of BatchNorm are absent from files of old torch versions.
@@ -117,19 +126,17 @@ def load_strictly(
         for name, value in wanted.items()
         if name in tensors and tensors[name].shape != value.shape
     ]
-    if missing or extra or shapes:
-        raise ValueError(
-            '\n'.join(
-                [
-                    f'{source} does not fit {type(module).__name__}:',
-                    *_listing('missing', missing),
-                    *_listing('left over', extra),
-                    *_listing('of another shape', shapes),
-                    *_hint(tensors, wanted),
-                ]
-            )
-        )
-    module.load_state_dict(tensors, strict=False)
+    if not (missing or extra or shapes):
+        return ''
+    return '\n'.join(
+        [
+            f'{source} does not fit {type(module).__name__}:',
+            *_listing('missing', missing),
+            *_listing('left over', extra),
+            *_listing('of another shape', shapes),
+            *_hint(tensors, wanted),
+        ]
+    )
 
 
 def load_backbone(
@@ -148,7 +155,11 @@ def load_backbone(
         ValueError: The file does not fit; the message names the tensors.
     """
     tensors = backbone_tensors(read_state_dict(path), prefix)
-    load_strictly(backbone, tensors, os.fspath(path))
+    problems = fit_report(backbone, tensors, os.fspath(path))
+    if problems:
+        raise ValueError(problems)
+    # Not strict, because counters of BatchNorm may be absent.
+    backbone.load_state_dict(tensors, strict=False)
     print_log(
         f'Loaded {len(tensors)} tensors of the backbone from {path}.',
         logger='current',
@@ -157,13 +168,17 @@ def load_backbone(
 
 def load_file(path: str) -> object:
     """Unpickle a checkpoint file under ``weights_only``."""
+    # Importing that module widens what torch reads, so not until it is due.
+    from ..engine.safe_checkpoint import allow_mmengine_checkpoints
+
+    allow_mmengine_checkpoints()
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error:
         # Pickle and zip readers raise a dozen types for a damaged file.
         raise ValueError(
             f'{path} is no checkpoint that can be read safely: '
-            f'{type(error).__name__}: {str(error).splitlines()[0]}'
+            f'{type(error).__name__}: {str(error).partition(chr(10))[0]}'
         ) from error
 
 

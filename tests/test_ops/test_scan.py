@@ -4,6 +4,7 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 
+from mmmobilemamba.ops import backend as backend_module
 from mmmobilemamba.ops import (
     bidirectional_scan,
     parallel,
@@ -11,7 +12,6 @@ from mmmobilemamba.ops import (
     scan_backend,
     selective_scan,
 )
-from mmmobilemamba.ops import backend as backend_module
 
 # Relative to the largest value of the float64 reference.
 TOLERANCE = {
