@@ -1,0 +1,31 @@
+"""Fixtures that more than one folder of tests uses."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+def pytest_configure():
+    # Small tensors gain nothing from many threads, and continuous
+    # integration has two cores. Processes that tests start inherit it.
+    os.environ.setdefault('OMP_NUM_THREADS', '2')
+    torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
+
+
+@pytest.fixture(scope='session')
+def repo():
+    """Give the root of the checkout."""
+    return REPO
+
+
+@pytest.fixture(scope='session')
+def shared_folder():
+    """Give the folder beside the checkout with reference data, or skip."""
+    folder = REPO.parent / 'shared'
+    if not folder.is_dir():
+        pytest.skip('no folder "shared" beside the checkout')
+    return folder
