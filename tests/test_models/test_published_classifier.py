@@ -1,0 +1,53 @@
+"""The published classifiers, built from the configs by mmpretrain."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from golden import cases, made_input, made_state_dict, relative_error
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+
+from mmmobilemamba.utils.key_map import state_dict_to_ours
+
+pytest.importorskip('mmpretrain')
+
+CONFIGS = Path(__file__).parents[2] / 'configs/cls/mobilemamba'
+# Without the fixed Haar filters, which are no parameters here.
+PARAMETERS = {
+    't2': 8_806_682,
+    't4': 14_137_690,
+    's6': 14_996_696,
+    'b1': 17_070_625,
+    'b2': 17_070_625,
+    'b4': 17_070_625,
+}
+
+
+def classifier(variant: str) -> torch.nn.Module:
+    """Build the model of a variant's config."""
+    (path,) = CONFIGS.glob(f'mobilemamba-{variant}_8xb128-300e_in1k-*.py')
+    config = Config.fromfile(path)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return MODELS.build(config.model)
+
+
+@pytest.mark.parametrize('variant', list(PARAMETERS))
+def test_parameter_count(variant):
+    model = classifier(variant)
+    count = sum(p.numel() for p in model.parameters())
+    assert count == PARAMETERS[variant]
+
+
+@pytest.mark.parametrize('variant', list(cases()))
+def test_golden_logits(variant):
+    case = cases()[variant]
+    model = classifier(variant).eval()
+    ours = {
+        name if name.startswith('head.') else f'backbone.{name}': value
+        for name, value in state_dict_to_ours(made_state_dict(variant)).items()
+    }
+    model.load_state_dict(ours, strict=True)
+    with torch.no_grad():
+        logits = model(made_input(case), mode='tensor')
+    assert relative_error(logits, case['logits']) < 1e-4
