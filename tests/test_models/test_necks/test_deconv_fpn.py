@@ -1,0 +1,163 @@
+"""The pyramid: levels, order of its parts, initial values, bad input."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.registry import MODELS
+
+from mmmobilemamba.models import DeconvFPN
+
+CHANNELS = (10, 12, 14)
+
+
+def make_maps(size=(8, 8), batch=2):
+    """Return three maps of strides 16, 32, 64, sides rounded up."""
+    height, width = size
+    maps = []
+    for channels in CHANNELS:
+        maps.append(torch.randn(batch, channels, height, width))
+        height, width = (height + 1) // 2, (width + 1) // 2
+    return maps
+
+
+def reference(neck, maps):
+    """Compute the pyramid with plain functions from the neck's weights."""
+    weights = dict(neck.named_parameters())
+
+    def conv(name, x, **kwargs):
+        return F.conv2d(
+            x,
+            weights[f'{name}.conv.weight'],
+            weights[f'{name}.conv.bias'],
+            **kwargs,
+        )
+
+    p16, p32, p64 = (conv(f'lateral_convs.{i}', x) for i, x in enumerate(maps))
+    p32 = p32 + F.interpolate(p64, size=p32.shape[2:], mode='nearest')
+    p16 = p16 + F.interpolate(p32, size=p16.shape[2:], mode='nearest')
+    chain = [p16]
+    for i in range(neck.num_finer):
+        chain.append(
+            F.conv_transpose2d(
+                chain[-1],
+                weights[f'extra_trans_convs.{i}.conv.weight'],
+                weights[f'extra_trans_convs.{i}.conv.bias'],
+                stride=2,
+            )
+        )
+    outs = [
+        conv(f'extra_fpn_convs.{i}', x, padding=1)
+        for i, x in enumerate(chain[:0:-1])
+    ]
+    outs += [
+        conv(f'fpn_convs.{i}', x, padding=1)
+        for i, x in enumerate((p16, p32, p64))
+    ]
+    x = maps[-1]
+    for i in range(neck.num_coarser):
+        x = conv(f'fpn_convs.{3 + i}', x, padding=1, stride=2)
+        outs.append(x)
+    return outs
+
+
+@pytest.mark.parametrize(
+    'num_finer, num_coarser', [(0, 0), (2, 0), (1, 1), (3, 2)]
+)
+@pytest.mark.parametrize('size', [(8, 8), (5, 7)])
+def test_levels(num_finer, num_coarser, size):
+    torch.manual_seed(0)
+    neck = DeconvFPN(CHANNELS, 8, num_finer=num_finer, num_coarser=num_coarser)
+    maps = make_maps(size)
+    outs = neck(maps)
+    assert isinstance(outs, tuple)
+    assert len(outs) == neck.num_outs == 3 + num_finer + num_coarser
+    for i in range(num_finer):
+        factor = 2 ** (num_finer - i)
+        assert outs[i].shape[2:] == (size[0] * factor, size[1] * factor)
+    expected = reference(neck, maps)
+    for out, want in zip(outs, expected, strict=True):
+        torch.testing.assert_close(out, want)
+
+
+def test_finest_output_has_index_zero():
+    """The 3x3 count from the finest level, the chain from the coarsest."""
+    neck = DeconvFPN(CHANNELS, 8, num_finer=2)
+    with torch.no_grad():
+        neck.extra_fpn_convs[0].conv.weight.zero_()
+        neck.extra_fpn_convs[0].conv.bias.fill_(3)
+        before = neck(make_maps())
+    assert torch.equal(before[0], torch.full_like(before[0], 3))
+    assert before[1].std() > 0
+
+
+def test_initial_values():
+    """Xavier for ordinary convolutions, PyTorch's own for transposed ones."""
+    torch.manual_seed(0)
+    neck = DeconvFPN((64, 64), 64, num_finer=1, num_coarser=1)
+    neck.init_weights()
+    for name, parameter in neck.named_parameters():
+        if name.startswith('extra_trans_convs'):
+            # uniform with bound 1/sqrt(fan), fan = 64 * 2 * 2
+            bound = 256**-0.5
+        elif name.endswith('bias'):
+            assert not parameter.any(), name
+            continue
+        else:
+            taps = parameter[0, 0].numel()
+            bound = (6 / (2 * 64 * taps)) ** 0.5
+        assert 0.8 * bound < parameter.abs().max() <= bound, name
+    assert neck.extra_trans_convs[0].conv.bias.any()
+
+
+def test_every_parameter_gets_a_gradient():
+    neck = DeconvFPN(CHANNELS, 8, num_finer=2, num_coarser=2)
+    sum(out.square().mean() for out in neck(make_maps())).backward()
+    for name, parameter in neck.named_parameters():
+        assert parameter.grad is not None and parameter.grad.any(), name
+
+
+def test_norm_replaces_bias():
+    neck = DeconvFPN(CHANNELS, 8, num_finer=1, norm_cfg=dict(type='BN'))
+    names = dict(neck.named_parameters())
+    assert 'fpn_convs.0.bn.weight' in names
+    assert 'fpn_convs.0.conv.bias' not in names
+    assert 'extra_trans_convs.0.conv.bias' in names
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
+def test_builds_in_every_library(scope):
+    pytest.importorskip(scope)
+    registry = __import__(f'{scope}.registry', fromlist=['MODELS']).MODELS
+    neck = registry.build(
+        dict(
+            type='mmmobilemamba.DeconvFPN',
+            in_channels=list(CHANNELS),
+            out_channels=8,
+        )
+    )
+    assert isinstance(neck, DeconvFPN)
+    assert MODELS.get('mmmobilemamba.DeconvFPN') is DeconvFPN
+
+
+@pytest.mark.parametrize(
+    'error, named, kwargs',
+    [
+        (TypeError, 'in_channels', dict(in_channels=200)),
+        (ValueError, 'in_channels', dict(in_channels=())),
+        (ValueError, r'in_channels\[1\]', dict(in_channels=(8, 0))),
+        (TypeError, 'out_channels', dict(out_channels=[8, 8])),
+        (ValueError, 'out_channels', dict(out_channels=0)),
+        (ValueError, 'num_finer', dict(num_finer=-1)),
+        (TypeError, 'num_coarser', dict(num_coarser=True)),
+    ],
+)
+def test_bad_arguments(error, named, kwargs):
+    kwargs = {'in_channels': CHANNELS, 'out_channels': 8, **kwargs}
+    with pytest.raises(error, match=named):
+        DeconvFPN(**kwargs)
+
+
+def test_wrong_number_of_maps():
+    neck = DeconvFPN(CHANNELS, 8)
+    with pytest.raises(ValueError, match='3 input maps.*got 2'):
+        neck(make_maps()[:2])
