@@ -1,0 +1,9 @@
+"""Engine parts that register in the ``mmmobilemamba`` scope.
+
+:mod:`mmmobilemamba.engine.safe_checkpoint` is not imported here: importing it
+changes what ``torch.load`` accepts, and that has to be asked for.
+"""
+
+from .optim_wrapper import CPUAmpOptimWrapper
+
+__all__ = ['CPUAmpOptimWrapper']
