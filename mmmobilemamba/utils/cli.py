@@ -1,0 +1,71 @@
+"""Arguments and error messages that the tools share."""
+
+import os
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mmengine.config import DictAction
+
+
+def add_run_arguments(parser: ArgumentParser) -> None:
+    """Add what training and testing have in common.
+
+    Args:
+        parser (ArgumentParser): Parser of a tool.
+    """
+    parser.add_argument(
+        '--work-dir',
+        help='folder for logs and checkpoints; by default that of the config, '
+        'or work_dirs/<name of the config>',
+    )
+    add_cfg_options(parser)
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what started the processes of a distributed run',
+    )
+    # torch.distributed.launch passes one spelling or the other.
+    parser.add_argument(
+        '--local_rank', '--local-rank', type=int, help='set by the launcher'
+    )
+
+
+def add_cfg_options(parser: ArgumentParser) -> None:
+    """Add ``--cfg-options``.
+
+    Args:
+        parser (ArgumentParser): Parser of a tool.
+    """
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='settings that replace those of the config, e.g. '
+        'train_dataloader.batch_size=4 or key="[a,b]" for a list',
+    )
+
+
+def export_local_rank(args: Namespace) -> None:
+    """Hand an old launcher's local rank to mmengine.
+
+    Args:
+        args (Namespace): Parsed arguments of :func:`add_run_arguments`.
+    """
+    if args.launcher != 'none' and args.local_rank is not None:
+        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+
+
+@contextmanager
+def user_errors(parser: ArgumentParser) -> Iterator[None]:
+    """End the tool with the message alone where the input is at fault.
+
+    Args:
+        parser (ArgumentParser): Parser of the tool, for its name.
+    """
+    try:
+        yield
+    except (OSError, ValueError, TypeError, ImportError) as error:
+        parser.exit(2, f'{parser.prog}: error: {error}\n')

@@ -1,0 +1,103 @@
+"""Several processes without CUDA, where mmengine's launcher stops.
+
+It calls ``torch.cuda.set_device`` whatever the device. A process group that
+exists before the Runner is made keeps it from doing so.
+"""
+
+import os
+import subprocess
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from torch import distributed
+
+
+def setup_distributed(cfg: Config) -> None:
+    """Prepare a config, and the process, for its launcher.
+
+    With a GPU for each process mmengine does everything by itself. On a
+    machine without an accelerator the processes are joined by gloo here.
+
+    Args:
+        cfg (Config): Config of the run; ``launcher`` is set.
+
+    Raises:
+        ValueError: The environment is not that of the launcher, or there are
+            more processes than GPUs.
+    """
+    if cfg.launcher == 'none':
+        return
+    ranks = _ranks(cfg.launcher)
+    if torch.cuda.is_available():
+        if ranks['LOCAL_RANK'] >= torch.cuda.device_count():
+            raise ValueError(
+                f'Process {ranks["LOCAL_RANK"]} of this machine finds no GPU '
+                f'of its own: {torch.cuda.device_count()} visible. Start one '
+                'process per GPU.'
+            )
+        return
+    if get_device() != 'cpu':
+        return
+    os.environ.update({key: str(value) for key, value in ranks.items()})
+    os.environ.setdefault('MASTER_ADDR', _master_address(cfg.launcher))
+    os.environ.setdefault('MASTER_PORT', '29500')
+    if not distributed.is_initialized():
+        distributed.init_process_group('gloo')
+    wrapper = dict(
+        type='MMDistributedDataParallel',
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False),
+    )
+    wrapper.update(cfg.get('model_wrapper_cfg') or {})
+    wrapper.update(device_ids=None, output_device=None)
+    cfg.model_wrapper_cfg = wrapper
+
+
+def leave_distributed() -> None:
+    """Close the process group, if there is one, after the work is done."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _ranks(launcher: str) -> dict[str, int]:
+    """Read rank, local rank and number of processes as the launcher says."""
+    names = {
+        'pytorch': ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'),
+        'slurm': ('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS'),
+        'mpi': (
+            'OMPI_COMM_WORLD_RANK',
+            'OMPI_COMM_WORLD_LOCAL_RANK',
+            'OMPI_COMM_WORLD_SIZE',
+        ),
+    }[launcher]
+    unset = [name for name in names if name not in os.environ]
+    if unset:
+        starter = {
+            'pytorch': 'tools/dist_train.sh or torchrun',
+            'slurm': 'tools/slurm_train.sh or srun',
+            'mpi': 'mpirun',
+        }[launcher]
+        raise ValueError(
+            f'--launcher {launcher} needs {", ".join(unset)} in the '
+            f'environment; start the processes with {starter}.'
+        )
+    keys = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE')
+    return {
+        key: int(os.environ[name])
+        for key, name in zip(keys, names, strict=True)
+    }
+
+
+def _master_address(launcher: str) -> str:
+    """Return the first host of a Slurm job, or this machine."""
+    hosts = os.environ.get('SLURM_NODELIST')
+    if launcher != 'slurm' or not hosts:
+        return '127.0.0.1'
+    listed = subprocess.run(
+        ['scontrol', 'show', 'hostnames', hosts],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    return listed.stdout.split()[0]

@@ -1,0 +1,247 @@
+"""What the tools do to a config, and to a Runner, before a run."""
+
+import os
+import os.path as osp
+from copy import deepcopy
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+_CPU_AMP = 'mmmobilemamba.CPUAmpOptimWrapper'
+# Devices that mmengine's AmpOptimWrapper accepts.
+_AMP_DEVICES = ('cuda', 'npu', 'mlu', 'musa')
+_VISUALIZATION_HOOKS = {
+    'mmdet': 'DetVisualizationHook',
+    'mmseg': 'SegVisualizationHook',
+    'mmpretrain': 'VisualizationHook',
+}
+
+
+def set_work_dir(cfg: Config, work_dir: str | None) -> None:
+    """Choose and make the folder that takes logs and checkpoints.
+
+    Args:
+        cfg (Config): Config read from a file.
+        work_dir (str, optional): Folder; None keeps that of the config, or
+            takes ``work_dirs/<name of the config>``.
+
+    Raises:
+        ValueError: The path cannot be a folder that files go to.
+    """
+    if work_dir is None:
+        name = osp.splitext(osp.basename(cfg.filename))[0]
+        work_dir = cfg.get('work_dir') or osp.join('work_dirs', name)
+    try:
+        os.makedirs(work_dir, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f'work_dir {work_dir} cannot be made: {error.strerror}.'
+        ) from error
+    if not os.access(work_dir, os.W_OK):
+        raise ValueError(f'work_dir {work_dir} is not writable.')
+    cfg.work_dir = work_dir
+
+
+def set_precision(cfg: Config, amp: bool) -> None:
+    """Choose the optimizer wrapper for the device at hand.
+
+    Args:
+        cfg (Config): Config of a training.
+        amp (bool): Train in mixed precision: mmengine's float16 with loss
+            scaling on an accelerator, bfloat16 of our own on a CPU.
+
+    Raises:
+        ValueError: The wrapper of the config, its dtype or the device cannot
+            do that.
+    """
+    wrapper = cfg.get('optim_wrapper')
+    if wrapper is None:
+        raise ValueError('The config has no optim_wrapper to train with.')
+    kind = str(wrapper.get('type', 'OptimWrapper')).rpartition('.')[-1]
+    device = get_device()
+    if not amp:
+        if kind == 'AmpOptimWrapper' and device not in _AMP_DEVICES:
+            raise ValueError(
+                "optim_wrapper.type='AmpOptimWrapper' needs one of "
+                f'{", ".join(_AMP_DEVICES)}, and this machine has {device}. '
+                'Pass --amp for bfloat16 on the CPU, or --cfg-options '
+                'optim_wrapper.type=OptimWrapper.'
+            )
+        return
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'CPUAmpOptimWrapper'):
+        raise ValueError(
+            '--amp replaces OptimWrapper or AmpOptimWrapper, got '
+            f'optim_wrapper.type={wrapper.type!r}.'
+        )
+    if device in _AMP_DEVICES:
+        wrapper.type = 'AmpOptimWrapper'
+        wrapper.setdefault('loss_scale', 'dynamic')
+        return
+    if device != 'cpu':
+        raise ValueError(
+            f'--amp works on {", ".join(_AMP_DEVICES)} and cpu, and this '
+            f'machine has {device}.'
+        )
+    dtype = wrapper.get('dtype') or 'bfloat16'
+    if dtype != 'bfloat16':
+        raise ValueError(
+            '--amp computes in bfloat16 on a CPU, got '
+            f'optim_wrapper.dtype={dtype!r}.'
+        )
+    for key in ('loss_scale', 'use_fsdp', 'dtype'):
+        wrapper.pop(key, None)
+    wrapper.type = _CPU_AMP
+
+
+def set_auto_scale_lr(cfg: Config) -> None:
+    """Scale the learning rate to the batch that the run really has.
+
+    Args:
+        cfg (Config): Config of a training.
+
+    Raises:
+        ValueError: The config does not say for which batch its rate is.
+    """
+    auto = cfg.get('auto_scale_lr')
+    if not auto or 'base_batch_size' not in auto:
+        raise ValueError(
+            '--auto-scale-lr needs auto_scale_lr.base_batch_size in the '
+            'config, the batch size over all processes that its learning '
+            'rate was chosen for.'
+        )
+    auto.enable = True
+
+
+def set_loader_defaults(cfg: Config) -> None:
+    """Give data loaders of MMPretrain what its own tools give them.
+
+    Args:
+        cfg (Config): Config of a run; those of other libraries are left as
+            they are.
+    """
+    if cfg.get('default_scope') != 'mmpretrain':
+        return
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader')
+        if not loader:
+            continue
+        loader.setdefault('collate_fn', dict(type='default_collate'))
+        loader.setdefault('pin_memory', torch.cuda.is_available())
+        loader.setdefault(
+            'persistent_workers', loader.get('num_workers', 0) > 0
+        )
+
+
+def set_visualization(
+    cfg: Config, show: bool, show_dir: str | None, wait_time: float
+) -> None:
+    """Draw the predictions of a test.
+
+    Args:
+        cfg (Config): Config of a test.
+        show (bool): Open a window for each image.
+        show_dir (str, optional): Folder that takes the drawn images.
+        wait_time (float): Seconds that a window stays.
+
+    Raises:
+        ValueError: The library of the config has no drawing hook.
+    """
+    scope = cfg.get('default_scope')
+    if scope not in _VISUALIZATION_HOOKS:
+        raise ValueError(
+            '--show and --show-dir know the drawing hooks of '
+            f'{", ".join(_VISUALIZATION_HOOKS)}, not of {scope!r}.'
+        )
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    hook = hooks.setdefault(
+        'visualization', ConfigDict(type=_VISUALIZATION_HOOKS[scope])
+    )
+    folder = osp.abspath(show_dir) if show_dir else None
+    hook.update(show=show, interval=1)
+    if show:
+        hook.wait_time = wait_time
+    if scope == 'mmpretrain':
+        hook.update(enable=True, out_dir=folder)
+        return
+    hook.draw = True
+    if folder and scope == 'mmdet':
+        hook.test_out_dir = folder
+    elif folder:
+        # MMSegmentation draws through the visualizer's own backends.
+        cfg.visualizer.save_dir = folder
+
+
+def set_tta(cfg: Config) -> None:
+    """Wrap the model for test-time augmentation.
+
+    MMDetection and MMPretrain add a horizontal flip where a config says
+    nothing; MMSegmentation's data set configs say what to do.
+
+    Args:
+        cfg (Config): Config of a test.
+
+    Raises:
+        ValueError: The config holds no recipe, and its library no default.
+    """
+    scope = cfg.get('default_scope')
+    pipeline = _innermost(cfg.test_dataloader.dataset).pipeline
+    if 'tta_model' not in cfg and scope == 'mmdet':
+        cfg.tta_model = dict(
+            type='DetTTAModel',
+            tta_cfg=dict(
+                nms=dict(type='nms', iou_threshold=0.5), max_per_img=100
+            ),
+        )
+    elif 'tta_model' not in cfg and scope == 'mmpretrain':
+        cfg.tta_model = dict(type='AverageClsScoreTTA')
+    if 'tta_pipeline' not in cfg and scope in ('mmdet', 'mmpretrain'):
+        cfg.tta_pipeline = _with_flip(pipeline, scope)
+    if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
+        raise ValueError(
+            '--tta needs tta_model and tta_pipeline in the config.'
+        )
+    _innermost(cfg.test_dataloader.dataset).pipeline = cfg.tta_pipeline
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the Runner of a config, on a CPU without synchronised BatchNorm.
+
+    Args:
+        cfg (Config): Config of a run.
+
+    Returns:
+        Runner: The Runner; nothing has been loaded or run.
+    """
+    if 'runner_type' in cfg:
+        runner = RUNNERS.build(cfg)
+    else:
+        runner = Runner.from_cfg(cfg)
+    if get_device() == 'cpu':
+        # mmengine does this for single processes only.
+        runner.model = revert_sync_batchnorm(runner.model)
+    return runner
+
+
+def _innermost(dataset: ConfigDict) -> ConfigDict:
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    return dataset
+
+
+def _with_flip(pipeline: list, scope: str) -> list:
+    """Return a test pipeline that ends in both flips of the image."""
+    pack = deepcopy(pipeline[-1])
+    if scope == 'mmdet':
+        keys = ('img_id', 'img_path', 'ori_shape', 'img_shape')
+        keys += ('scale_factor', 'flip', 'flip_direction')
+        pack = dict(type='PackDetInputs', meta_keys=keys)
+    flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
+    return [
+        *deepcopy(pipeline[:-1]),
+        dict(type='TestTimeAug', transforms=[flips, [pack]]),
+    ]

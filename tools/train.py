@@ -1,0 +1,106 @@
+"""Train a detector, a segmentor or a classifier."""
+
+import argparse
+from collections.abc import Sequence
+
+from mmengine.config import Config
+
+from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
+from mmmobilemamba.utils.cli import (
+    add_run_arguments,
+    export_local_rank,
+    user_errors,
+)
+from mmmobilemamba.utils.config import load_config
+from mmmobilemamba.utils.data_paths import check_data
+from mmmobilemamba.utils.distributed import (
+    leave_distributed,
+    setup_distributed,
+)
+from mmmobilemamba.utils.run_setup import (
+    build_runner,
+    set_auto_scale_lr,
+    set_loader_defaults,
+    set_precision,
+    set_work_dir,
+)
+from mmmobilemamba.utils.start import (
+    check_checkpoint_file,
+    check_match,
+    check_resume,
+)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file of any of the libraries')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        help='go on from this checkpoint; without a value, or with "auto", '
+        'from the latest one of the work dir if there is one',
+    )
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='mixed precision: float16 with CUDA, bfloat16 on a CPU',
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate to the batch size of this run',
+    )
+    add_run_arguments(parser)
+    return parser
+
+
+def prepare(args: argparse.Namespace) -> Config:
+    """Read the config and check all that the training will need."""
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    set_precision(cfg, args.amp)
+    if args.auto_scale_lr:
+        set_auto_scale_lr(cfg)
+    check_data(cfg, ('train', 'val'))
+    set_work_dir(cfg, args.work_dir)
+    set_start(cfg, args.resume)
+    set_loader_defaults(cfg)
+    setup_distributed(cfg)
+    return cfg
+
+
+def set_start(cfg: Config, resume: str | None) -> None:
+    """Settle which checkpoint the training starts from, if any."""
+    given = cfg.get('load_from')
+    if resume not in (None, 'auto'):
+        cfg.resume, given = True, resume
+    elif resume == 'auto':
+        cfg.resume, given = True, None
+    if cfg.get('resume'):
+        found = check_resume(given, cfg.work_dir)
+        # The first start of a run that resumes by itself is an ordinary one.
+        cfg.resume = found is not None
+        given = found or cfg.get('load_from')
+    if given:
+        check_checkpoint_file(given)
+    cfg.load_from = given
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    export_local_rank(args)
+    allow_mmengine_checkpoints()
+    with user_errors(parser):
+        cfg = prepare(args)
+    runner = build_runner(cfg)
+    if cfg.get('load_from'):
+        with user_errors(parser):
+            check_match(runner, cfg.load_from, partial=not cfg.get('resume'))
+    runner.train()
+    leave_distributed()
+
+
+if __name__ == '__main__':
+    main()
