@@ -31,6 +31,7 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(
     root.OPTIM_WRAPPER_CONSTRUCTORS,
     'engine',
 )
+MODEL_WRAPPERS = _child('model_wrapper', root.MODEL_WRAPPERS, 'engine')
 METRICS = _child('metric', root.METRICS, 'engine')
 VISUALIZERS = _child('visualizer', root.VISUALIZERS, 'engine')
 
@@ -41,6 +42,7 @@ __all__ = [
     'HOOKS',
     'OPTIM_WRAPPERS',
     'OPTIM_WRAPPER_CONSTRUCTORS',
+    'MODEL_WRAPPERS',
     'METRICS',
     'VISUALIZERS',
 ]

@@ -4,6 +4,7 @@
 changes what ``torch.load`` accepts, and that has to be asked for.
 """
 
+from .model_wrapper import CPUDistributedDataParallel
 from .optim_wrapper import CPUAmpOptimWrapper
 
-__all__ = ['CPUAmpOptimWrapper']
+__all__ = ['CPUAmpOptimWrapper', 'CPUDistributedDataParallel']

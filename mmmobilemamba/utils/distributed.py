@@ -8,7 +8,7 @@ import os
 import subprocess
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from torch import distributed
 
@@ -44,14 +44,12 @@ def setup_distributed(cfg: Config) -> None:
     os.environ.setdefault('MASTER_PORT', '29500')
     if not distributed.is_initialized():
         distributed.init_process_group('gloo')
-    wrapper = dict(
-        type='MMDistributedDataParallel',
-        broadcast_buffers=False,
-        find_unused_parameters=cfg.get('find_unused_parameters', False),
-    )
-    wrapper.update(cfg.get('model_wrapper_cfg') or {})
-    wrapper.update(device_ids=None, output_device=None)
-    cfg.model_wrapper_cfg = wrapper
+    wrapper = cfg.setdefault('model_wrapper_cfg', ConfigDict())
+    if wrapper.get('type') in (None, 'MMDistributedDataParallel'):
+        wrapper.type = 'mmmobilemamba.CPUDistributedDataParallel'
+        wrapper.setdefault(
+            'find_unused_parameters', cfg.get('find_unused_parameters', False)
+        )
 
 
 def leave_distributed() -> None:

@@ -1,4 +1,4 @@
-"""What the tools do to a config, and to a Runner, before a run."""
+"""What the tools do to a config before a run."""
 
 import os
 import os.path as osp
@@ -7,7 +7,6 @@ from copy import deepcopy
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
-from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -209,7 +208,7 @@ def set_tta(cfg: Config) -> None:
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the Runner of a config, on a CPU without synchronised BatchNorm.
+    """Build the Runner of a config.
 
     Args:
         cfg (Config): Config of a run.
@@ -218,13 +217,8 @@ def build_runner(cfg: Config) -> Runner:
         Runner: The Runner; nothing has been loaded or run.
     """
     if 'runner_type' in cfg:
-        runner = RUNNERS.build(cfg)
-    else:
-        runner = Runner.from_cfg(cfg)
-    if get_device() == 'cpu':
-        # mmengine does this for single processes only.
-        runner.model = revert_sync_batchnorm(runner.model)
-    return runner
+        return RUNNERS.build(cfg)
+    return Runner.from_cfg(cfg)
 
 
 def _innermost(dataset: ConfigDict) -> ConfigDict:

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Train with one process per GPU; on a machine without CUDA with as many gloo
+# processes:
+#   tools/dist_train.sh CONFIG GPUS [arguments of train.py]
+# Environment: NNODES, NODE_RANK, MASTER_ADDR, PORT, PYTHON.
+set -euo pipefail
+
+if (($# < 2)); then
+    echo "usage: $0 CONFIG GPUS [arguments of train.py]" >&2
+    exit 2
+fi
+CONFIG=$1
+GPUS=$2
+TOOLS=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+
+PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}" \
+    exec "${PYTHON:-python}" -m torch.distributed.run \
+    --nnodes="${NNODES:-1}" \
+    --node_rank="${NODE_RANK:-0}" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
+    --master_port="${PORT:-29500}" \
+    --nproc_per_node="$GPUS" \
+    "$TOOLS/train.py" "$CONFIG" --launcher pytorch "${@:3}"
