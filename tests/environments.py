@@ -1,0 +1,66 @@
+"""Environments that see some of the libraries the tests run with."""
+
+import os
+import subprocess
+import sysconfig
+import venv
+from pathlib import Path
+
+
+class Environment:
+    """A fresh venv, with a folder to work in that is no checkout.
+
+    Args:
+        folder (Path): Empty folder to make it in.
+        libraries (str | Path): The site-packages it sees besides its own.
+            Their .pth files do not count, so nothing editable comes with
+            them.
+    """
+
+    def __init__(self, folder, libraries):
+        venv.create(folder / 'env', with_pip=False)
+        self.python = folder / 'env' / 'bin' / 'python'
+        (self.site,) = folder.glob('env/lib/python*/site-packages')
+        (self.site / 'libraries.pth').write_text(f'{libraries}\n')
+        self.work = folder / 'work'
+        self.work.mkdir()
+
+    def run(self, *args, **env):
+        """Run the environment's Python and return what it printed."""
+        hidden = ('PYTHONPATH', 'MMMOBILEMAMBA_SCAN')
+        env = {k: v for k, v in os.environ.items() if k not in hidden} | env
+        done = subprocess.run(
+            [self.python, *args],
+            cwd=self.work,
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return done.stdout
+
+    def install(self, *args):
+        """Install from sources with what is there to build with."""
+        self.run(
+            *('-m', 'pip', 'install', '--quiet', '--ignore-installed'),
+            *('--no-deps', '--no-build-isolation', *args),
+        )
+
+    def mim(self, *args):
+        """Run mim and return what it printed."""
+        return self.run('-W', 'ignore', '-m', 'mim', *args)
+
+
+def all_libraries():
+    """Return the site-packages that the tests run with."""
+    return Path(sysconfig.get_path('purelib'))
+
+
+def link_libraries(folder, without):
+    """Fill ``folder`` with links to the libraries but those in ``without``."""
+    for path in all_libraries().iterdir():
+        name = path.name.partition('-')[0].partition('.')[0]
+        if name not in without:
+            (folder / path.name).symlink_to(path)
+    return folder

@@ -1,0 +1,188 @@
+"""What pip installs, and what mim makes of it, in environments of their own.
+
+Each environment is a fresh venv that finds the libraries in the one the tests
+run in, and the package only where pip put it.
+"""
+
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from environments import Environment, all_libraries
+
+import mmmobilemamba
+
+CONFIG = 'fpn_mobilemamba-nano_shapes-160px.py'
+SOURCES = (
+    'LICENSE',
+    'MANIFEST.in',
+    'README.md',
+    'configs',
+    'mmmobilemamba',
+    'model-index.yml',
+    'pyproject.toml',
+    'requirements',
+    'requirements.txt',
+    'setup.py',
+    'tools',
+)
+ONE_EPOCH = (
+    'train_cfg.max_epochs=1',
+    'train_dataloader.batch_size=2',
+    'train_dataloader.num_workers=0',
+    'train_dataloader.persistent_workers=False',
+    'val_dataloader.num_workers=0',
+    'val_dataloader.persistent_workers=False',
+    'test_dataloader.num_workers=0',
+    'test_dataloader.persistent_workers=False',
+)
+
+
+@pytest.fixture(scope='module')
+def checkout(repo, tmp_path_factory):
+    """Give a copy of the sources, as building leaves files among them."""
+    folder = tmp_path_factory.mktemp('checkout')
+    for name in SOURCES:
+        if (repo / name).is_dir():
+            ignore = shutil.ignore_patterns('__pycache__')
+            shutil.copytree(repo / name, folder / name, ignore=ignore)
+        else:
+            shutil.copy2(repo / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def sdist(checkout, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('sdist')
+    subprocess.run(
+        [sys.executable, 'setup.py', '--quiet', 'sdist', '-d', folder],
+        cwd=checkout,
+        check=True,
+        capture_output=True,
+    )
+    (archive,) = folder.iterdir()
+    return archive
+
+
+@pytest.fixture(scope='module')
+def editable(checkout, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('editable')
+    environment = Environment(folder, all_libraries())
+    environment.install('--editable', checkout)
+    return environment
+
+
+@pytest.fixture(scope='module')
+def ordinary(sdist, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('ordinary')
+    environment = Environment(folder, all_libraries())
+    environment.install(sdist)
+    return environment
+
+
+@pytest.fixture(params=['editable', 'ordinary'])
+def environment(request):
+    return request.getfixturevalue(request.param)
+
+
+def files_below(folder):
+    return {
+        str(path.relative_to(folder))
+        for path in folder.rglob('*')
+        if path.is_file() and '__pycache__' not in path.parts
+    }
+
+
+def test_mim_folder_holds_configs_tools_and_index(environment, checkout):
+    mim = files_below(environment.site / 'mmmobilemamba' / '.mim')
+
+    wanted = {'model-index.yml'}
+    for name in ('configs', 'tools'):
+        wanted |= {f'{name}/{path}' for path in files_below(checkout / name)}
+    for_checkouts = {
+        f'tools/{name}.sh' for name in ('quickstart', 'run_tests', 'setup_env')
+    }
+    assert mim == wanted - for_checkouts
+
+
+def test_python_imports_the_installed_package(
+    editable, ordinary, checkout, repo
+):
+    code = (
+        'import mmmobilemamba, importlib.metadata as m;'
+        'print(mmmobilemamba.__file__, m.version("mmmobilemamba"))'
+    )
+    for environment, home in ((editable, checkout), (ordinary, ordinary.site)):
+        file, version = environment.run('-c', code).split()
+        assert Path(file) == home / 'mmmobilemamba' / '__init__.py'
+        assert version == mmmobilemamba.__version__
+
+
+def test_wheel_holds_every_module_and_nothing_beside(ordinary, checkout):
+    modules = {
+        path
+        for path in files_below(ordinary.site / 'mmmobilemamba')
+        if not path.startswith('.mim/')
+    }
+    assert modules == {
+        path
+        for path in files_below(checkout / 'mmmobilemamba')
+        if path.endswith('.py')
+    }
+    tops = {path.name for path in ordinary.site.iterdir()}
+    assert not tops & {'configs', 'tools', 'tests', 'ext', 'setup.py'}
+
+
+def test_sdist_holds_what_an_install_reads(sdist, checkout):
+    with tarfile.open(sdist) as archive:
+        names = {n.partition('/')[2] for n in archive.getnames()}
+    wanted = {'LICENSE', 'model-index.yml', 'pyproject.toml', 'setup.py'}
+    for name in ('configs', 'requirements', 'tools'):
+        wanted |= {f'{name}/{path}' for path in files_below(checkout / name)}
+    assert wanted <= names
+
+
+def test_mim_search_lists_every_model(environment, checkout):
+    found = environment.mim('search', 'mmmobilemamba', '--valid-config')
+    models = {
+        path.stem
+        for kind in ('cls', 'det', 'seg')
+        for path in (checkout / 'configs' / kind).rglob('*.py')
+        if '_base_' not in path.parts
+    }
+    assert models
+    assert {name for name in models if f"'{name}'" not in found} == set()
+
+
+def test_mim_makes_data_trains_and_tests(environment):
+    environment.mim(
+        *('run', 'mmmobilemamba', 'make_shapes', 'data/shapes'),
+        *('--num-train', '4', '--num-val', '2'),
+    )
+    said = environment.mim(
+        *('train', 'mmmobilemamba', CONFIG, '--work-dir', 'run'),
+        *('--cfg-options', *ONE_EPOCH),
+    )
+    installed = environment.site / 'mmmobilemamba' / '.mim' / 'configs'
+    assert f'{installed}/quickstart/{CONFIG}' in said
+    checkpoint = environment.work / 'run' / 'epoch_1.pth'
+    assert checkpoint.is_file()
+
+    said = environment.mim(
+        *('test', 'mmmobilemamba', CONFIG, '--checkpoint', str(checkpoint)),
+        *('--work-dir', 'run', '--cfg-options', *ONE_EPOCH),
+    )
+    assert 'mIoU' in said
+
+
+def test_config_names_are_unique(repo):
+    # mim finds a config by its base name alone.
+    names = [
+        path.name
+        for path in (repo / 'configs').rglob('*.py')
+        if '_base_' not in path.parts
+    ]
+    assert len(names) == len(set(names))

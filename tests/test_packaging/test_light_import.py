@@ -1,0 +1,113 @@
+"""What runs where host libraries and the extension are not installed."""
+
+import pytest
+from environments import Environment, link_libraries
+
+HOSTS = ('mmdet', 'mmpretrain', 'mmseg')
+# As folders in site-packages; mmmobilemamba is taken from the checkout.
+EXTRAS = (*HOSTS, 'selective_scan', 'mmmobilemamba')
+
+TRAIN_ONE_STEP = """
+import mmmobilemamba
+from mmmobilemamba.registry import MODELS
+from mmmobilemamba.ops import scan_backend
+import torch
+
+backbone = MODELS.build(dict(
+    type='mmmobilemamba.MobileMamba',
+    arch=dict(channels=(32, 48, 64), depths=(1, 1, 1)),
+))
+maps = backbone(torch.randn(2, 3, 96, 64))
+sum(m.square().mean() for m in maps).backward()
+print(scan_backend(), *(tuple(m.shape[1:]) for m in maps), sep=';')
+"""
+
+# The state that a library must leave as it found it.
+COMPARE_STATE = """
+import logging, os, random, signal, sys, warnings
+import mmcv.ops, mmengine.runner, numpy, torch
+import {hosts}
+
+def state():
+    return dict(
+        environ=dict(os.environ),
+        cwd=os.getcwd(),
+        path=list(sys.path),
+        threads=torch.get_num_threads(),
+        dtype=torch.get_default_dtype(),
+        grad=torch.is_grad_enabled(),
+        tf32=torch.backends.cuda.matmul.allow_tf32,
+        cudnn=torch.backends.cudnn.benchmark,
+        deterministic=torch.are_deterministic_algorithms_enabled(),
+        allowed=set(map(repr, torch.serialization.get_safe_globals())),
+        handlers=list(logging.getLogger().handlers),
+        interrupt=signal.getsignal(signal.SIGINT),
+        seed=random.getstate(),
+        numpy_seed=numpy.random.get_state()[1].tolist(),
+        torch_seed=torch.get_rng_state().tolist(),
+    )
+
+before = state()
+import mmmobilemamba.models, mmmobilemamba.datasets, mmmobilemamba.engine
+import mmmobilemamba.registry, mmmobilemamba.ops
+after = state()
+print([name for name in before if before[name] != after[name]])
+"""
+
+
+@pytest.fixture(scope='module')
+def environment_with(repo, tmp_path_factory):
+    made = {}
+
+    def make(*hosts):
+        if hosts not in made:
+            folder = tmp_path_factory.mktemp('env')
+            libraries = tmp_path_factory.mktemp('libraries')
+            link_libraries(libraries, set(EXTRAS) - set(hosts))
+            made[hosts] = Environment(folder, libraries)
+            pth = made[hosts].site / 'checkout.pth'
+            pth.write_text(f'{repo}\n')
+        return made[hosts]
+
+    return make
+
+
+def test_backbone_trains_without_hosts_and_extension(environment_with):
+    said = environment_with().run('-c', TRAIN_ONE_STEP).strip()
+    assert said.splitlines()[-1] == (
+        'parallel;(32, 6, 4);(48, 3, 2);(64, 2, 1)'
+    )
+
+
+@pytest.mark.parametrize('host', HOSTS)
+def test_models_import_with_one_host_alone(environment_with, host):
+    code = (
+        f'import {host}, sys, mmmobilemamba.models;'
+        'from mmmobilemamba.registry import MODELS;'
+        'print(*MODELS.module_dict);'
+        f'print(*({set(HOSTS)} & set(sys.modules)))'
+    )
+    names, loaded = environment_with(host).run('-c', code).splitlines()[-2:]
+    assert {'MobileMamba', 'DeconvFPN'} <= set(names.split())
+    assert ('SSDHead' in names.split()) == (host == 'mmdet')
+    assert ('BNLinearClsHead' in names.split()) == (host == 'mmpretrain')
+    assert loaded == host
+
+
+def test_package_import_pulls_in_nothing_heavy(environment_with):
+    code = (
+        'import sys; before = set(sys.modules); import mmmobilemamba;'
+        'print(*{m.partition(".")[0] for m in set(sys.modules) - before})'
+    )
+    assert environment_with(*HOSTS).run('-c', code).split() == [
+        'mmmobilemamba'
+    ]
+
+
+def test_imports_change_no_state(environment_with):
+    environment = environment_with(*HOSTS)
+    # What importing the hosts themselves changes is not ours.
+    hosts = ', '.join(f'{host}.models, {host}.datasets' for host in HOSTS)
+    said = environment.run('-c', COMPARE_STATE.format(hosts=hosts))
+    assert said.splitlines()[-1] == '[]'
+    assert list(environment.work.iterdir()) == []
