@@ -1,11 +1,12 @@
 """Mixed precision without CUDA."""
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from mmengine.optim import OptimWrapper
-from torch import nn
+from torch import Tensor, nn
 
 from mmmobilemamba.registry import OPTIM_WRAPPERS
 
@@ -16,7 +17,9 @@ class CPUAmpOptimWrapper(OptimWrapper):
 
     mmengine's ``AmpOptimWrapper`` asserts CUDA. bfloat16 has the range of
     float32, so there is no loss scaling, and a checkpoint can be resumed with
-    or without mixed precision.
+    or without mixed precision. mmcv's CPU operators know no bfloat16: its
+    layers compute in float32, and heads return float32, which their
+    non-maximum suppression reads.
 
     Args:
         dtype (str): Type to compute in; ``'bfloat16'`` is the only one that
@@ -45,6 +48,62 @@ class CPUAmpOptimWrapper(OptimWrapper):
         """
         with (
             super().optim_context(model),
+            _float32_islands(model),
             torch.autocast('cpu', dtype=self.cast_dtype),
         ):
             yield
+
+
+@contextmanager
+def _float32_islands(model: nn.Module) -> Iterator[None]:
+    """Replace the forward functions that cannot do with bfloat16."""
+    replaced = []
+    for module in model.modules():
+        if type(module).__module__.startswith('mmcv.ops'):
+            forward = _computing_float32(module.forward)
+        elif hasattr(module, 'predict_by_feat'):
+            forward = _returning_float32(module.forward)
+        else:
+            continue
+        replaced.append((module, module.__dict__.get('forward')))
+        module.forward = forward
+    try:
+        yield
+    finally:
+        for module, own in replaced:
+            if own is None:
+                del module.forward
+            else:
+                module.forward = own
+
+
+def _computing_float32(forward: Callable) -> Callable:
+    @functools.wraps(forward)
+    def wrapped(feat: Tensor, *args, **kwargs):
+        with torch.autocast('cpu', enabled=False):
+            output = forward(
+                *_to(torch.float32, (feat, *args)),
+                **_to(torch.float32, kwargs),
+            )
+        return _to(feat.dtype, output)
+
+    return wrapped
+
+
+def _returning_float32(forward: Callable) -> Callable:
+    @functools.wraps(forward)
+    def wrapped(*args, **kwargs):
+        return _to(torch.float32, forward(*args, **kwargs))
+
+    return wrapped
+
+
+def _to(dtype: torch.dtype, value):
+    """Cast the floating tensors of nested lists, tuples and dicts."""
+    if isinstance(value, Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    if type(value) in (list, tuple):
+        return type(value)(_to(dtype, item) for item in value)
+    if type(value) is dict:
+        return {key: _to(dtype, item) for key, item in value.items()}
+    return value
