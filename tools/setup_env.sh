@@ -193,7 +193,7 @@ prepare_cuda() {
     for header in cublas_v2.h cusolverDn.h cusparse.h; do
         [[ -f $CUDA_HOME/include/$header ]] && continue
         header=$(find "$VENV"/lib/python*/site-packages/nvidia \
-            -path "*/include/$header" -print -quit 2>/dev/null)
+            -path "*/include/$header" -print -quit 2>/dev/null || true)
         [[ -n $header ]] || continue
         header=$PWD/$(dirname "$header")
         [[ :${CPLUS_INCLUDE_PATH:-}: != *":$header:"* ]] || continue
