@@ -1,0 +1,43 @@
+"""What the README and the configs' READMEs point at is there."""
+
+import re
+
+import pytest
+
+LINK = re.compile(r'\]\((?!https?://|#)([^)#]+)')
+MENTION = re.compile(r'\b(?:configs|tools|tests|ext|requirements)/[\w./-]+\w')
+
+
+def readmes(repo):
+    return [repo / 'README.md', *sorted(repo.glob('configs/**/README.md'))]
+
+
+@pytest.fixture(scope='module')
+def texts(repo):
+    return {path: path.read_text(encoding='utf-8') for path in readmes(repo)}
+
+
+def test_links_lead_somewhere(texts):
+    broken = [
+        f'{path}: {link}'
+        for path, text in texts.items()
+        for link in LINK.findall(text)
+        if not (path.parent / link).exists()
+    ]
+    assert broken == []
+
+
+def test_commands_name_files_that_exist(texts, repo):
+    missing = [
+        f'{path}: {name}'
+        for path, text in texts.items()
+        for name in MENTION.findall(LINK.sub('', text))
+        if not (repo / name).exists()
+    ]
+    assert missing == []
+
+
+def test_python_in_readmes_is_python(texts):
+    for path, text in texts.items():
+        for code in re.findall(r'```python\n(.*?)```', text, re.DOTALL):
+            compile(code, str(path), 'exec')
