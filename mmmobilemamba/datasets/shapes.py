@@ -1,11 +1,6 @@
-"""A small embedded data set: geometric shapes on textured ground."""
-import json
-import os
-import shutil
-import tempfile
+"""Scenes of geometric shapes on textured ground, drawn from a seed."""
+
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Dict, List, Optional, Tuple, Union
 
 import cv2
 import numpy as np
@@ -16,16 +11,11 @@ SHAPES_PALETTE = [(220, 60, 60), (60, 180, 75), (65, 105, 225)]
 SHAPES_SEG_CLASSES = ('ground', *SHAPES_CLASSES)
 SHAPES_SEG_PALETTE = [(128, 128, 128), *SHAPES_PALETTE]
 
-# Part of the recorded settings: raise it whenever the same settings would
-# give other pixels, so that old folders are not taken for new ones.
-GENERATOR_VERSION = 1
-SETTINGS_FILE = 'shapes.json'
-
 MAX_OBJECTS = 5
 MIN_VISIBLE = 0.4
 _SUBPIXELS = 4
 _PLACING_TRIES = 30
-_MIN_CONTRAST = 70.
+_MIN_CONTRAST = 70.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +30,7 @@ class ShapesScene:
         labels (np.ndarray): Index into :data:`SHAPES_CLASSES` of each
             object, int64, (objects, ). Later objects lie on earlier ones.
     """
+
     image: np.ndarray
     masks: np.ndarray
     full_masks: np.ndarray
@@ -58,11 +49,13 @@ class ShapesScene:
         return label_map
 
 
-def make_scene(index: int,
-               seed: int = 0,
-               size: int = 160,
-               min_object: int = 20,
-               max_object: int = 80) -> ShapesScene:
+def make_scene(
+    index: int,
+    seed: int = 0,
+    size: int = 160,
+    min_object: int = 20,
+    max_object: int = 80,
+) -> ShapesScene:
     """Draw one scene, the same one for the same arguments.
 
     A scene holds one to five objects of random class, colour and rotation;
@@ -85,16 +78,16 @@ def make_scene(index: int,
     Raises:
         ValueError: If an argument is out of range.
     """
-    _check_int('index', index, 0)
-    _check_int('seed', seed, 0)
-    _check_sizes(size, min_object, max_object)
+    check_int('index', index, 0)
+    check_int('seed', seed, 0)
+    check_sizes(size, min_object, max_object)
     rng = np.random.default_rng([seed, index])
     image = _ground(rng, size)
     ground_colour = image.mean((0, 1))
 
-    masks: List[np.ndarray] = []
-    full_masks: List[np.ndarray] = []
-    labels: List[int] = []
+    masks: list[np.ndarray] = []
+    full_masks: list[np.ndarray] = []
+    labels: list[int] = []
     for _ in range(int(rng.integers(1, MAX_OBJECTS + 1))):
         label = int(rng.integers(len(SHAPES_CLASSES)))
         outline = _outline(rng, SHAPES_CLASSES[label], min_object, max_object)
@@ -113,146 +106,38 @@ def make_scene(index: int,
         image=np.clip(np.rint(image), 0, 255).astype(np.uint8),
         masks=np.stack(masks),
         full_masks=np.stack(full_masks),
-        labels=np.array(labels, dtype=np.int64))
+        labels=np.array(labels, dtype=np.int64),
+    )
 
 
-def make_shapes(out_dir: Union[str, os.PathLike],
-                num_train: int = 800,
-                num_val: int = 100,
-                size: int = 160,
-                seed: int = 0,
-                val_seed: Optional[int] = None,
-                min_object: int = 20,
-                max_object: int = 80,
-                overwrite: bool = False) -> bool:
-    """Write a training and a validation set for detection and segmentation.
-
-    The folder appears whole or not at all::
-
-        out_dir/shapes.json                     the settings, for re-use
-        out_dir/images/{train,val}/000000.png
-        out_dir/annotations/instances_{train,val}.json   COCO, RLE masks
-        out_dir/labels/{train,val}/000000.png   one class id per pixel
-
-    Label maps hold 0 for the ground and 1, 2, ... for
-    :data:`SHAPES_CLASSES`, to be read without ``reduce_zero_label``. In the
-    COCO files the category ids are 1, 2, ... too.
-
-    Args:
-        out_dir (str | os.PathLike): The folder to write.
-        num_train (int): Number of training scenes. Defaults to 800.
-        num_val (int): Number of held-out scenes. Defaults to 100.
-        size (int): Side of the images in pixels. Defaults to 160.
-        seed (int): Seed of the training scenes. Defaults to 0.
-        val_seed (int, optional): Seed of the held-out scenes, another one
-            than ``seed``. Defaults to None, which is ``seed + 1000000``.
-        min_object (int): Smallest side of an object in pixels.
-            Defaults to 20.
-        max_object (int): Largest side of an object in pixels.
-            Defaults to 80.
-        overwrite (bool): Whether to replace a folder that was made with
-            other settings. Defaults to False.
-
-    Returns:
-        bool: True if the folder was written, False if it already held the
-        very same data and was left alone.
-
-    Raises:
-        ValueError: If an argument is out of range.
-        FileExistsError: If ``out_dir`` holds something else.
-    """
-    if val_seed is None:
-        val_seed = seed + 1000000
-    _check_int('num_train', num_train, 1)
-    _check_int('num_val', num_val, 1)
-    _check_int('seed', seed, 0)
-    _check_int('val_seed', val_seed, 0)
-    if val_seed == seed:
-        raise ValueError('val_seed must differ from seed, or the held-out '
-                         f'scenes are training scenes; both are {seed}')
-    _check_sizes(size, min_object, max_object)
-    settings = dict(
-        generator_version=GENERATOR_VERSION,
-        num_train=num_train,
-        num_val=num_val,
-        size=size,
-        seed=seed,
-        val_seed=val_seed,
-        min_object=min_object,
-        max_object=max_object)
-
-    out_dir = Path(out_dir).absolute()
-    if _can_reuse(out_dir, settings, overwrite):
-        return False
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    temp_dir = Path(
-        tempfile.mkdtemp(prefix=f'.{out_dir.name}-', dir=out_dir.parent))
-    try:
-        fresh = temp_dir / 'new'
-        for split, count, split_seed in (('train', num_train, seed),
-                                         ('val', num_val, val_seed)):
-            _write_split(fresh, split, count, split_seed, size, min_object,
-                         max_object)
-        (fresh / SETTINGS_FILE).write_text(json.dumps(settings, indent=2))
-        if out_dir.exists():
-            # a plain rename over an empty folder is not portable
-            out_dir.rename(temp_dir / 'old')
-        fresh.rename(out_dir)
-    finally:
-        shutil.rmtree(temp_dir, ignore_errors=True)
-    return True
-
-
-def _check_int(name: str, value: int, lowest: int) -> None:
+def check_int(name: str, value: int, lowest: int) -> None:
+    """Raise unless an argument is an int from ``lowest`` up."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f'{name} must be an int, but got {value!r}')
     if value < lowest:
         raise ValueError(f'{name} must be at least {lowest}, but got {value}')
 
 
-def _check_sizes(size: int, min_object: int, max_object: int) -> None:
-    _check_int('min_object', min_object, 8)
-    _check_int('max_object', max_object, 16)
-    _check_int('size', size, 32)
+def check_sizes(size: int, min_object: int, max_object: int) -> None:
+    """Raise unless objects of these sizes fit an image of this one."""
+    check_int('min_object', min_object, 8)
+    check_int('max_object', max_object, 16)
+    check_int('size', size, 32)
     if max_object < 2 * min_object:
         raise ValueError(
             'max_object must be at least twice min_object, but got '
-            f'max_object={max_object} and min_object={min_object}')
+            f'max_object={max_object} and min_object={min_object}'
+        )
     if size < max_object + 2:
         raise ValueError(
             'size must be at least max_object + 2, so that every object '
-            f'fits, but got size={size} and max_object={max_object}')
+            f'fits, but got size={size} and max_object={max_object}'
+        )
 
 
-def _can_reuse(out_dir: Path, settings: Dict, overwrite: bool) -> bool:
-    """Tell whether the folder holds this data; raise if it holds another."""
-    if not out_dir.exists():
-        return False
-    if not out_dir.is_dir():
-        raise FileExistsError(f'{out_dir} is a file, not a folder')
-    if not any(out_dir.iterdir()):
-        return False
-    settings_file = out_dir / SETTINGS_FILE
-    if not settings_file.is_file():
-        raise FileExistsError(
-            f'{out_dir} is not empty and was not made by this generator (it '
-            f'has no {SETTINGS_FILE}); choose another folder')
-    found = json.loads(settings_file.read_text())
-    if found == settings:
-        return True
-    if overwrite:
-        return False
-    other = [
-        f'{key} is {found.get(key)}, asked for {value}'
-        for key, value in settings.items() if found.get(key) != value
-    ]
-    raise FileExistsError(
-        f'{out_dir} holds shapes made with other settings '
-        f'({"; ".join(other)}); choose another folder or overwrite it')
-
-
-def _smooth_noise(rng: np.random.Generator, size: int, cells: int,
-                  channels: int) -> np.ndarray:
+def _smooth_noise(
+    rng: np.random.Generator, size: int, cells: int, channels: int
+) -> np.ndarray:
     """Return noise in [-1, 1] without detail finer than size / cells."""
     grid = rng.uniform(-1, 1, (cells, cells, channels)).astype(np.float32)
     noise = cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC)
@@ -270,8 +155,9 @@ def _stripes(rng: np.random.Generator, size: int) -> np.ndarray:
 
 def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
     """Return textured ground: base colour, clouds, stripes and grain."""
-    ground = np.broadcast_to(
-        rng.uniform(60, 195, 3), (size, size, 3)).astype(np.float32)
+    ground = np.broadcast_to(rng.uniform(60, 195, 3), (size, size, 3)).astype(
+        np.float32
+    )
     ground = ground + 22 * _smooth_noise(rng, size, 4, 3)
     ground += 10 * _smooth_noise(rng, size, size // 8, 1)
     ground += rng.uniform(0, 14) * _stripes(rng, size)
@@ -279,8 +165,9 @@ def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
     return ground
 
 
-def _paint(rng: np.random.Generator, size: int,
-           ground_colour: np.ndarray) -> np.ndarray:
+def _paint(
+    rng: np.random.Generator, size: int, ground_colour: np.ndarray
+) -> np.ndarray:
     """Return the surface of an object, which stands out from the ground."""
     colour = rng.uniform(20, 235, 3)
     while np.linalg.norm(colour - ground_colour) < _MIN_CONTRAST:
@@ -291,25 +178,28 @@ def _paint(rng: np.random.Generator, size: int,
     return paint + rng.normal(0, 4, (size, size, 1))
 
 
-def _outline(rng: np.random.Generator, kind: str, min_object: int,
-             max_object: int) -> np.ndarray:
+def _outline(
+    rng: np.random.Generator, kind: str, min_object: int, max_object: int
+) -> np.ndarray:
     """Return the corners (corners, 2) of an object as x, y from (0, 0) on.
 
     A circle is given by its two opposite box corners.
     """
     if kind == 'circle':
-        outline = np.array([[0., 0.], [1., 1.]])
+        outline = np.array([[0.0, 0.0], [1.0, 1.0]])
     else:
         if kind == 'rectangle':
-            half = rng.uniform(0.6, 1.)
-            corners = np.array([[-1, -half], [1, -half], [1, half],
-                                [-1, half]])
+            half = rng.uniform(0.6, 1.0)
+            corners = np.array(
+                [[-1, -half], [1, -half], [1, half], [-1, half]]
+            )
         else:
             angles = np.deg2rad([0, 120, 240] + rng.uniform(-14, 14, 3))
             corners = np.stack([np.cos(angles), np.sin(angles)], axis=1)
         turn = rng.uniform(0, 2 * np.pi)
-        rotation = np.array([[np.cos(turn), -np.sin(turn)],
-                             [np.sin(turn), np.cos(turn)]])
+        rotation = np.array(
+            [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
+        )
         outline = corners @ rotation.T
         outline -= outline.min(0)
         outline /= outline.max()
@@ -329,95 +219,41 @@ def _coverage(outline: np.ndarray, size: int) -> np.ndarray:
     if len(outline) == 2:
         centre = outline.mean(0)
         radius = (outline[1] - outline[0])[0] / 2
-        inside = ((cols[None] - centre[0])**2 +
-                  (rows[:, None] - centre[1])**2 <= radius**2)
+        inside = (cols[None] - centre[0]) ** 2 + (
+            rows[:, None] - centre[1]
+        ) ** 2 <= radius**2
     else:
         # the corners run in the direction that puts the inside on the left
         inside = np.ones((len(rows), len(cols)), dtype=bool)
         for start, end in zip(outline, np.roll(outline, -1, axis=0)):
             edge = end - start
-            inside &= (edge[0] * (rows[:, None] - start[1]) -
-                       edge[1] * (cols[None] - start[0]) >= 0)
+            inside &= (
+                edge[0] * (rows[:, None] - start[1])
+                - edge[1] * (cols[None] - start[0])
+                >= 0
+            )
     coverage = np.zeros((size, size), dtype=np.float32)
     height, width = last[::-1] - first[::-1]
     blocks = inside.reshape(height, _SUBPIXELS, width, _SUBPIXELS)
-    coverage[first[1]:last[1], first[0]:last[0]] = blocks.mean((1, 3))
+    coverage[first[1] : last[1], first[0] : last[0]] = blocks.mean((1, 3))
     return coverage
 
 
-def _place(rng: np.random.Generator, outline: np.ndarray, size: int,
-           masks: List[np.ndarray],
-           full_masks: List[np.ndarray]) -> Optional[np.ndarray]:
+def _place(
+    rng: np.random.Generator,
+    outline: np.ndarray,
+    size: int,
+    masks: list[np.ndarray],
+    full_masks: list[np.ndarray],
+) -> np.ndarray | None:
     """Return the coverage at a place that hides no other object too much."""
     for _ in range(_PLACING_TRIES):
         offset = rng.uniform(0, size - outline.max(0))
         coverage = _coverage(outline + offset, size)
         full = coverage >= 0.5
-        if all((mask & ~full).sum() >= MIN_VISIBLE * whole.sum()
-               for mask, whole in zip(masks, full_masks)):
+        if all(
+            (mask & ~full).sum() >= MIN_VISIBLE * whole.sum()
+            for mask, whole in zip(masks, full_masks)
+        ):
             return coverage
     return None
-
-
-def _write_split(root: Path, split: str, count: int, seed: int, size: int,
-                 min_object: int, max_object: int) -> None:
-    # comes with mmdet; reading the constants above must not need it
-    from pycocotools import mask as coco_mask
-
-    image_dir = root / 'images' / split
-    label_dir = root / 'labels' / split
-    for folder in (image_dir, label_dir, root / 'annotations'):
-        folder.mkdir(parents=True, exist_ok=True)
-    images, annotations = [], []
-    for index in range(count):
-        scene = make_scene(index, seed, size, min_object, max_object)
-        name = f'{index:06d}.png'
-        _write_png(image_dir / name, scene.image[..., ::-1])
-        _write_png(label_dir / name, scene.label_map())
-        images.append(
-            dict(id=index + 1, file_name=name, width=size, height=size))
-        for mask, label in zip(scene.masks, scene.labels):
-            rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-            rle['counts'] = rle['counts'].decode('ascii')
-            annotations.append(
-                dict(
-                    id=len(annotations) + 1,
-                    image_id=index + 1,
-                    category_id=int(label) + 1,
-                    segmentation=rle,
-                    area=int(mask.sum()),
-                    bbox=_bbox(mask),
-                    iscrowd=0))
-    coco = dict(
-        info=dict(
-            description='Geometric shapes on textured ground; objects are '
-            f'visible to at least {MIN_VISIBLE:.0%}',
-            seed=seed,
-            version=str(GENERATOR_VERSION)),
-        licenses=[],
-        images=images,
-        annotations=annotations,
-        categories=[
-            dict(id=number, name=name, supercategory='shape')
-            for number, name in enumerate(SHAPES_CLASSES, 1)
-        ])
-    path = root / 'annotations' / f'instances_{split}.json'
-    path.write_text(json.dumps(coco))
-
-
-def _bbox(mask: np.ndarray) -> List[float]:
-    """Return the tight box of a mask as x, y, width, height in pixels."""
-    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    corner: Tuple[int, int] = (int(cols[0]), int(rows[0]))
-    return [
-        float(corner[0]),
-        float(corner[1]),
-        float(cols[-1] + 1 - corner[0]),
-        float(rows[-1] + 1 - corner[1])
-    ]
-
-
-def _write_png(path: Path, pixels: np.ndarray) -> None:
-    # cv2.imwrite returns False instead of raising
-    if not cv2.imwrite(str(path), pixels):
-        raise OSError(f'cannot write {path}')

@@ -1,4 +1,5 @@
 """Write the embedded data set of geometric shapes."""
+
 import argparse
 import sys
 
@@ -8,34 +9,43 @@ from mmmobilemamba.datasets import make_shapes
 def parse_args():
     parser = argparse.ArgumentParser(
         description='Write scenes of geometric shapes with COCO json and '
-        'ADE-style label maps')
+        'ADE-style label maps'
+    )
     parser.add_argument('out_dir', help='the folder to write')
     parser.add_argument(
-        '--num-train', type=int, default=800, help='training scenes')
+        '--num-train', type=int, default=800, help='training scenes'
+    )
     parser.add_argument(
-        '--num-val', type=int, default=100, help='held-out scenes')
+        '--num-val', type=int, default=100, help='held-out scenes'
+    )
     parser.add_argument(
-        '--size', type=int, default=160, help='side of the images in pixels')
+        '--size', type=int, default=160, help='side of the images in pixels'
+    )
     parser.add_argument(
-        '--seed', type=int, default=0, help='seed of the training scenes')
+        '--seed', type=int, default=0, help='seed of the training scenes'
+    )
     parser.add_argument(
         '--val-seed',
         type=int,
-        help='seed of the held-out scenes; seed + 1000000 if not given')
+        help='seed of the held-out scenes; seed + 1000000 if not given',
+    )
     parser.add_argument(
         '--min-object',
         type=int,
         default=20,
-        help='smallest side of an object in pixels')
+        help='smallest side of an object in pixels',
+    )
     parser.add_argument(
         '--max-object',
         type=int,
         default=80,
-        help='largest side of an object in pixels')
+        help='largest side of an object in pixels',
+    )
     parser.add_argument(
         '--overwrite',
         action='store_true',
-        help='replace a folder that was made with other settings')
+        help='replace a folder that was made with other settings',
+    )
     return parser.parse_args()
 
 
@@ -45,9 +55,11 @@ def main():
         written = make_shapes(**vars(args))
     except (ValueError, FileExistsError) as error:
         sys.exit(f'error: {error}')
-    print(f'{args.out_dir}: '
-          f'{"written" if written else "already there, re-used"}, '
-          f'{args.num_train} training and {args.num_val} held-out scenes')
+    print(
+        f'{args.out_dir}: '
+        f'{"written" if written else "already there, re-used"}, '
+        f'{args.num_train} training and {args.num_val} held-out scenes'
+    )
 
 
 if __name__ == '__main__':

@@ -1,0 +1,68 @@
+_base_ = [
+    'mmdet::_base_/models/mask-rcnn_r50_fpn.py',
+    'mmdet::_base_/default_runtime.py',
+    './_base_/shapes_instance.py',
+    './_base_/schedule.py',
+]
+
+# "nano" is no published variant: T2 in narrow, to learn from scratch on CPU.
+nano = dict(channels=(96, 160, 224), depths=(1, 2, 2))
+num_classes = 3
+channels = 64
+
+model = dict(
+    backbone=dict(_delete_=True, type='mmmobilemamba.MobileMamba', arch=nano),
+    # The backbone's finest stride is 16: two finer levels give 4 to 64.
+    neck=dict(
+        _delete_=True,
+        type='mmmobilemamba.DeconvFPN',
+        in_channels=nano['channels'],
+        out_channels=channels,
+        num_finer=2,
+        norm_cfg=dict(type='BN'),
+    ),
+    rpn_head=dict(
+        in_channels=channels,
+        feat_channels=channels,
+        # Sides of 24, 48, 96 px on the three finest levels.
+        anchor_generator=dict(scales=[6]),
+    ),
+    roi_head=dict(
+        bbox_roi_extractor=dict(
+            roi_layer=dict(sampling_ratio=2),
+            out_channels=channels,
+            finest_scale=28,
+        ),
+        bbox_head=dict(
+            in_channels=channels,
+            fc_out_channels=256,
+            num_classes=num_classes,
+        ),
+        mask_roi_extractor=dict(
+            roi_layer=dict(sampling_ratio=2),
+            out_channels=channels,
+            finest_scale=28,
+        ),
+        mask_head=dict(
+            num_convs=2,
+            in_channels=channels,
+            conv_out_channels=channels,
+            num_classes=num_classes,
+        ),
+    ),
+    train_cfg=dict(
+        rpn=dict(sampler=dict(num=128)),
+        rpn_proposal=dict(nms_pre=500, max_per_img=100),
+        rcnn=dict(sampler=dict(num=64)),
+    ),
+    test_cfg=dict(
+        rpn=dict(nms_pre=500, max_per_img=100),
+        rcnn=dict(max_per_img=20),
+    ),
+)
+
+default_hooks = dict(
+    logger=dict(interval=10),
+    checkpoint=dict(interval=1, max_keep_ckpts=1),
+)
+log_processor = dict(window_size=10)

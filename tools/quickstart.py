@@ -1,0 +1,367 @@
+"""Train, evaluate and draw a detector and a segmentor on embedded data."""
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib import patches
+from matplotlib import pyplot as plt
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmmobilemamba.datasets import (
+    SHAPES_CLASSES,
+    SHAPES_PALETTE,
+    SHAPES_SEG_PALETTE,
+    make_shapes,
+)
+from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
+from mmmobilemamba.utils.config import load_config
+from mmmobilemamba.utils.run_setup import build_runner
+from mmmobilemamba.utils.start import check_match
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIGS = dict(
+    detection='mask-rcnn_mobilemamba-nano_shapes-160px.py',
+    segmentation='fpn_mobilemamba-nano_shapes-160px.py',
+)
+# Name in the summary -> name that the host library's metric reports.
+METRICS = dict(
+    detection={
+        'box AP50': 'coco/bbox_mAP_50',
+        'box AP': 'coco/bbox_mAP',
+        'mask AP50': 'coco/segm_mAP_50',
+        'mask AP': 'coco/segm_mAP',
+    },
+    segmentation={'mIoU': 'mIoU', 'mAcc': 'mAcc', 'aAcc': 'aAcc'},
+)
+FULL = dict(num_train=800, num_val=100)
+SMOKE = dict(num_train=16, num_val=10)
+SCENES_DRAWN = 12
+SCORE_DRAWN = 0.5
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        '--out',
+        type=Path,
+        help='folder that takes everything; default: work_dirs/quickstart, '
+        'with --smoke work_dirs/quickstart_smoke',
+    )
+    parser.add_argument(
+        '--seed',
+        type=int,
+        default=0,
+        help='seed of the scenes and of the training; default: %(default)s',
+    )
+    parser.add_argument(
+        '--smoke',
+        action='store_true',
+        help='few scenes and steps, to see that all parts work; the results '
+        'mean nothing',
+    )
+    args = parser.parse_args(argv)
+    if args.seed < 0:
+        parser.error(f'--seed must be 0 or more, got {args.seed}')
+    if args.out is None:
+        name = 'quickstart_smoke' if args.smoke else 'quickstart'
+        args.out = Path('work_dirs') / name
+    args.out = args.out.absolute()
+    return args
+
+
+def announce(text: str) -> None:
+    print(f'\n=== {text}', flush=True)
+
+
+def write_config(task: str, args: argparse.Namespace, data: Path) -> Path:
+    """Write the config of a task with its data, seed and folder filled in."""
+    cfg = load_config(ROOT / 'configs' / 'quickstart' / CONFIGS[task])
+    for split in ('train', 'val', 'test'):
+        cfg[f'{split}_dataloader'].dataset.data_root = f'{data}/'
+    if task == 'detection':
+        annotations = f'{data}/annotations/instances_val.json'
+        cfg.val_evaluator.ann_file = annotations
+        cfg.test_evaluator.ann_file = annotations
+    cfg.randomness.seed = args.seed
+    cfg.work_dir = str(args.out / task)
+    if args.smoke:
+        cfg.train_cfg.update(max_epochs=2, val_interval=1)
+        cfg.default_hooks.logger.interval = 1
+    path = args.out / 'configs' / CONFIGS[task]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cfg.dump(path)
+    return path
+
+
+def train(config: Path) -> tuple[Path, float]:
+    """Train through tools/train.py; return the checkpoint and the seconds.
+
+    A training that was interrupted goes on, a finished one is taken as is.
+    """
+    cfg = Config.fromfile(config)
+    work_dir = Path(cfg.work_dir)
+    checkpoint = work_dir / f'epoch_{cfg.train_cfg.max_epochs}.pth'
+    spent = work_dir / 'train_seconds.json'
+    if not (checkpoint.is_file() and spent.is_file()):
+        command = [
+            sys.executable,
+            str(ROOT / 'tools' / 'train.py'),
+            str(config),
+            '--resume',
+            'auto',
+        ]
+        print('$', *command, flush=True)
+        start = time.perf_counter()
+        subprocess.run(command, check=True)
+        spent.write_text(json.dumps(time.perf_counter() - start))
+    else:
+        print(f'Already trained: {checkpoint}; delete it to train again.')
+    return checkpoint, json.loads(spent.read_text())
+
+
+def make_runner(config: Path, checkpoint: Path | None) -> Runner:
+    """Build a Runner for evaluation, with fresh weights or trained ones."""
+    cfg = load_config(config)
+    cfg.work_dir = str(Path(cfg.work_dir) / 'evaluation')
+    cfg.load_from = checkpoint and str(checkpoint)
+    runner = build_runner(cfg)
+    if checkpoint is None:
+        runner.model.init_weights()
+    else:
+        check_match(runner, str(checkpoint))
+    return runner
+
+
+def evaluate(runner: Runner, task: str) -> dict[str, float]:
+    """Return the metrics of a task, between 0 and 1."""
+    found = runner.test()
+    scale = 100 if task == 'segmentation' else 1
+    return {
+        name: round(found[key] / scale, 4)
+        for name, key in METRICS[task].items()
+    }
+
+
+def predict(runner: Runner, count: int) -> list[tuple]:
+    """Return image (RGB), truth and prediction of the first scenes."""
+    results = []
+    runner.model.eval()
+    for batch in runner.test_dataloader:
+        with torch.no_grad():
+            samples = runner.model.test_step(batch)
+        for image, sample in zip(batch['inputs'], samples, strict=True):
+            # loaded as BGR, (3, height, width)
+            results.append((image.flip(0).permute(1, 2, 0).numpy(), sample))
+        if len(results) >= count:
+            break
+    return results[:count]
+
+
+def show_instances(ax: plt.Axes, image: np.ndarray, items: list) -> None:
+    """Draw (label, mask, box, score or None) on an image."""
+    ax.imshow(image)
+    for label, mask, box, score in items:
+        colour = np.array(SHAPES_PALETTE[label]) / 255
+        overlay = np.zeros((*mask.shape, 4))
+        overlay[mask] = (*colour, 0.45)
+        ax.imshow(overlay, interpolation='nearest')
+        ax.contour(mask, levels=[0.5], colors='white', linewidths=0.8)
+        left, top, right, bottom = box
+        ax.add_patch(
+            patches.Rectangle(
+                (left - 0.5, top - 0.5),
+                right - left,
+                bottom - top,
+                fill=False,
+                edgecolor=colour,
+                linewidth=1.2,
+            )
+        )
+        text = SHAPES_CLASSES[label]
+        ax.text(
+            left,
+            top,
+            text if score is None else f'{text} {score:.2f}',
+            color='white',
+            fontsize=6,
+            va='bottom',
+            bbox=dict(facecolor=colour, pad=0.6, linewidth=0),
+            clip_on=True,
+        )
+
+
+def show_detection(axes: Sequence, image: np.ndarray, sample) -> None:
+    truth, found = sample.gt_instances.cpu(), sample.pred_instances.cpu()
+    masks = truth.masks.masks.astype(bool)
+    boxes = getattr(truth.bboxes, 'tensor', truth.bboxes).numpy()
+    labels = truth.labels.tolist()
+    show_instances(
+        axes[0],
+        image,
+        list(zip(labels, masks, boxes, [None] * len(labels), strict=True)),
+    )
+    found = found[found.scores >= SCORE_DRAWN]
+    show_instances(
+        axes[1],
+        image,
+        list(
+            zip(
+                found.labels.tolist(),
+                found.masks.numpy().astype(bool),
+                found.bboxes.numpy(),
+                found.scores.tolist(),
+                strict=True,
+            )
+        ),
+    )
+
+
+def show_segmentation(axes: Sequence, image: np.ndarray, sample) -> None:
+    palette = np.array(SHAPES_SEG_PALETTE, dtype=np.uint8)
+    for ax, labels in zip(
+        axes, (sample.gt_sem_seg, sample.pred_sem_seg), strict=True
+    ):
+        colours = palette[labels.data.squeeze(0).cpu().numpy()]
+        ax.imshow((0.4 * image + 0.6 * colours).astype(np.uint8))
+
+
+def draw_pictures(results: list[tuple], task: str, path: Path) -> None:
+    """Write a grid of scenes: ground truth left, prediction right of it."""
+    show = show_detection if task == 'detection' else show_segmentation
+    columns = 3
+    rows = math.ceil(len(results) / columns)
+    figure, axes = plt.subplots(
+        rows, 2 * columns, figsize=(4.4 * columns, 2.3 * rows), squeeze=False
+    )
+    for ax in axes.flat:
+        ax.axis('off')
+    for index, (image, sample) in enumerate(results):
+        row, column = divmod(index, columns)
+        pair = axes[row, 2 * column : 2 * column + 2]
+        show(pair, image, sample)
+        for ax, title in zip(pair, ('truth', 'prediction'), strict=True):
+            ax.set_title(title, fontsize=8, pad=3)
+            ax.set_xlim(-0.5, image.shape[1] - 0.5)
+            ax.set_ylim(image.shape[0] - 0.5, -0.5)
+    figure.tight_layout(pad=0.4)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def read_log(work_dir: Path) -> tuple[dict, dict]:
+    """Return the losses by iteration and the metrics by epoch.
+
+    A training that was resumed has several logs; the later ones count.
+    """
+    losses, metrics = {}, {}
+    for log in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        for line in log.read_text().splitlines():
+            record = json.loads(line)
+            if 'loss' in record:
+                losses[record['iter']] = record['loss']
+            elif 'step' in record:
+                metrics[record['step']] = record
+    return losses, metrics
+
+
+def draw_curves(out: Path, path: Path) -> None:
+    """Write the losses and the held-out metrics of both trainings."""
+    figure, axes = plt.subplots(2, 2, figsize=(10, 6))
+    for row, task in zip(axes, CONFIGS, strict=True):
+        losses, metrics = read_log(out / task)
+        iterations = sorted(losses)
+        row[0].plot(iterations, [losses[i] for i in iterations])
+        row[0].set(title=f'{task}: loss', xlabel='iteration')
+        epochs = sorted(metrics)
+        scale = 100 if task == 'segmentation' else 1
+        for name, key in METRICS[task].items():
+            values = [metrics[epoch][key] / scale for epoch in epochs]
+            row[1].plot(epochs, values, marker='o', label=name)
+        row[1].set(
+            title=f'{task}: held-out scenes', xlabel='epoch', ylim=(0, 1)
+        )
+        row[1].legend(fontsize=8)
+        for ax in row:
+            ax.grid(alpha=0.3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def report(summary: dict) -> None:
+    """Print the summary in the form that a reader wants at the end."""
+    announce('Summary')
+    for task in CONFIGS:
+        result = summary[task]
+        print(f'{task} (trained in {result["train_seconds"] / 60:.1f} min)')
+        for name, value in result['trained'].items():
+            untrained = result['untrained'][name]
+            print(f'  {name:<10} {value:6.3f}   untrained {untrained:6.3f}')
+    print(f'Training took {summary["train_seconds"] / 60:.1f} min in all.')
+    for what in ('pictures', 'curves', 'checkpoints', 'summary'):
+        print(f'{what.capitalize()}:')
+        for path in summary['files'][what]:
+            print(f'  {path}')
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parse_args(argv)
+    matplotlib.use('Agg')
+    allow_mmengine_checkpoints()
+    pictures = args.out / 'pictures'
+    data = args.out / 'shapes'
+
+    announce(f'1/4 Data in {data}')
+    sizes = SMOKE if args.smoke else FULL
+    try:
+        written = make_shapes(data, seed=args.seed, **sizes)
+    except FileExistsError as error:
+        sys.exit(f'error: {error}; --out names another place')
+    print('Written.' if written else 'Already there, re-used.')
+    pictures.mkdir(parents=True, exist_ok=True)
+
+    device = 'a GPU' if torch.cuda.is_available() else 'the CPU'
+    summary: dict = dict(seed=args.seed, smoke=args.smoke, device=device)
+    files: dict = dict(pictures=[], curves=[], checkpoints=[], summary=[])
+    for number, task in enumerate(CONFIGS, 2):
+        announce(f'{number}/4 {task.capitalize()} on {device}')
+        config = write_config(task, args, data)
+        checkpoint, seconds = train(config)
+        announce(f'{number}/4 {task.capitalize()}: the untrained network')
+        untrained = evaluate(make_runner(config, None), task)
+        announce(f'{number}/4 {task.capitalize()}: the trained network')
+        runner = make_runner(config, checkpoint)
+        trained = evaluate(runner, task)
+        picture = pictures / f'{task}.png'
+        draw_pictures(predict(runner, SCENES_DRAWN), task, picture)
+        summary[task] = dict(
+            trained=trained, untrained=untrained, train_seconds=seconds
+        )
+        files['pictures'].append(str(picture))
+        files['checkpoints'].append(str(checkpoint))
+
+    announce('4/4 Curves')
+    curves = pictures / 'curves.png'
+    draw_curves(args.out, curves)
+    files['curves'].append(str(curves))
+    files['summary'].append(str(args.out / 'summary.json'))
+    summary['train_seconds'] = sum(
+        summary[task]['train_seconds'] for task in CONFIGS
+    )
+    summary['files'] = files
+    (args.out / 'summary.json').write_text(json.dumps(summary, indent=2))
+    report(summary)
+
+
+if __name__ == '__main__':
+    main()
