@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = prepare(args)
     runner = build_runner(cfg)
     with user_errors(parser):
-        check_match(runner, args.checkpoint, partial=args.allow_partial)
+        check_match(runner.model, args.checkpoint, partial=args.allow_partial)
     if args.out:
         dump_predictions(runner, args.out)
     runner.test()

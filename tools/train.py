@@ -97,7 +97,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     runner = build_runner(cfg)
     if cfg.get('load_from'):
         with user_errors(parser):
-            check_match(runner, cfg.load_from, partial=not cfg.get('resume'))
+            check_match(
+                runner.model, cfg.load_from, partial=not cfg.get('resume')
+            )
     runner.train()
     leave_distributed()
 

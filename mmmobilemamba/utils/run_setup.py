@@ -187,7 +187,7 @@ def set_tta(cfg: Config) -> None:
         ValueError: The config holds no recipe, and its library no default.
     """
     scope = cfg.get('default_scope')
-    pipeline = _innermost(cfg.test_dataloader.dataset).pipeline
+    pipeline = innermost_dataset(cfg.test_dataloader.dataset).pipeline
     if 'tta_model' not in cfg and scope == 'mmdet':
         cfg.tta_model = dict(
             type='DetTTAModel',
@@ -203,7 +203,7 @@ def set_tta(cfg: Config) -> None:
         raise ValueError(
             '--tta needs tta_model and tta_pipeline in the config.'
         )
-    _innermost(cfg.test_dataloader.dataset).pipeline = cfg.tta_pipeline
+    innermost_dataset(cfg.test_dataloader.dataset).pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
 
@@ -221,7 +221,15 @@ def build_runner(cfg: Config) -> Runner:
     return Runner.from_cfg(cfg)
 
 
-def _innermost(dataset: ConfigDict) -> ConfigDict:
+def innermost_dataset(dataset: ConfigDict) -> ConfigDict:
+    """Return the data set that wrappers such as RepeatDataset hold.
+
+    Args:
+        dataset (ConfigDict): Config of a data set.
+
+    Returns:
+        ConfigDict: Config of the one within that reads the files.
+    """
     while 'dataset' in dataset:
         dataset = dataset.dataset
     return dataset

@@ -7,10 +7,10 @@ initialised, and evaluates as noise. These checks come before the data is read.
 import os.path as osp
 
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import CheckpointLoader, Runner, find_latest_checkpoint
+from mmengine.runner import CheckpointLoader, find_latest_checkpoint
 from torch import Tensor, nn
 
-from .checkpoint import fit_report, load_file, read_state_dict
+from .checkpoint import fit_report, load_file
 from .key_map import is_published
 
 _RESUME_ENTRIES = ('meta', 'state_dict', 'message_hub', 'optimizer')
@@ -61,15 +61,8 @@ def check_resume(path: str | None, work_dir: str) -> str | None:
         if not osp.isfile(osp.join(work_dir, 'last_checkpoint')):
             return None
         path = find_latest_checkpoint(work_dir)
-    check_checkpoint_file(path)
-    if not is_local(path):
-        return path
-    content = load_file(osp.expanduser(path))
-    missing = [
-        name
-        for name in _RESUME_ENTRIES
-        if not isinstance(content, dict) or name not in content
-    ]
+    content = read_checkpoint(path)
+    missing = [name for name in _RESUME_ENTRIES if name not in content]
     if missing:
         raise ValueError(
             f'{path} cannot be resumed from: it has no {", ".join(missing)}. '
@@ -79,11 +72,53 @@ def check_resume(path: str | None, work_dir: str) -> str | None:
     return path
 
 
-def check_match(runner: Runner, path: str, partial: bool = False) -> None:
-    """Check that a checkpoint is one of the Runner's model.
+def read_checkpoint(path: str) -> dict:
+    """Read a whole checkpoint, under ``weights_only`` where it is a file.
 
     Args:
-        runner (Runner): Runner whose model is built.
+        path (str): File, or an address that mmengine fetches.
+
+    Returns:
+        dict: Its content on the CPU.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no checkpoint.
+    """
+    check_checkpoint_file(path)
+    if is_local(path):
+        content = load_file(osp.expanduser(path))
+    else:
+        content = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    if not isinstance(content, dict):
+        raise ValueError(
+            f'{path} holds a {type(content).__name__}, not a checkpoint.'
+        )
+    return content
+
+
+def weights_of(content: dict) -> dict[str, Tensor]:
+    """Pick the tensors that mmengine would load from a checkpoint.
+
+    Args:
+        content (dict): Content of a checkpoint.
+
+    Returns:
+        dict[str, Tensor]: Tensors by name; none where the file keeps them
+        elsewhere.
+    """
+    return {
+        name.removeprefix('module.'): value
+        for name, value in content.get('state_dict', content).items()
+        if isinstance(value, Tensor)
+    }
+
+
+def check_match(model: nn.Module, path: str, partial: bool = False) -> None:
+    """Check that a checkpoint is one of this model.
+
+    Args:
+        model (nn.Module): Model, bare or wrapped as the Runner does.
         path (str): File or address of the checkpoint.
         partial (bool): Accept a file that matches in part. Defaults to
             False.
@@ -92,12 +127,13 @@ def check_match(runner: Runner, path: str, partial: bool = False) -> None:
         ValueError: Tensors are missing, left over or of another shape, or
             with ``partial`` not one matches.
     """
-    model = _bare(runner.model)
-    tensors = _read(path)
-    if is_published(tensors):
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    tensors = weights_of(read_checkpoint(path))
+    if not tensors or is_published(tensors):
         raise ValueError(
-            f'{path} has the names of the published files. Convert it once: '
-            f'python {_CONVERTER} {path} CONVERTED.pth'
+            f'{path} is no file of mmengine. If it is a published one, '
+            f'convert it: python {_CONVERTER} {path} CONVERTED.pth'
         )
     if not partial:
         problems = fit_report(model, tensors, path)
@@ -114,16 +150,3 @@ def check_match(runner: Runner, path: str, partial: bool = False) -> None:
             f'by name and shape. It has {next(iter(tensors))}, the model '
             f'{next(iter(wanted))}.'
         )
-
-
-def _bare(model: nn.Module) -> nn.Module:
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
-
-
-def _read(path: str) -> dict[str, Tensor]:
-    if is_local(path):
-        return read_state_dict(osp.expanduser(path))
-    content = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    return content.get('state_dict', content)

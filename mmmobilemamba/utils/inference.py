@@ -1,0 +1,221 @@
+"""Predicting and drawing single images with any of the three libraries."""
+
+import os
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import (
+    DATASETS,
+    MODELS,
+    VISUALIZERS,
+    init_default_scope,
+)
+from mmengine.structures import BaseDataElement
+from torch import nn
+
+from .run_setup import innermost_dataset
+from .start import check_match, read_checkpoint, weights_of
+
+IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+_TASKS = ('mmdet', 'mmseg', 'mmpretrain')
+
+
+def find_images(path: str | os.PathLike) -> list[Path]:
+    """List an image, or the images of a folder by name.
+
+    Args:
+        path (str or PathLike): Image file or folder.
+
+    Returns:
+        list[Path]: One file or more.
+
+    Raises:
+        FileNotFoundError: The path does not exist, or the folder has none.
+    """
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if not path.is_dir():
+        raise FileNotFoundError(f'Image {path} does not exist.')
+    files = sorted(
+        file
+        for file in path.iterdir()
+        if file.suffix.lower() in IMAGE_SUFFIXES
+    )
+    if not files:
+        raise FileNotFoundError(
+            f'Folder {path} has no images ({", ".join(IMAGE_SUFFIXES)}).'
+        )
+    return files
+
+
+def read_image(path: str | os.PathLike) -> np.ndarray:
+    """Decode an image file.
+
+    Args:
+        path (str or PathLike): Image file.
+
+    Returns:
+        np.ndarray: BGR pixels, uint8, (height, width, 3).
+
+    Raises:
+        ValueError: The file is no image that OpenCV reads.
+    """
+    image = cv2.imread(os.fspath(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError(f'{path} is no image that can be read.')
+    return image
+
+
+def load_model(
+    cfg: Config, checkpoint: str, device: str | torch.device
+) -> nn.Module:
+    """Build the model of a config and fill it from a checkpoint.
+
+    Args:
+        cfg (Config): Config of MMDetection, MMSegmentation or MMPretrain.
+        checkpoint (str): Checkpoint file or address.
+        device (str or torch.device): Where the model goes.
+
+    Returns:
+        nn.Module: The model in evaluation mode, with the attributes that the
+        libraries' inference functions read.
+
+    Raises:
+        ValueError: The config belongs to none of the three, or the
+            checkpoint to another model.
+    """
+    scope = cfg.get('default_scope')
+    if scope not in _TASKS:
+        raise ValueError(
+            f'default_scope must be one of {", ".join(_TASKS)} to predict '
+            f'an image, got {scope!r}.'
+        )
+    init_default_scope(scope)
+    # Weights come from the checkpoint, so none are fetched for the start.
+    cfg.model.pop('pretrained', None)
+    cfg.model.backbone.pop('init_cfg', None)
+    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    check_match(model, checkpoint)
+    content = read_checkpoint(checkpoint)
+    # Not strict, because counters of BatchNorm may be absent.
+    model.load_state_dict(weights_of(content), strict=False)
+    meta = (content.get('meta') or {}).get('dataset_meta')
+    dataset = innermost_dataset(cfg.test_dataloader.dataset)
+    if not meta:
+        meta = DATASETS.build(dict(dataset, lazy_init=True)).metainfo
+    # Names that the libraries' inference functions look for.
+    cfg.setdefault('test_pipeline', dataset.pipeline)
+    model.cfg = model._config = cfg
+    model.dataset_meta = model._dataset_meta = meta
+    return model.to(device).eval()
+
+
+def predict(model: nn.Module, image: np.ndarray) -> BaseDataElement:
+    """Predict one image.
+
+    Args:
+        model (nn.Module): Model of :func:`load_model`.
+        image (np.ndarray): BGR pixels, (height, width, 3).
+
+    Returns:
+        BaseDataElement: The sample that the library gives.
+    """
+    scope = model.cfg.default_scope
+    if scope == 'mmdet':
+        from mmdet.apis import inference_detector
+
+        return inference_detector(model, image)
+    if scope == 'mmseg':
+        from mmseg.apis import inference_model
+
+        return inference_model(model, image)
+    from mmpretrain.apis import ImageClassificationInferencer
+
+    device = next(model.parameters()).device
+    inferencer = ImageClassificationInferencer(model, device=device)
+    return inferencer(image, return_datasamples=True)[0]
+
+
+def draw(
+    model: nn.Module,
+    image: np.ndarray,
+    sample: BaseDataElement,
+    out_file: str | os.PathLike,
+    score_thr: float = 0.3,
+) -> None:
+    """Draw a prediction on its image, into a file.
+
+    Args:
+        model (nn.Module): Model of :func:`load_model`.
+        image (np.ndarray): BGR pixels, (height, width, 3).
+        sample (BaseDataElement): Prediction of :func:`predict`.
+        out_file (str or PathLike): Image file to write.
+        score_thr (float): Lowest score of a detection that is drawn.
+            Defaults to 0.3.
+    """
+    scope = model.cfg.default_scope
+    visualizer = VISUALIZERS.build(
+        dict(model.cfg.visualizer, vis_backends=None, save_dir=None)
+    )
+    meta = model.dataset_meta
+    visualizer.dataset_meta = meta
+    common = dict(
+        image=image[..., ::-1],
+        data_sample=sample,
+        draw_gt=False,
+        out_file=os.fspath(out_file),
+    )
+    if scope == 'mmdet':
+        visualizer.add_datasample(
+            'prediction', pred_score_thr=score_thr, **common
+        )
+    elif scope == 'mmseg':
+        visualizer.add_datasample('prediction', **common)
+    else:
+        visualizer.visualize_cls(classes=meta.get('classes'), **common)
+
+
+def describe(
+    model: nn.Module, sample: BaseDataElement, score_thr: float = 0.3
+) -> str:
+    """Say in a line what a prediction holds.
+
+    Args:
+        model (nn.Module): Model of :func:`load_model`.
+        sample (BaseDataElement): Prediction of :func:`predict`.
+        score_thr (float): Lowest score of a detection that counts.
+            Defaults to 0.3.
+
+    Returns:
+        str: Objects with scores, or classes with their share of the pixels,
+        or the class of the image.
+    """
+    names = model.dataset_meta.get('classes')
+
+    def name(label: int) -> str:
+        return names[label] if names else f'class {label}'
+
+    if 'pred_instances' in sample:
+        found = sample.pred_instances
+        found = found[found.scores >= score_thr].cpu()
+        parts = [
+            f'{name(int(label))} {float(score):.2f}'
+            for label, score in zip(found.labels, found.scores, strict=True)
+        ]
+        return ', '.join(parts) or f'nothing scores {score_thr} or more'
+    if 'pred_sem_seg' in sample:
+        labels = sample.pred_sem_seg.data.flatten().cpu()
+        counts = torch.bincount(labels).float() / labels.numel()
+        order = counts.argsort(descending=True)
+        return ', '.join(
+            f'{name(int(label))} {float(counts[label]):.0%}'
+            for label in order
+            if counts[label] > 0
+        )
+    label = int(sample.pred_label)
+    return f'{name(label)} {float(sample.pred_score[label]):.2f}'

@@ -1,0 +1,116 @@
+"""Predict images and draw the result: boxes, masks, label maps, classes."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from mmengine.device import get_device
+
+from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
+from mmmobilemamba.utils.cli import add_cfg_options, user_errors
+from mmmobilemamba.utils.config import load_config
+from mmmobilemamba.utils.inference import (
+    describe,
+    draw,
+    find_images,
+    load_model,
+    predict,
+    read_image,
+)
+from mmmobilemamba.utils.start import check_checkpoint_file
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('image', help='image file, or a folder of images')
+    parser.add_argument('config', help='config file of any of the libraries')
+    parser.add_argument('checkpoint', help='checkpoint file of its model')
+    parser.add_argument(
+        '--out-dir',
+        default='outputs',
+        help='folder that takes the drawn images; default: %(default)s',
+    )
+    parser.add_argument(
+        '--device',
+        default=get_device(),
+        help='device to predict on; default here: %(default)s',
+    )
+    parser.add_argument(
+        '--score-thr',
+        '--pred-score-thr',
+        type=float,
+        default=0.3,
+        help='lowest score of a detection to draw; default: %(default)s',
+    )
+    parser.add_argument(
+        '--deploy',
+        action='store_true',
+        help='fuse the backbone before predicting',
+    )
+    add_cfg_options(parser)
+    return parser
+
+
+def check_device(name: str) -> torch.device:
+    """Return a device that is there."""
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition('\n')[0]
+        raise ValueError(
+            f'--device {name} cannot be used: {reason}'
+        ) from error
+    return device
+
+
+def check_out_dir(out_dir: str, images: list[Path]) -> Path:
+    """Make the folder of the results, another one than the images' own."""
+    folder = Path(out_dir)
+    if folder.resolve() == images[0].parent.resolve():
+        raise ValueError(f'--out-dir {out_dir} would overwrite the images.')
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def fuse(model: torch.nn.Module) -> None:
+    """Turn the backbone into its deployed form."""
+    backbone = getattr(model, 'backbone', None)
+    if not hasattr(backbone, 'switch_to_deploy'):
+        raise ValueError(
+            f'--deploy: {type(backbone).__name__} has no deployed form.'
+        )
+    backbone.switch_to_deploy()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    allow_mmengine_checkpoints()
+    with user_errors(parser):
+        images = find_images(args.image)
+        if len(images) == 1:
+            read_image(images[0])
+        device = check_device(args.device)
+        check_checkpoint_file(args.checkpoint)
+        cfg = load_config(args.config, args.cfg_options)
+        out_dir = check_out_dir(args.out_dir, images)
+        model = load_model(cfg, args.checkpoint, device)
+        if args.deploy:
+            fuse(model)
+
+    for path in images:
+        try:
+            image = read_image(path)
+        except ValueError as error:
+            print(f'skipped: {error}')
+            continue
+        sample = predict(model, image)
+        draw(model, image, sample, out_dir / path.name, args.score_thr)
+        print(f'{path}: {describe(model, sample, args.score_thr)}')
+    print(f'Drawn images are in {out_dir.resolve()}')
+
+
+if __name__ == '__main__':
+    main()
