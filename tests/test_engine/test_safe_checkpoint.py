@@ -1,0 +1,233 @@
+import os
+import subprocess
+import sys
+import textwrap
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import Dataset
+
+from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
+
+
+class Numbers(Dataset):
+    metainfo = dict(classes=('even', 'odd'))
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        return dict(inputs=torch.full((3,), float(index)))
+
+
+class Toy(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 1)
+
+    def forward(self, inputs, mode='tensor'):
+        return dict(loss=self.linear(torch.stack(inputs)).square().mean())
+
+
+def make_runner(work_dir, max_epochs=1, **kwargs):
+    return Runner(
+        model=Toy(),
+        work_dir=str(work_dir),
+        train_dataloader=dict(
+            dataset=Numbers(),
+            batch_size=2,
+            num_workers=0,
+            sampler=dict(type='DefaultSampler', shuffle=False),
+        ),
+        train_cfg=dict(by_epoch=True, max_epochs=max_epochs),
+        optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1)),
+        param_scheduler=dict(type='StepLR', step_size=1),
+        custom_hooks=[dict(type='EMAHook')],
+        experiment_name=f'{work_dir.name}_{max_epochs}',
+        **kwargs,
+    )
+
+
+@pytest.fixture(scope='module')
+def runner_file(tmp_path_factory):
+    """A checkpoint that mmengine's Runner wrote, moving average included."""
+    work_dir = tmp_path_factory.mktemp('toy')
+    make_runner(work_dir).train()
+    return work_dir / 'epoch_1.pth'
+
+
+@pytest.fixture(scope='module', autouse=True)
+def allowed():
+    allow_mmengine_checkpoints()
+
+
+def load(path):
+    return torch.load(path, map_location='cpu', weights_only=True)
+
+
+def with_other_names(source, target, old, new):
+    """Copy a checkpoint with another name of a module in its pickle."""
+    with zipfile.ZipFile(source) as read:
+        entries = {info: read.read(info) for info in read.infolist()}
+    with zipfile.ZipFile(target, 'w') as write:
+        for info, data in entries.items():
+            if info.filename.endswith('data.pkl'):
+                assert old in data
+                data = data.replace(old, new)
+            write.writestr(info.filename, data)
+
+
+def test_loads_what_the_runner_wrote(runner_file):
+    content = load(runner_file)
+    assert {'ema_state_dict', 'optimizer', 'message_hub'} <= set(content)
+    loss = content['message_hub']['log_scalars']['train/loss']
+    assert isinstance(loss, HistoryBuffer)
+    assert loss.data[0].dtype == np.float64
+    assert len(loss.data[0]) == 2
+    # The statistics that the file takes by getattr work.
+    assert loss.min() <= loss.mean() <= loss.max()
+
+
+def test_runner_resumes(runner_file):
+    runner = make_runner(
+        runner_file.parent,
+        max_epochs=2,
+        resume=True,
+        load_from=str(runner_file),
+    )
+    runner.train()
+    assert runner.epoch == 2
+    assert (runner_file.parent / 'epoch_2.pth').is_file()
+
+
+def test_loads_files_of_the_other_numpy(runner_file, tmp_path):
+    """Versions 1 and 2 write different names of the same functions."""
+    names = [b'numpy.core.multiarray', b'numpy._core.multiarray']
+    if int(np.__version__.split('.')[0]) >= 2:
+        names.reverse()
+    other = tmp_path / 'other.pth'
+    with_other_names(runner_file, other, *names)
+    expected = load(runner_file)['message_hub']['log_scalars']['train/loss']
+    found = load(other)['message_hub']['log_scalars']['train/loss']
+    np.testing.assert_array_equal(found.data[0], expected.data[0])
+
+
+@pytest.mark.parametrize(
+    'value',
+    [
+        np.float64(0.5),
+        np.int64(-3),
+        np.arange(6, dtype=np.int32).reshape(2, 3),
+        np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3)),
+        np.array([True, False]),
+    ],
+    ids=['float', 'int', 'array', 'fortran', 'bool'],
+)
+def test_numeric_data_survives(tmp_path, value):
+    torch.save(dict(value=value), tmp_path / 'x.pth')
+    found = load(tmp_path / 'x.pth')['value']
+    assert type(found) is type(value)
+    assert found.dtype == value.dtype
+    np.testing.assert_array_equal(found, value)
+
+
+class Call:
+    """Pickles as a call, like the files that attack do."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+class Other:
+    secret = 'taken'
+
+
+def _attacks():
+    marker = 'attacked'
+    reconstruct = np.zeros(1).__reduce__()[0]
+    return {
+        'system': Call(os.system, f'touch {marker}'),
+        'eval': Call(eval, f'open({marker!r}, "w")'),
+        'getattr of another class': Call(getattr, Other, 'secret'),
+        'getattr of a network': Call(getattr, nn.Module, 'apply'),
+        'another name of HistoryBuffer': Call(
+            getattr, HistoryBuffer, '__init__'
+        ),
+        'object dtype': Call(np.dtype, 'O'),
+        'structured dtype': Call(np.dtype, [('a', 'O')]),
+        'subclass of ndarray': Call(reconstruct, np.matrix, (0,), b'b'),
+        'array of objects': np.array([Other], dtype=object),
+    }
+
+
+@pytest.mark.parametrize('name', _attacks())
+def test_refuses_everything_else(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    torch.save(dict(value=_attacks()[name]), 'bad.pth')
+    with pytest.raises(
+        Exception, match='(?i)unsupported global|A checkpoint may'
+    ):
+        load('bad.pth')
+    assert not (tmp_path / 'attacked').exists()
+
+
+def test_file_cannot_name_the_constructor_of_arrays(tmp_path):
+    """numpy.ndarray would take raw bytes for pointers to objects."""
+    if torch.__version__ < '2.6':
+        pytest.skip('torch takes the name from the object before 2.6')
+    bad = Call(np.ndarray, (1,), 'O', b'\0' * 8)
+    torch.save(dict(value=bad), tmp_path / 'bad.pth')
+    with pytest.raises(Exception, match='no arguments'):
+        load(tmp_path / 'bad.pth')
+
+
+def test_file_cannot_change_a_dtype(tmp_path):
+    class Flags:
+        def __reduce__(self):
+            state = (3, '<', None, None, None, -1, -1, 63)
+            return np.dtype, ('f8', False, True), state
+
+    torch.save(dict(value=Flags()), tmp_path / 'x.pth')
+    assert load(tmp_path / 'x.pth')['value'].flags == np.dtype('f8').flags
+
+
+def test_only_asking_for_it_changes_what_loads(runner_file):
+    """Importing the package does not; the line for stock tools does."""
+    if torch.__version__ < '2.6':
+        pytest.skip('torch loads without restriction before 2.6')
+    code = f"""
+        import torch
+        import mmmobilemamba
+        import mmmobilemamba.engine
+        import mmmobilemamba.registry
+        from mmengine.config import Config
+
+        try:
+            torch.load({str(runner_file)!r})
+        except Exception as error:
+            assert 'Unsupported global' in str(error), error
+        else:
+            raise SystemExit('loads before it was asked for')
+        Config.fromstring('''
+        custom_imports = dict(
+            imports=['mmmobilemamba.engine.safe_checkpoint'],
+            allow_failed_imports=False)
+        ''', '.py')
+        print(sorted(torch.load({str(runner_file)!r})))
+    """
+    result = subprocess.run(
+        [sys.executable, '-c', textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    assert 'ema_state_dict' in result.stdout
