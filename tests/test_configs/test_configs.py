@@ -1,0 +1,452 @@
+"""Every config loads, builds and has the published form and recipe."""
+
+from functools import cache
+from math import cos, pi
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from golden import official_keys
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
+
+from mmmobilemamba.utils.key_map import is_haar_filter, to_ours, to_published
+
+for library in ('mmdet', 'mmseg', 'mmpretrain'):
+    pytest.importorskip(library)
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIGS = {
+    path.stem: path
+    for path in sorted(ROOT.glob('configs/**/*.py'))
+    if path.parent.name != '_base_'
+}
+METAFILES = sorted(ROOT.glob('configs/**/metafile.yml'))
+
+# config: name in official_keys.json, published parameters in millions
+# (without the auxiliary head, with the fixed Haar filters)
+DENSE = {
+    'mask-rcnn_mobilemamba-b1_fpn_1x_coco': ('mask_rcnn', 38.0),
+    'retinanet_mobilemamba-b1_fpn_1x_coco': ('retinanet', 27.1),
+    'ssdlite_mobilemamba-b1_8xb24-600e_coco-320px': ('ssdlite_320', 18.0),
+    'ssdlite_mobilemamba-b1_8xb24-600e_coco-512px': ('ssdlite_512', 18.0),
+    'fpn_mobilemamba-b4_4xb8-160k_ade20k-512x512': ('sem_fpn', 19.8),
+    'deeplabv3_mobilemamba-b4_4xb8-80k_ade20k-512x512': ('deeplabv3', 23.0),
+    'pspnet_mobilemamba-b4_4xb8-80k_ade20k-512x512': ('pspnet', 20.5),
+}
+# config: parameters without the Haar filters
+CLASSIFIERS = {
+    'mobilemamba-t2_8xb128-300e_in1k-192px': 8806682,
+    'mobilemamba-t4_8xb128-300e_in1k-192px': 14137690,
+    'mobilemamba-s6_8xb128-300e_in1k-224px': 14996696,
+    'mobilemamba-b1_8xb128-300e_in1k-256px': 17070625,
+    'mobilemamba-b2_8xb128-300e_in1k-384px': 17070625,
+    'mobilemamba-b4_8xb128-300e_in1k-512px': 17070625,
+}
+
+
+@cache
+def load(name: str) -> Config:
+    return Config.fromfile(CONFIGS[name])
+
+
+def build(name: str) -> torch.nn.Module:
+    cfg = load(name)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return MODELS.build(cfg.model)
+
+
+@pytest.fixture(scope='module', params=DENSE)
+def dense(request):
+    """Return a published dense config's name and model, built once."""
+    return request.param, build(request.param)
+
+
+@pytest.fixture(scope='module', params=CLASSIFIERS)
+def classifier(request):
+    """Return a published classifier's name and model, built once."""
+    return request.param, build(request.param)
+
+
+def published_parameters(name: str) -> dict:
+    keys = official_keys()['downstream_parameters'][DENSE[name][0]]
+    return {k: s for k, s in keys.items() if not is_haar_filter(k)}
+
+
+def haar_elements(names_and_shapes: dict) -> int:
+    return sum(
+        torch.Size(shape).numel()
+        for name, shape in names_and_shapes.items()
+        if is_haar_filter(name)
+    )
+
+
+class TestDense:
+    def test_parameters_are_the_published_ones(self, dense):
+        name, model = dense
+        ours = {k: list(p.shape) for k, p in model.named_parameters()}
+        assert ours == {
+            to_ours(k): shape
+            for k, shape in published_parameters(name).items()
+        }
+
+    def test_parameter_count(self, dense):
+        name, model = dense
+        count = sum(
+            p.numel()
+            for k, p in model.named_parameters()
+            if not k.startswith('auxiliary_head')
+        )
+        keys, millions = DENSE[name]
+        count += haar_elements(official_keys()['downstream_parameters'][keys])
+        assert count / 1e6 == pytest.approx(millions, abs=0.1)
+
+    def test_no_decay_where_the_published_name_has_norm(self, dense):
+        name, model = dense
+        wrapper = build_optim_wrapper(model, load(name).optim_wrapper)
+        names = {p: k for k, p in model.named_parameters()}
+        seen = set()
+        for group in wrapper.optimizer.param_groups:
+            for parameter in group['params']:
+                key = to_published(names[parameter])
+                decay = 0.0 if 'norm' in key else 0.05
+                assert group['weight_decay'] == decay, key
+                seen.add(key)
+        trained = {k for k, p in model.named_parameters() if p.requires_grad}
+        assert seen == {to_published(k) for k in trained}
+        assert any('norm' in key for key in seen)
+
+    def test_norm_mode_in_training(self, dense):
+        """Detectors keep the backbone's BatchNorms still, segmentors not."""
+        name, model = dense
+        model.train()
+        detector = load(name).default_scope == 'mmdet'
+        bn = model.backbone.stages[0].blocks[0].dw0.bn
+        assert bn.training is not detector
+        model.eval()
+
+
+STRIDES = {
+    'mask-rcnn_mobilemamba-b1_fpn_1x_coco': [4, 8, 16, 32, 64],
+    'faster-rcnn_mobilemamba-b1_fpn_1x_coco': [4, 8, 16, 32, 64],
+    'retinanet_mobilemamba-b1_fpn_1x_coco': [8, 16, 32, 64, 128],
+    'fpn_mobilemamba-b4_4xb8-160k_ade20k-512x512': [16, 32, 64],
+}
+
+
+@pytest.mark.parametrize('name', STRIDES)
+@torch.no_grad()
+def test_pyramid_has_the_strides_the_head_expects(name):
+    model = build(name).eval()
+    maps = model.extract_feat(torch.zeros(1, 3, 128, 256))
+    assert [256 // m.shape[3] for m in maps] == STRIDES[name]
+    assert [128 // m.shape[2] for m in maps] == STRIDES[name]
+    if load(name).default_scope == 'mmseg':
+        assert model.decode_head.feature_strides == STRIDES[name]
+        return
+    with_rpn = hasattr(model, 'rpn_head')
+    head = model.rpn_head if with_rpn else model.bbox_head
+    strides = [stride[0] for stride in head.prior_generator.strides]
+    assert strides == STRIDES[name]
+    if with_rpn:
+        extractor = model.roi_head.bbox_roi_extractor
+        assert extractor.featmap_strides == STRIDES[name][:4]
+
+
+def test_retinanet_anchors():
+    head = build('retinanet_mobilemamba-b1_fpn_1x_coco').bbox_head
+    generator = head.prior_generator
+    assert generator.num_base_priors == [9] * 5
+    assert generator.octave_base_scale == 4
+    # The middle ratio's anchor of the first scale is 4 strides wide.
+    assert generator.base_anchors[0][3].tolist() == [-16, -16, 16, 16]
+
+
+@pytest.mark.parametrize('px', [320, 512])
+@torch.no_grad()
+def test_ssdlite_levels_and_anchors(px):
+    name = f'ssdlite_mobilemamba-b1_8xb24-600e_coco-{px}px'
+    model = build(name).eval()
+    maps = model.extract_feat(torch.zeros(1, 3, px, px))
+    assert [m.shape[1] for m in maps] == [200, 376, 512, 256, 256, 128]
+    sides = [m.shape[3] for m in maps]
+    assert sides[:3] == [px // 16, px // 32, -(-px // 64)]
+    generator = model.bbox_head.prior_generator
+    assert [s[0] for s in generator.strides] == [16, 32, 64, 107, 160, 320]
+    assert generator.num_base_priors == [6] * 6
+    for anchors, small, large in zip(
+        generator.base_anchors,
+        [48, 100, 150, 202, 253, 304],
+        [100, 150, 202, 253, 304, 320],
+        strict=True,
+    ):
+        sizes = (anchors[:, 2:] - anchors[:, :2])[:2, 0]
+        assert sizes.tolist() == pytest.approx(
+            [small, (small * large) ** 0.5], abs=1e-3
+        )
+    cfg = load(name)
+    data = cfg.train_dataloader.dataset
+    assert (data.type, data.times) == ('RepeatDataset', 5)
+    for pipeline in (
+        data.dataset.pipeline,
+        cfg.val_dataloader.dataset.pipeline,
+        cfg.test_dataloader.dataset.pipeline,
+    ):
+        (scale,) = [t.scale for t in pipeline if t.type == 'Resize']
+        assert scale == (px, px)
+
+
+class TestClassifiers:
+    def test_parameters_are_the_published_ones(self, classifier):
+        name, model = classifier
+        keys = official_keys()['classification_state_dict'][
+            {'b2': 'b1', 'b4': 'b1'}.get(name[12:14], name[12:14])
+        ]
+        published = {
+            to_ours(k): s for k, s in keys.items() if not is_haar_filter(k)
+        }
+        ours = {
+            k.removeprefix('backbone.'): list(v.shape)
+            for k, v in model.state_dict().items()
+        }
+        assert ours == published
+        count = sum(p.numel() for p in model.parameters())
+        assert count == CLASSIFIERS[name]
+
+    def test_decay_rule(self, classifier):
+        """No decay for what is 1-D in the published file or a bias."""
+        name, model = classifier
+        wrapper = build_optim_wrapper(model, load(name).optim_wrapper)
+        names = {
+            p: to_published(k.removeprefix('backbone.'))
+            for k, p in model.named_parameters()
+        }
+        keys = official_keys()['classification_state_dict'][
+            {'b2': 'b1', 'b4': 'b1'}.get(name[12:14], name[12:14])
+        ]
+        decayed = set()
+        for group in wrapper.optimizer.param_groups:
+            for key in map(names.get, group['params']):
+                none = len(keys[key]) == 1 or key.endswith('.bias')
+                assert group['weight_decay'] == (0 if none else 0.05), key
+                if not none:
+                    decayed.add(key.split('.')[-1])
+        assert {'A_logs', 'dt_projs_bias', 'weight'} <= decayed
+
+    def test_sizes_in_the_pipelines(self, classifier):
+        name, _ = classifier
+        px = int(name.rsplit('-', 1)[1][:-2])
+        cfg = load(name)
+        choice = cfg.train_dataloader.dataset.pipeline[1]
+        assert [t[0].scale for t in choice.transforms] == [px, px]
+        for loader in (cfg.val_dataloader, cfg.test_dataloader):
+            _, resize, crop, _ = loader.dataset.pipeline
+            assert (resize.scale, resize.edge) == (int(px / 0.875), 'short')
+            assert resize.interpolation == 'bicubic'
+            assert crop.crop_size == px
+
+    def test_recipe(self, classifier):
+        cfg = load(classifier[0])
+        optimizer = cfg.optim_wrapper.optimizer
+        assert optimizer.type == 'AdamW'
+        assert (optimizer.lr, optimizer.weight_decay) == (3e-3, 0.05)
+        assert tuple(optimizer.betas) == (0.9, 0.999)
+        assert cfg.optim_wrapper.clip_grad.max_norm == 5
+        (ema,) = cfg.custom_hooks
+        assert (ema.type, ema.momentum) == ('EMAHook', 2e-4)
+        assert cfg.train_dataloader.batch_size == 128
+        assert cfg.auto_scale_lr.base_batch_size == 1024
+
+
+@cache
+def learning_rates(name: str, epoch_length: int) -> list:
+    """Return the learning rate at the start of every iteration."""
+    cfg = load(name)
+    lr = cfg.optim_wrapper.optimizer.lr
+    weight = torch.nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.SGD([weight], lr=lr)
+    schedulers = []
+    for scheduler in cfg.param_scheduler:
+        scheduler = dict(scheduler)
+        if scheduler.pop('convert_to_iter_based', False):
+            cls = PARAM_SCHEDULERS.get(scheduler.pop('type'))
+            schedulers.append(
+                cls.build_iter_from_epoch(
+                    optimizer, epoch_length=epoch_length, **scheduler
+                )
+            )
+        else:
+            schedulers.append(
+                PARAM_SCHEDULERS.build(
+                    scheduler, default_args=dict(optimizer=optimizer)
+                )
+            )
+    iters = cfg.train_cfg.get('max_iters') or (
+        cfg.train_cfg.max_epochs * epoch_length
+    )
+    optimizer.step()
+    rates = []
+    for i in range(iters):
+        rates.append(optimizer.param_groups[0]['lr'])
+        for scheduler in schedulers:
+            if not scheduler.by_epoch or (i + 1) % epoch_length == 0:
+                scheduler.step()
+    return rates
+
+
+@pytest.mark.parametrize(
+    'name, peak, epochs, epoch_length',
+    [
+        ('mask-rcnn_mobilemamba-b1_fpn_1x_coco', 2e-4, 12, 200),
+        ('retinanet_mobilemamba-b1_fpn_1x_coco', 2e-4, 12, 200),
+        ('ssdlite_mobilemamba-b1_8xb24-600e_coco-320px', 2.4e-3, 120, 20),
+        ('ssdlite_mobilemamba-b1_8xb24-600e_coco-512px', 2.4e-3, 120, 20),
+    ],
+)
+def test_detection_schedule(name, peak, epochs, epoch_length):
+    cfg = load(name)
+    assert cfg.train_cfg.max_epochs == epochs
+    assert cfg.train_cfg.val_interval == (5 if 'ssd' in name else 1)
+    assert cfg.optim_wrapper.clip_grad.max_norm == 0.1
+    rates = learning_rates(name, epoch_length)
+    assert rates[0] == pytest.approx(1e-5 * peak)
+    assert rates[250] == pytest.approx(peak / 2, rel=0.01)
+    assert rates[499] == pytest.approx(peak)
+    half = epochs // 2
+    assert rates[half * epoch_length] == pytest.approx(peak)
+    for epoch in (half + half // 2, epochs - 1):
+        want = peak * (1 + cos(pi * (epoch - half) / half)) / 2
+        assert rates[epoch * epoch_length] == pytest.approx(want)
+
+
+@pytest.mark.parametrize(
+    'name, iters, warmup, start, clip',
+    [
+        ('fpn_mobilemamba-b4_4xb8-160k', 160000, 1500, 1e-6, None),
+        ('deeplabv3_mobilemamba-b4_4xb8-80k', 80000, 500, 1e-5, 0.1),
+        ('pspnet_mobilemamba-b4_4xb8-80k', 80000, 500, 1e-5, 0.1),
+    ],
+)
+def test_segmentation_schedule(name, iters, warmup, start, clip):
+    name += '_ade20k-512x512'
+    peak = 1.2e-4
+    cfg = load(name)
+    assert cfg.train_cfg.max_iters == iters
+    assert cfg.train_cfg.val_interval == iters // 10
+    clip_grad = cfg.optim_wrapper.get('clip_grad')
+    assert (clip_grad and clip_grad.max_norm) == clip
+    rates = learning_rates(name, 1)
+    assert len(rates) == iters
+    assert rates[0] == pytest.approx(start * peak)
+    assert rates[warmup - 1] == pytest.approx(peak)
+    assert rates[iters // 2] == pytest.approx(peak)
+    assert rates[iters * 3 // 4] == pytest.approx(peak / 2, rel=1e-3)
+    assert rates[-1] < 1e-6 * peak
+
+
+def test_head_of_sem_fpn_learns_ten_times_faster():
+    name = 'fpn_mobilemamba-b4_4xb8-160k_ade20k-512x512'
+    model = build(name)
+    wrapper = build_optim_wrapper(model, load(name).optim_wrapper)
+    names = {p: k for k, p in model.named_parameters()}
+    for group in wrapper.optimizer.param_groups:
+        (key,) = map(names.get, group['params'])
+        factor = 10 if key.startswith('decode_head.') else 1
+        assert group['lr'] == pytest.approx(factor * 1.2e-4), key
+
+
+def test_classification_schedule():
+    length = 20
+    rates = learning_rates('mobilemamba-b1_8xb128-300e_in1k-256px', length)
+    assert len(rates) == 300 * length
+    assert rates[0] == pytest.approx(3e-6)
+    assert rates[20 * length] == pytest.approx(3e-3)
+    # By iteration, not by epoch.
+    assert rates[160 * length] > rates[160 * length + 1]
+    assert rates[160 * length] == pytest.approx((3e-3 + 3e-5) / 2, rel=1e-3)
+    assert rates[-1] == pytest.approx(3e-5, rel=1e-3)
+
+
+BATCHES = {
+    **dict.fromkeys(('mask-rcnn', 'retinanet'), (4, 16)),
+    'ssdlite': (24, 192),
+    **dict.fromkeys(('fpn', 'deeplabv3', 'pspnet', 'segformer'), (8, 32)),
+}
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        name
+        for name, path in CONFIGS.items()
+        if name.split('_')[0] in BATCHES and 'quickstart' not in path.parts
+    ],
+)
+def test_batch_size_and_its_scaling(name):
+    cfg = load(name)
+    assert (
+        cfg.train_dataloader.batch_size,
+        cfg.auto_scale_lr.base_batch_size,
+    ) == BATCHES[name.split('_')[0]]
+    assert not cfg.auto_scale_lr.enable
+
+
+@pytest.mark.parametrize('name', CONFIGS)
+def test_config_builds(name):
+    """Model and data pipelines of every config build."""
+    cfg = load(name)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        if name not in {**DENSE, **CLASSIFIERS}:
+            MODELS.build(cfg.model)
+        for loader in ('train_dataloader', 'val_dataloader'):
+            dataset = cfg[loader].dataset
+            Compose(dataset.get('dataset', dataset).pipeline)
+    assert cfg.model.get('pretrained') is None
+    assert 'init_cfg' not in cfg.model.backbone
+
+
+def test_base_names_are_unique():
+    paths = list(ROOT.glob('configs/**/*.py'))
+    assert len({path.stem for path in paths}) == len(paths)
+
+
+def test_index_lists_every_metafile():
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    assert [ROOT / path for path in index['Import']] == METAFILES
+
+
+@pytest.mark.parametrize('path', METAFILES, ids=lambda p: p.parent.name)
+def test_metafile(path):
+    content = yaml.safe_load(path.read_text())
+    collections = [c['Name'] for c in content['Collections']]
+    for collection in content['Collections']:
+        assert (ROOT / collection['README']).is_file()
+    listed = {}
+    for model in content['Models']:
+        assert model['In Collection'] in collections
+        listed[model['Name']] = ROOT / model['Config']
+        # Every number of a table has to say whose it is.
+        published = 'published (arXiv:' in model['Metadata']['Notes']
+        assert published == ('Results' in model), model['Name']
+    assert listed == {
+        config.stem: config for config in path.parent.glob('*.py')
+    }
+
+
+def test_checkpoint_by_cfg_options(tmp_path):
+    """The way of the READMEs to name a checkpoint; a wrong one is an error."""
+    name = 'retinanet_mobilemamba-b1_fpn_1x_coco'
+    cfg = Config.fromfile(CONFIGS[name])
+    cfg.merge_from_dict(
+        {
+            'model.backbone.init_cfg.type': 'Pretrained',
+            'model.backbone.init_cfg.checkpoint': str(tmp_path / 'no.pth'),
+        }
+    )
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)
+    with pytest.raises(FileNotFoundError, match='no.pth'):
+        model.init_weights()
