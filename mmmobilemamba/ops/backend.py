@@ -10,6 +10,7 @@ import logging
 import os
 from types import ModuleType
 
+import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
@@ -20,24 +21,49 @@ BACKENDS = ('extension', 'parallel', 'reference')
 INSTALL_COMMAND = 'pip install --no-build-isolation ./ext/selective_scan'
 
 
-@functools.lru_cache(maxsize=1)
-def _load_extension() -> tuple[ModuleType | None, str]:
-    """Import the extension; return it, or None and what stood in the way."""
-    try:
-        return importlib.import_module('selective_scan'), ''
-    except ImportError as error:
-        return None, str(error)
-    except OSError as error:
-        # A shared library built against another torch does not load.
-        return None, f'it does not load: {error}'
+class _Extension:
+    """The extension, if it is at hand, looked for once.
+
+    Attributes:
+        module (ModuleType, optional): The imported package.
+        why (str): What stood in the way of the import.
+        devices (tuple[str]): Device types that it has kernels for.
+    """
+
+    def __init__(self):
+        self.module: ModuleType | None = None
+        self.why = ''
+        self.devices: tuple[str, ...] = ()
+        try:
+            self.module = importlib.import_module('selective_scan')
+        except ImportError as error:
+            self.why = str(error)
+            return
+        except OSError as error:
+            # A shared library built against another torch does not load.
+            self.why = f'it does not load: {error}'
+            return
+        cuda = self.module.built_with_cuda()
+        self.devices = ('cpu', 'cuda') if cuda else ('cpu',)
 
 
-@functools.lru_cache(maxsize=1)
+# A global and no cached function, so that compiled graphs can read it.
+_extension: _Extension | None = None
+
+
+def find_extension() -> _Extension:
+    """Import the extension at the first call; return what was found."""
+    global _extension
+    if _extension is None:
+        _extension = _Extension()
+    return _extension
+
+
+@functools.cache
 def _warn_once(why: str) -> None:
     print_log(
-        'The scan runs in plain PyTorch (backend "parallel"), because the '
-        f'extension is not at hand ({why}). For the fast one, run '
-        f'`{INSTALL_COMMAND}` in the project folder.',
+        f'The scan runs in plain PyTorch (backend "parallel"): {why}. For '
+        f'the fast one, run `{INSTALL_COMMAND}` in the project folder.',
         logger='current',
         level=logging.WARNING,
     )
@@ -65,15 +91,15 @@ def scan_backend() -> str:
         )
     if wanted in ('parallel', 'reference'):
         return wanted
-    extension, why = _load_extension()
-    if extension is not None:
+    found = find_extension()
+    if found.module is not None:
         return 'extension'
     if wanted:
         raise ImportError(
             f'{ENV_NAME}=extension, but the extension is not at hand '
-            f'({why}). Install it with `{INSTALL_COMMAND}`.'
+            f'({found.why}). Install it with `{INSTALL_COMMAND}`.'
         )
-    _warn_once(why)
+    _warn_once(f'the extension is not at hand ({found.why})')
     return 'parallel'
 
 
@@ -87,7 +113,20 @@ def _implementation(backend: str | None, u: Tensor) -> ModuleType:
         raise ValueError(
             f'backend must be one of {BACKENDS} or None, got {backend!r}.'
         )
-    return _load_extension()[0]
+    extension = find_extension()
+    if u.device.type in extension.devices:
+        return extension.module
+    if extension.module is None:
+        raise ImportError(
+            f'backend="extension" is not at hand ({extension.why}). Install '
+            f'it with `{INSTALL_COMMAND}`.'
+        )
+    if not torch.compiler.is_compiling():
+        _warn_once(
+            f'the extension is built for {" and ".join(extension.devices)}, '
+            f'the tensors are on {u.device.type}'
+        )
+    return parallel
 
 
 def selective_scan(

@@ -1,5 +1,7 @@
 """The scan operators against the loop over tokens, and the backend choice."""
 
+import sys
+
 import pytest
 import torch
 from mmengine.logging import MMLogger
@@ -12,6 +14,7 @@ from mmmobilemamba.ops import (
     scan_backend,
     selective_scan,
 )
+from mmmobilemamba.ops.backend import find_extension
 
 # Relative to the largest value of the float64 reference.
 TOLERANCE = {
@@ -25,7 +28,7 @@ LENGTHS = (1, 2, 7, 8, 9, 49, 63, 64, 65, 196, 257, 1024)
 
 def installed_backends() -> list[str]:
     """Return the backends to compare with the reference here."""
-    have = backend_module._load_extension()[0] is not None
+    have = find_extension().module is not None
     return ['parallel', *(['extension'] if have else [])]
 
 
@@ -222,9 +225,9 @@ class TestBackendChoice:
 
     @pytest.fixture
     def without_extension(self, monkeypatch):
-        monkeypatch.setattr(
-            backend_module, '_load_extension', lambda: (None, 'not installed')
-        )
+        # None in sys.modules is how Python says that an import fails.
+        monkeypatch.setitem(sys.modules, 'selective_scan', None)
+        monkeypatch.setattr(backend_module, '_extension', None)
 
     def test_unknown_name_is_an_error(self, monkeypatch):
         monkeypatch.setenv('MMMOBILEMAMBA_SCAN', 'triton')
@@ -240,8 +243,19 @@ class TestBackendChoice:
         self, monkeypatch, without_extension
     ):
         monkeypatch.setenv('MMMOBILEMAMBA_SCAN', 'extension')
-        with pytest.raises(ImportError, match='not installed.*pip install'):
+        with pytest.raises(ImportError, match='selective_scan.*pip install'):
             scan_backend()
+
+    def test_device_without_kernels_falls_back(self, monkeypatch):
+        found = find_extension()
+        if found.module is None:
+            pytest.skip('the extension is not installed')
+        monkeypatch.setattr(found, 'devices', ('cuda',))
+        inputs = bidirectional_inputs()
+        assert torch.equal(
+            bidirectional_scan(**inputs, backend='extension'),
+            parallel.bidirectional_scan(**inputs),
+        )
 
     def test_one_warning_names_the_remedy(
         self, monkeypatch, without_extension

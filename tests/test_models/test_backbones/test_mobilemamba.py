@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmmobilemamba.models.backbones import MobileMamba
 from mmmobilemamba.models.layers import SS2D
-from mmmobilemamba.ops import backend as backend_module
+from mmmobilemamba.ops.backend import find_extension
 from mmmobilemamba.utils.key_map import (
     is_haar_filter,
     state_dict_to_ours,
@@ -32,7 +32,7 @@ CHANNELS = {
 }
 TINY = dict(channels=(32, 48, 64), depths=(1, 1, 1), kernel_sizes=(5, 3, 3))
 BACKENDS = ['parallel', 'reference']
-if backend_module._load_extension()[0] is not None:
+if find_extension().module is not None:
     BACKENDS.append('extension')
 
 
@@ -53,7 +53,7 @@ def shake(model: nn.Module, seed: int = 0) -> nn.Module:
         if not tensor.is_floating_point():
             continue
         noise = torch.rand(tensor.shape, generator=generator)
-        if name.endswith('running_var') or name.endswith('bn.weight'):
+        if name.endswith(('running_var', 'bn.weight')):
             tensor.copy_(0.5 + noise)
         elif name.endswith(('running_mean', 'bn.bias')):
             tensor.copy_((noise - 0.5) * 0.4)
