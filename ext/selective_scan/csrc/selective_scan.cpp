@@ -25,6 +25,8 @@ TORCH_LIBRARY(selective_scan, m) {
       "Tensor dt_proj, Tensor dt_bias, Tensor A, Tensor D) -> (Tensor, "
       "Tensor, Tensor, Tensor, Tensor, Tensor)",
       tags);
+  m.def("cpu_variant() -> str");
+  m.def("set_cpu_variant(str name) -> ()");
 }
 
 // An empty module, so that `import` loads the library on every platform.

@@ -1,6 +1,6 @@
 """Selective (S6) scans for PyTorch, fast on CPU and CUDA."""
 
-from ._library import built_with_cuda, cpu_variant
+from ._library import built_with_cuda, cpu_variant, set_cpu_variant
 from .functional import bidirectional_scan, selective_scan
 from .reference import bidirectional_scan_reference, selective_scan_reference
 
@@ -13,4 +13,5 @@ __all__ = [
     'cpu_variant',
     'selective_scan',
     'selective_scan_reference',
+    'set_cpu_variant',
 ]

@@ -37,7 +37,20 @@ def cpu_variant():
     Returns:
         str: 'plain', 'avx2' or 'avx512'.
     """
-    return 'plain'
+    return _OPS.cpu_variant()
+
+
+def set_cpu_variant(name):
+    """Choose the CPU code, for tests and measurements.
+
+    Args:
+        name (str): 'plain', 'avx2', 'avx512', or 'best' for the best one that
+            the processor runs, which is what is chosen at the start.
+
+    Raises:
+        ValueError: The name is unknown, or the processor lacks it.
+    """
+    _OPS.set_cpu_variant(name)
 
 
 def _channels_last(tensor):

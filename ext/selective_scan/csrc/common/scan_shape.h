@@ -78,4 +78,30 @@ SCAN_HOST_DEVICE int64_t ceil_div(int64_t a, int64_t b) {
   return (a + b - 1) / b;
 }
 
+SCAN_HOST_DEVICE int64_t smaller(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+
+// A run of at most `size` channels, all of one group.
+struct ChannelBlock {
+  int64_t group = 0;
+  int64_t first = 0;
+  int64_t width = 0;
+};
+
+SCAN_HOST_DEVICE int64_t count_blocks(const ScanShape& shape, int64_t size) {
+  return shape.groups * ceil_div(shape.channels_per_group(), size);
+}
+
+SCAN_HOST_DEVICE ChannelBlock channel_block(const ScanShape& shape,
+                                            int64_t index, int64_t size) {
+  const int64_t per_group = ceil_div(shape.channels_per_group(), size);
+  const int64_t offset = index % per_group * size;
+  ChannelBlock block;
+  block.group = index / per_group;
+  block.first = block.group * shape.channels_per_group() + offset;
+  block.width = smaller(size, shape.channels_per_group() - offset);
+  return block;
+}
+
 }  // namespace selective_scan

@@ -1,175 +1,255 @@
+// The operators on the CPU: operands for the kernels, threads, final sums.
 #include <ATen/ATen.h>
 #include <ATen/Dispatch.h>
 #include <ATen/OpMathType.h>
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
-#include <cmath>
-#include <vector>
+#include <memory>
+#include <string>
 
 #include "../common/operands.h"
+#include "kernels.h"
 
 namespace selective_scan {
 namespace {
 
-template <typename T>
-struct Operands {
-  using P = at::opmath_type<T>;
-  ScanShape shape;
-  const T *u = nullptr, *delta = nullptr, *dt = nullptr, *B = nullptr,
-          *C = nullptr, *grad = nullptr;
-  ChannelStrides u_strides, delta_strides, grad_strides;
-  RowStrides dt_strides, B_strides, C_strides;
-  const P *A = nullptr, *D = nullptr, *bias = nullptr, *dt_proj = nullptr;
+using cpu::BackwardPlan;
+using cpu::Gradients;
+using cpu::Kernels;
+using cpu::Operands;
 
-  P pre(int64_t k, int64_t b, int64_t c, int64_t t) const {
-    P sum = bias ? bias[shape.parameter(k, c)] : P(0);
-    if (delta) return sum + P(delta[delta_strides.at(b, c, t)]);
-    for (int64_t r = 0; r < shape.rank; ++r)
-      sum += dt_proj[shape.parameter(k, c) * shape.rank + r] *
-             P(dt[dt_strides.at(b, k, r, t)]);
-    return sum;
+cpu::Storage storage_of(const at::Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case at::kDouble:
+      return cpu::Storage::kDouble;
+    case at::kHalf:
+      return cpu::Storage::kHalf;
+    case at::kBFloat16:
+      return cpu::Storage::kBFloat16;
+    default:
+      return cpu::Storage::kFloat;
   }
-  P step(P x) const {
-    if (!shape.softplus) return x;
-    return std::max(x, P(0)) + std::log1p(std::exp(-std::abs(x)));
+}
+
+// This thread's scratch, aligned to 64 bytes. It is kept from call to call,
+// as mapping fresh memory takes longer than a small scan.
+void* scratch_memory(size_t bytes) {
+  thread_local std::unique_ptr<char[]> memory;
+  thread_local size_t capacity = 0;
+  if (capacity < bytes + 64) {
+    memory = std::make_unique<char[]>(bytes + 64);
+    capacity = bytes + 64;
+  }
+  void* start = memory.get();
+  size_t space = capacity;
+  return std::align(64, bytes, start, space);
+}
+
+// Operands with what they point into.
+struct Inputs {
+  Operands operands;
+  std::vector<at::Tensor> owners;
+
+  const void* keep(const at::Tensor& tensor) {
+    owners.push_back(tensor);
+    return tensor.const_data_ptr();
+  }
+  const void* keep(const OptionalTensor& tensor) {
+    return tensor.has_value() ? keep(tensor->contiguous()) : nullptr;
+  }
+  void set_u(const at::Tensor& u) {
+    const auto usable = with_unit_stride(u);
+    operands.u = keep(usable);
+    operands.u_strides = channel_strides(usable);
+  }
+  void set_grad(const at::Tensor& grad) {
+    const auto usable = with_unit_stride(grad);
+    operands.grad = keep(usable);
+    operands.grad_strides = channel_strides(usable);
+  }
+  void set_y(const at::Tensor& y) {
+    operands.y = y.mutable_data_ptr();
+    operands.y_strides = channel_strides(y);
   }
 };
 
-template <typename T>
-void forward(const Operands<T>& o, T* y, ChannelStrides ys) {
-  using P = at::opmath_type<T>;
-  const auto& s = o.shape;
-  at::parallel_for(0, s.batch * s.channels, 1, [&](int64_t i0, int64_t i1) {
-    std::vector<P> h(s.state), sum(s.length);
-    for (auto i = i0; i < i1; ++i) {
-      const auto b = i / s.channels, c = i % s.channels;
-      std::fill(sum.begin(), sum.end(), P(0));
-      for (int64_t k = 0; k < s.directions; ++k) {
-        std::fill(h.begin(), h.end(), P(0));
-        const auto p = s.parameter(k, c), set = s.set(k, c);
-        for (int64_t j = 0; j < s.length; ++j) {
-          const auto t = s.token(k, j);
-          const P u = o.u[o.u_strides.at(b, c, t)];
-          const P d = o.step(o.pre(k, b, c, t));
-          P out = o.D ? o.D[p] * u : P(0);
-          for (int64_t n = 0; n < s.state; ++n) {
-            h[n] = std::exp(d * o.A[p * s.state + n]) * h[n] +
-                   d * u * P(o.B[o.B_strides.at(b, set, n, t)]);
-            out += P(o.C[o.C_strides.at(b, set, n, t)]) * h[n];
+Inputs plain_inputs(const ScanShape& shape, const at::Tensor& u,
+                    const at::Tensor& delta, const at::Tensor& A,
+                    const at::Tensor& B, const at::Tensor& C,
+                    const OptionalTensor& D,
+                    const OptionalTensor& delta_bias) {
+  Inputs in;
+  in.operands.shape = shape;
+  in.set_u(u);
+  const auto steps = with_unit_stride(delta);
+  in.operands.delta = in.keep(steps);
+  in.operands.delta_strides = channel_strides(steps);
+  in.operands.B = in.keep(B);
+  in.operands.B_strides = row_strides(B);
+  in.operands.C = in.keep(C);
+  in.operands.C_strides = row_strides(C);
+  in.operands.A = in.keep(A.contiguous());
+  in.operands.D = in.keep(D);
+  in.operands.bias = in.keep(delta_bias);
+  return in;
+}
+
+Inputs fused_inputs(const ScanShape& shape, const at::Tensor& u,
+                    const at::Tensor& proj, const at::Tensor& dt_proj,
+                    const at::Tensor& dt_bias, const at::Tensor& A,
+                    const at::Tensor& D) {
+  Inputs in;
+  in.operands.shape = shape;
+  in.set_u(u);
+  const auto* rows = static_cast<const char*>(in.keep(proj));
+  const auto row_bytes =
+      proj.stride(2) * static_cast<int64_t>(proj.element_size());
+  in.operands.dt = rows;
+  in.operands.B = rows + shape.rank * row_bytes;
+  in.operands.C = rows + (shape.rank + shape.state) * row_bytes;
+  in.operands.dt_strides = row_strides(proj);
+  in.operands.B_strides = in.operands.C_strides = in.operands.dt_strides;
+  in.operands.dt_proj = in.keep(dt_proj.contiguous());
+  in.operands.bias = in.keep(dt_bias.contiguous());
+  in.operands.A = in.keep(A.contiguous());
+  in.operands.D = in.keep(D.contiguous());
+  return in;
+}
+
+at::Tensor forward(Inputs& in, const at::Tensor& u) {
+  auto y = empty_like_layout(u);
+  if (y.numel() == 0) return y;
+  in.set_y(y);
+  const Operands& operands = in.operands;
+  const Kernels& kernels = cpu::kernels(storage_of(u));
+  const size_t bytes = kernels.forward_scratch(operands.shape);
+  const int64_t tasks =
+      count_blocks(operands.shape, cpu::kBlock) * operands.shape.batch;
+  at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
+    kernels.forward(operands, begin, end, scratch_memory(bytes));
+  });
+  return y;
+}
+
+// Partial sums of the backward pass, see cpu::Gradients.
+struct Partials {
+  BackwardPlan plan;
+  at::Tensor rows;
+  at::Tensor parameters;
+};
+
+Partials backward(Inputs& in, const at::Tensor& grad, const at::Tensor& grad_u,
+                  const at::Tensor& grad_delta) {
+  in.set_grad(grad);
+  const Operands& operands = in.operands;
+  const ScanShape& shape = operands.shape;
+  Partials partials;
+  partials.plan = cpu::plan_backward(shape);
+  const BackwardPlan& plan = partials.plan;
+  const auto options = grad.options().dtype(state_type(grad.scalar_type()));
+  partials.rows =
+      at::zeros({plan.block_groups, shape.batch, shape.sets(), plan.rows,
+                 plan.columns},
+                options);
+  partials.parameters =
+      at::zeros({plan.batch_groups, plan.blocks, shape.directions,
+                 plan.parameters, cpu::kBlock},
+                options);
+  if (grad_u.numel() == 0) return partials;
+  Gradients gradients;
+  gradients.u = grad_u.mutable_data_ptr();
+  gradients.u_strides = channel_strides(grad_u);
+  if (grad_delta.defined()) {
+    gradients.delta = grad_delta.mutable_data_ptr();
+    gradients.delta_strides = channel_strides(grad_delta);
+  }
+  gradients.rows = partials.rows.mutable_data_ptr();
+  gradients.parameters = partials.parameters.mutable_data_ptr();
+  const Kernels& kernels = cpu::kernels(storage_of(grad));
+  const size_t bytes = kernels.backward_scratch(shape);
+  at::parallel_for(
+      0, plan.block_groups * plan.batch_groups, 1,
+      [&](int64_t begin, int64_t end) {
+        kernels.backward(operands, gradients, plan, begin, end,
+                         scratch_memory(bytes));
+      });
+  return partials;
+}
+
+// Sum the rows over block groups, in order, into a tensor of `count` rows.
+void finish_rows(const ScanShape& shape, const Partials& partials,
+                 int64_t first, int64_t count, const at::Tensor& out) {
+  if (out.numel() == 0) return;
+  const BackwardPlan& plan = partials.plan;
+  const RowStrides strides = row_strides(out);
+  AT_DISPATCH_FLOATING_TYPES_AND2(
+      at::kHalf, at::kBFloat16, out.scalar_type(), "selective_scan", [&] {
+        using S = at::opmath_type<scalar_t>;
+        const S* partial = partials.rows.const_data_ptr<S>();
+        scalar_t* result = out.mutable_data_ptr<scalar_t>();
+        const int64_t group = shape.batch * shape.sets() * plan.rows *
+                              plan.columns;
+        at::parallel_for(
+            0, shape.batch * shape.sets(), 1,
+            [&](int64_t begin, int64_t end) {
+              constexpr int64_t run = 64;
+              S sum[run];
+              for (int64_t i = begin; i < end; ++i) {
+                const int64_t b = i / shape.sets(), s = i % shape.sets();
+                for (int64_t r = 0; r < count; ++r) {
+                  const S* row =
+                      partial + (i * plan.rows + first + r) * plan.columns;
+                  for (int64_t t0 = 0; t0 < shape.length; t0 += run) {
+                    const int64_t n = smaller(run, shape.length - t0);
+                    for (int64_t t = 0; t < n; ++t) sum[t] = row[t0 + t];
+                    for (int64_t g = 1; g < plan.block_groups; ++g) {
+                      const S* more = row + g * group + t0;
+                      for (int64_t t = 0; t < n; ++t) sum[t] += more[t];
+                    }
+                    scalar_t* to = result + strides.at(b, s, r, t0);
+                    for (int64_t t = 0; t < n; ++t) {
+                      to[t * strides.token] = static_cast<scalar_t>(sum[t]);
+                    }
+                  }
+                }
+              }
+            });
+      });
+}
+
+// Sum the parameters over batch groups: (directions, channels, parameters).
+at::Tensor finish_parameters(const ScanShape& shape,
+                             const Partials& partials) {
+  const BackwardPlan& plan = partials.plan;
+  auto out = at::zeros({shape.directions, shape.channels, plan.parameters},
+                       partials.parameters.options());
+  if (out.numel() == 0) return out;
+  AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "selective_scan", [&] {
+    const scalar_t* partial = partials.parameters.const_data_ptr<scalar_t>();
+    scalar_t* result = out.mutable_data_ptr<scalar_t>();
+    const int64_t size = plan.parameters * cpu::kBlock;
+    for (int64_t index = 0; index < plan.blocks; ++index) {
+      const ChannelBlock block = channel_block(shape, index, cpu::kBlock);
+      for (int64_t k = 0; k < shape.directions; ++k) {
+        for (int64_t p = 0; p < plan.parameters; ++p) {
+          scalar_t sum[cpu::kBlock] = {};
+          for (int64_t g = 0; g < plan.batch_groups; ++g) {
+            const scalar_t* from =
+                partial +
+                ((g * plan.blocks + index) * shape.directions + k) * size +
+                p * cpu::kBlock;
+            for (int64_t c = 0; c < cpu::kBlock; ++c) sum[c] += from[c];
           }
-          sum[t] += out;
+          for (int64_t c = 0; c < block.width; ++c) {
+            result[shape.parameter(k, block.first + c) * plan.parameters +
+                   p] = sum[c];
+          }
         }
       }
-      for (int64_t t = 0; t < s.length; ++t) y[ys.at(b, c, t)] = T(sum[t]);
     }
   });
-}
-
-// Gradients in the state's type, dense: d* like (batch, channels, length),
-// drows like (batch, sets, rows, length) with rows dt, B, C.
-template <typename P>
-struct Gradients {
-  P *u, *delta, *rows, *A, *D, *bias, *dt_proj;
-};
-
-template <typename T>
-void backward(const Operands<T>& o, Gradients<at::opmath_type<T>> g) {
-  using P = at::opmath_type<T>;
-  const auto& s = o.shape;
-  const auto N = s.state, L = s.length;
-  const auto rows = s.rank + 2 * N;
-  std::vector<P> h((L + 1) * N), gh(N);
-  for (int64_t b = 0; b < s.batch; ++b)
-    for (int64_t c = 0; c < s.channels; ++c)
-      for (int64_t k = 0; k < s.directions; ++k) {
-        const auto p = s.parameter(k, c), set = s.set(k, c);
-        std::fill(h.begin(), h.begin() + N, P(0));
-        for (int64_t j = 0; j < L; ++j) {
-          const auto t = s.token(k, j);
-          const P u = o.u[o.u_strides.at(b, c, t)];
-          const P d = o.step(o.pre(k, b, c, t));
-          for (int64_t n = 0; n < N; ++n)
-            h[(j + 1) * N + n] = std::exp(d * o.A[p * N + n]) * h[j * N + n] +
-                                 d * u * P(o.B[o.B_strides.at(b, set, n, t)]);
-        }
-        std::fill(gh.begin(), gh.end(), P(0));
-        P* grows = g.rows + (b * s.sets() + set) * rows * L;
-        for (int64_t j = L - 1; j >= 0; --j) {
-          const auto t = s.token(k, j);
-          const P u = o.u[o.u_strides.at(b, c, t)];
-          const P x = o.pre(k, b, c, t), d = o.step(x);
-          const P gy = o.grad[o.grad_strides.at(b, c, t)];
-          P gdu = 0, gd = 0;
-          for (int64_t n = 0; n < N; ++n) {
-            const P A = o.A[p * N + n], a = std::exp(d * A);
-            gh[n] += P(o.C[o.C_strides.at(b, set, n, t)]) * gy;
-            grows[(s.rank + n) * L + t] += gh[n] * d * u;
-            grows[(s.rank + N + n) * L + t] += gy * h[(j + 1) * N + n];
-            gdu += gh[n] * P(o.B[o.B_strides.at(b, set, n, t)]);
-            const P ga = gh[n] * h[j * N + n] * a;
-            gd += ga * A;
-            g.A[p * N + n] += ga * d;
-            gh[n] *= a;
-          }
-          gd += gdu * u;
-          const auto i = (b * s.channels + c) * L + t;
-          g.u[i] += gdu * d + (o.D ? o.D[p] * gy : P(0));
-          if (o.D) g.D[p] += gy * u;
-          if (s.softplus) gd *= P(1) / (P(1) + std::exp(-x));
-          if (o.bias) g.bias[p] += gd;
-          if (o.delta) g.delta[i] = gd;
-          for (int64_t r = 0; r < s.rank; ++r) {
-            g.dt_proj[p * s.rank + r] +=
-                gd * P(o.dt[o.dt_strides.at(b, k, r, t)]);
-            grows[r * L + t] += gd * o.dt_proj[p * s.rank + r];
-          }
-        }
-      }
-}
-
-template <typename T>
-Operands<T> plain_operands(const ScanShape& shape, const at::Tensor& u,
-                           const at::Tensor& delta, const at::Tensor& A,
-                           const at::Tensor& B, const at::Tensor& C,
-                           const OptionalTensor& D,
-                           const OptionalTensor& bias) {
-  using P = at::opmath_type<T>;
-  Operands<T> o;
-  o.shape = shape;
-  o.u = u.const_data_ptr<T>();
-  o.delta = delta.const_data_ptr<T>();
-  o.B = B.const_data_ptr<T>();
-  o.C = C.const_data_ptr<T>();
-  o.u_strides = channel_strides(u);
-  o.delta_strides = channel_strides(delta);
-  o.B_strides = row_strides(B);
-  o.C_strides = row_strides(C);
-  o.A = A.const_data_ptr<P>();
-  o.D = optional_data<P>(D);
-  o.bias = optional_data<P>(bias);
-  return o;
-}
-
-template <typename T>
-Operands<T> fused_operands(const ScanShape& shape, const at::Tensor& u,
-                           const at::Tensor& proj, const at::Tensor& dt_proj,
-                           const at::Tensor& dt_bias, const at::Tensor& A,
-                           const at::Tensor& D) {
-  using P = at::opmath_type<T>;
-  Operands<T> o;
-  o.shape = shape;
-  o.u = u.const_data_ptr<T>();
-  o.u_strides = channel_strides(u);
-  o.dt_strides = o.B_strides = o.C_strides = row_strides(proj);
-  o.dt = proj.const_data_ptr<T>();
-  o.B = o.dt + shape.rank * proj.stride(2);
-  o.C = o.B + shape.state * proj.stride(2);
-  o.dt_proj = dt_proj.const_data_ptr<P>();
-  o.bias = dt_bias.const_data_ptr<P>();
-  o.A = A.const_data_ptr<P>();
-  o.D = D.const_data_ptr<P>();
-  return o;
+  return out;
 }
 
 at::Tensor selective_scan_cpu(const at::Tensor& u, const at::Tensor& delta,
@@ -179,16 +259,8 @@ at::Tensor selective_scan_cpu(const at::Tensor& u, const at::Tensor& delta,
                               bool delta_softplus, bool reverse) {
   const auto shape = check_selective_scan(u, delta, A, B, C, D, delta_bias,
                                           delta_softplus, reverse);
-  auto y = empty_like_layout(u);
-  if (y.numel() == 0) return y;
-  const auto Ac = A.contiguous();
-  const auto Dc = contiguous(D), bias = contiguous(delta_bias);
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, u.scalar_type(), "selective_scan", [&] {
-        forward(plain_operands<scalar_t>(shape, u, delta, Ac, B, C, Dc, bias),
-                y.mutable_data_ptr<scalar_t>(), channel_strides(y));
-      });
-  return y;
+  auto in = plain_inputs(shape, u, delta, A, B, C, D, delta_bias);
+  return forward(in, u);
 }
 
 at::Tensor bidirectional_scan_cpu(const at::Tensor& u, const at::Tensor& proj,
@@ -196,16 +268,8 @@ at::Tensor bidirectional_scan_cpu(const at::Tensor& u, const at::Tensor& proj,
                                   const at::Tensor& dt_bias,
                                   const at::Tensor& A, const at::Tensor& D) {
   const auto shape = check_bidirectional_scan(u, proj, dt_proj, dt_bias, A, D);
-  auto y = empty_like_layout(u);
-  if (y.numel() == 0) return y;
-  const auto Wc = dt_proj.contiguous(), bias = dt_bias.contiguous();
-  const auto Ac = A.contiguous(), Dc = D.contiguous();
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, u.scalar_type(), "bidirectional_scan", [&] {
-        forward(fused_operands<scalar_t>(shape, u, proj, Wc, bias, Ac, Dc),
-                y.mutable_data_ptr<scalar_t>(), channel_strides(y));
-      });
-  return y;
+  auto in = fused_inputs(shape, u, proj, dt_proj, dt_bias, A, D);
+  return forward(in, u);
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor,
@@ -219,37 +283,24 @@ selective_scan_backward_cpu(const at::Tensor& grad, const at::Tensor& u,
   const auto shape = check_selective_scan(u, delta, A, B, C, D, delta_bias,
                                           delta_softplus, reverse);
   check_grad(grad, u);
-  const auto Ac = A.contiguous();
-  const auto Dc = contiguous(D), bias = contiguous(delta_bias);
-  const auto options = A.options();
-  auto gu = at::zeros(u.sizes(), options), gdelta = at::zeros_like(gu);
-  auto rows = at::zeros(
-      {shape.batch, shape.groups, 2 * shape.state, shape.length}, options);
-  auto gA = at::zeros(A.sizes(), options);
-  auto gD = at::zeros({D.has_value() ? shape.channels : 0}, options);
-  auto gbias =
-      at::zeros({delta_bias.has_value() ? shape.channels : 0}, options);
-  if (u.numel() > 0)
-    AT_DISPATCH_FLOATING_TYPES_AND2(
-        at::kHalf, at::kBFloat16, u.scalar_type(), "selective_scan", [&] {
-          using P = at::opmath_type<scalar_t>;
-          auto o =
-              plain_operands<scalar_t>(shape, u, delta, Ac, B, C, Dc, bias);
-          o.grad = grad.const_data_ptr<scalar_t>();
-          o.grad_strides = channel_strides(grad);
-          backward(o, {gu.mutable_data_ptr<P>(), gdelta.mutable_data_ptr<P>(),
-                       rows.mutable_data_ptr<P>(), gA.mutable_data_ptr<P>(),
-                       gD.mutable_data_ptr<P>(), gbias.mutable_data_ptr<P>(),
-                       nullptr});
-        });
-  return {empty_like_layout(u).copy_(gu),
-          empty_like_layout(delta).copy_(gdelta),
-          gA,
-          empty_like_layout(B).copy_(rows.narrow(2, 0, shape.state)),
-          empty_like_layout(C).copy_(
-              rows.narrow(2, shape.state, shape.state)),
-          gD,
-          gbias};
+  auto in = plain_inputs(shape, u, delta, A, B, C, D, delta_bias);
+  auto grad_u = empty_like_layout(u), grad_delta = empty_like_layout(delta);
+  auto grad_B = empty_like_layout(B), grad_C = empty_like_layout(C);
+  const auto partials = backward(in, grad, grad_u, grad_delta);
+  finish_rows(shape, partials, 0, shape.state, grad_B);
+  finish_rows(shape, partials, shape.state, shape.state, grad_C);
+  const auto parameters = finish_parameters(shape, partials)[0];
+  const auto none = at::empty({0}, parameters.options());
+  return {grad_u,
+          grad_delta,
+          parameters.narrow(1, 0, shape.state).contiguous(),
+          grad_B,
+          grad_C,
+          D.has_value() ? parameters.select(1, shape.state).contiguous()
+                        : none,
+          delta_bias.has_value()
+              ? parameters.select(1, shape.state + 1).contiguous()
+              : at::empty_like(none)};
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor,
@@ -261,27 +312,40 @@ bidirectional_scan_backward_cpu(const at::Tensor& grad, const at::Tensor& u,
                                 const at::Tensor& D) {
   const auto shape = check_bidirectional_scan(u, proj, dt_proj, dt_bias, A, D);
   check_grad(grad, u);
-  const auto Wc = dt_proj.contiguous(), bias = dt_bias.contiguous();
-  const auto Ac = A.contiguous(), Dc = D.contiguous();
-  const auto options = A.options();
-  auto gu = at::zeros(u.sizes(), options), rows = at::zeros(proj.sizes(), options);
-  auto gW = at::zeros(dt_proj.sizes(), options);
-  auto gbias = at::zeros(dt_bias.sizes(), options);
-  auto gA = at::zeros(A.sizes(), options), gD = at::zeros(D.sizes(), options);
-  if (u.numel() > 0)
-    AT_DISPATCH_FLOATING_TYPES_AND2(
-        at::kHalf, at::kBFloat16, u.scalar_type(), "bidirectional_scan", [&] {
-          using P = at::opmath_type<scalar_t>;
-          auto o = fused_operands<scalar_t>(shape, u, proj, Wc, bias, Ac, Dc);
-          o.grad = grad.const_data_ptr<scalar_t>();
-          o.grad_strides = channel_strides(grad);
-          backward(o, {gu.mutable_data_ptr<P>(), nullptr,
-                       rows.mutable_data_ptr<P>(), gA.mutable_data_ptr<P>(),
-                       gD.mutable_data_ptr<P>(), gbias.mutable_data_ptr<P>(),
-                       gW.mutable_data_ptr<P>()});
-        });
-  return {empty_like_layout(u).copy_(gu), empty_like_layout(proj).copy_(rows),
-          gW, gbias, gA, gD};
+  auto in = fused_inputs(shape, u, proj, dt_proj, dt_bias, A, D);
+  auto grad_u = empty_like_layout(u), grad_proj = empty_like_layout(proj);
+  const auto partials = backward(in, grad, grad_u, at::Tensor());
+  finish_rows(shape, partials, 0, partials.plan.rows, grad_proj);
+  const auto parameters = finish_parameters(shape, partials);
+  const auto rank = shape.rank, state = shape.state;
+  return {grad_u,
+          grad_proj,
+          parameters.narrow(2, 0, rank).contiguous(),
+          parameters.select(2, rank + state + 1).contiguous(),
+          parameters.narrow(2, rank, state).contiguous(),
+          parameters.select(2, rank + state).contiguous()};
+}
+
+std::string cpu_variant() {
+  return cpu::variant_name(cpu::current_variant());
+}
+
+void set_cpu_variant(const std::string& name) {
+  const auto best = cpu::best_variant();
+  for (const auto variant : {cpu::Variant::kPlain, cpu::Variant::kAvx2,
+                             cpu::Variant::kAvx512}) {
+    if (name == cpu::variant_name(variant)) {
+      TORCH_CHECK_VALUE(variant <= best, "this machine runs at most ",
+                        cpu::variant_name(best), ", got ", name);
+      cpu::set_variant(variant);
+      return;
+    }
+  }
+  TORCH_CHECK_VALUE(name == "best",
+                    "the CPU variant must be plain, avx2, avx512 or best, "
+                    "got ",
+                    name);
+  cpu::set_variant(best);
 }
 
 }  // namespace
@@ -291,6 +355,11 @@ TORCH_LIBRARY_IMPL(selective_scan, CPU, m) {
   m.impl("selective_scan_backward", &selective_scan_backward_cpu);
   m.impl("bidirectional_scan", &bidirectional_scan_cpu);
   m.impl("bidirectional_scan_backward", &bidirectional_scan_backward_cpu);
+}
+
+TORCH_LIBRARY_IMPL(selective_scan, CompositeExplicitAutograd, m) {
+  m.impl("cpu_variant", &cpu_variant);
+  m.impl("set_cpu_variant", &set_cpu_variant);
 }
 
 }  // namespace selective_scan

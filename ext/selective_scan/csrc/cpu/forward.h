@@ -1,0 +1,192 @@
+// The forward pass of both operators.
+#pragma once
+
+#include <cstdint>
+
+namespace selective_scan::cpu::SCAN_VARIANT {
+
+// One tile with one state. `pre` is overwritten; `hidden` is carried; y gets
+// C * h + D * u, and what `before` holds where `add`.
+template <typename V, bool softplus, bool add>
+inline void scan_tile_one(typename V::Scalar* pre, const typename V::Scalar* u,
+                          const Parameters<typename V::Scalar>& packed,
+                          const SharedRows<typename V::Scalar>& rows,
+                          int64_t tokens, bool backwards,
+                          typename V::Scalar* hidden,
+                          const typename V::Scalar* before,
+                          typename V::Scalar* y) {
+  using S = typename V::Scalar;
+  alignas(64) S decay[kTile * kBlock];
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int v = 0; v < kBlock; v += V::lanes) {
+      const int64_t i = t * kBlock + v;
+      V delta = V::load(pre + i);
+      if constexpr (softplus) delta = softplus_of(delta);
+      exp_of(delta * V::load(packed.A(0) + v)).store(decay + i);
+      (delta * V::load(u + i)).store(pre + i);
+    }
+  }
+  V state[kVectors<V>];
+  for (int v = 0; v < kVectors<V>; ++v) {
+    state[v] = V::load(hidden + v * V::lanes);
+  }
+  for (int64_t step = 0; step < tokens; ++step) {
+    const int64_t t = backwards ? tokens - 1 - step : step;
+    const V B = V::set(rows.B.at(0, t));
+    const V C = V::set(rows.C.at(0, t));
+    for (int v = 0; v < kVectors<V>; ++v) {
+      const int64_t i = t * kBlock + v * V::lanes;
+      state[v] = fma(V::load(decay + i), state[v], V::load(pre + i) * B);
+      V out = V::load(packed.D() + v * V::lanes) * V::load(u + i);
+      if constexpr (add) out = out + V::load(before + i);
+      fma(C, state[v], out).store(y + i);
+    }
+  }
+  for (int v = 0; v < kVectors<V>; ++v) {
+    state[v].store(hidden + v * V::lanes);
+  }
+}
+
+// The same with any number of states.
+template <typename V, bool softplus, bool add>
+inline void scan_tile_many(typename V::Scalar* pre,
+                           const typename V::Scalar* u,
+                           const Parameters<typename V::Scalar>& packed,
+                           const SharedRows<typename V::Scalar>& rows,
+                           int64_t tokens, bool backwards,
+                           typename V::Scalar* hidden,
+                           const typename V::Scalar* before,
+                           typename V::Scalar* y) {
+  using S = typename V::Scalar;
+  alignas(64) S drive[kTile * kBlock];
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int v = 0; v < kBlock; v += V::lanes) {
+      const int64_t i = t * kBlock + v;
+      V delta = V::load(pre + i);
+      if constexpr (softplus) delta = softplus_of(delta);
+      delta.store(pre + i);
+      (delta * V::load(u + i)).store(drive + i);
+      V out = V::load(packed.D() + v) * V::load(u + i);
+      if constexpr (add) out = out + V::load(before + i);
+      out.store(y + i);
+    }
+  }
+  for (int64_t n = 0; n < packed.state; ++n) {
+    V state[kVectors<V>];
+    for (int v = 0; v < kVectors<V>; ++v) {
+      state[v] = V::load(hidden + n * kBlock + v * V::lanes);
+    }
+    for (int64_t step = 0; step < tokens; ++step) {
+      const int64_t t = backwards ? tokens - 1 - step : step;
+      const V B = V::set(rows.B.at(n, t));
+      const V C = V::set(rows.C.at(n, t));
+      for (int v = 0; v < kVectors<V>; ++v) {
+        const int64_t i = t * kBlock + v * V::lanes;
+        const V decay =
+            exp_of(V::load(pre + i) * V::load(packed.A(n) + v * V::lanes));
+        state[v] = fma(decay, state[v], V::load(drive + i) * B);
+        fma(C, state[v], V::load(y + i)).store(y + i);
+      }
+    }
+    for (int v = 0; v < kVectors<V>; ++v) {
+      state[v].store(hidden + n * kBlock + v * V::lanes);
+    }
+  }
+}
+
+template <typename V, bool softplus, bool add, typename... Args>
+inline void scan_tile(const Parameters<typename V::Scalar>& packed,
+                      typename V::Scalar* pre, const typename V::Scalar* u,
+                      Args... args) {
+  if (packed.state == 1) {
+    scan_tile_one<V, softplus, add>(pre, u, packed, args...);
+  } else {
+    scan_tile_many<V, softplus, add>(pre, u, packed, args...);
+  }
+}
+
+template <typename V>
+inline size_t forward_scratch(const ScanShape& shape) {
+  using S = typename V::Scalar;
+  const int64_t parameters = shape.directions * Parameters<S>::size(shape);
+  const int64_t hidden = shape.state * kBlock;
+  const int64_t sums =
+      shape.directions > 1 ? ceil_div(shape.length, kTile) * kTile * kBlock : 0;
+  return sizeof(S) * (parameters + hidden + row_buffer_size(shape) + sums);
+}
+
+// One direction of one block of channels, over all tokens. The direction that
+// ends writes y; one before it leaves its share in `sums`.
+template <typename V, typename T>
+inline void scan_direction(const Operands& o, TilePlace at,
+                           const Parameters<typename V::Scalar>& packed,
+                           typename V::Scalar* hidden,
+                           typename V::Scalar* buffer,
+                           typename V::Scalar* sums, bool begins, bool ends) {
+  using S = typename V::Scalar;
+  const ScanShape& shape = o.shape;
+  const bool backwards = shape.reversed(at.direction);
+  const int64_t tiles = ceil_div(shape.length, kTile);
+  alignas(64) S pre[kTile * kBlock], u[kTile * kBlock], y[kTile * kBlock];
+  for (int64_t i = 0; i < shape.state * kBlock; ++i) hidden[i] = S(0);
+  for (int64_t step = 0; step < tiles; ++step) {
+    at.first = (backwards ? tiles - 1 - step : step) * kTile;
+    at.tokens = smaller(kTile, shape.length - at.first);
+    load_u<V, T>(o, at, u);
+    const auto rows = load_shared_rows<V, T>(o, at, buffer);
+    make_delta<V, T>(o, at, packed, rows.dt, pre);
+    S* const before = sums + at.first * kBlock;
+    S* const out = ends ? y : before;
+    if (!shape.softplus) {
+      scan_tile<V, false, false>(packed, pre, u, rows, at.tokens, backwards,
+                                 hidden, before, out);
+    } else if (begins) {
+      scan_tile<V, true, false>(packed, pre, u, rows, at.tokens, backwards,
+                                hidden, before, out);
+    } else {
+      scan_tile<V, true, true>(packed, pre, u, rows, at.tokens, backwards,
+                               hidden, before, out);
+    }
+    if (ends) {
+      auto* to = static_cast<T*>(o.y) +
+                 o.y_strides.at(at.batch, at.block.first, at.first);
+      store_tile<V>(y, o.y_strides.channel, o.y_strides.token, at.block.width,
+                    at.tokens, to);
+    }
+  }
+}
+
+template <typename V, typename T>
+inline void forward(const Operands& o, int64_t begin, int64_t end,
+                    void* scratch) {
+  using S = typename V::Scalar;
+  const ScanShape& shape = o.shape;
+  S* memory = static_cast<S*>(scratch);
+  Parameters<S> packed[2];
+  S* parameters[2];
+  for (int64_t k = 0; k < shape.directions; ++k) {
+    parameters[k] = take(memory, Parameters<S>::size(shape));
+  }
+  S* const hidden = take(memory, shape.state * kBlock);
+  S* const buffer = take(memory, row_buffer_size(shape));
+  S* const sums = memory;
+  int64_t packed_block = -1;
+  for (int64_t task = begin; task < end; ++task) {
+    const int64_t index = task / shape.batch;
+    TilePlace at{};
+    at.block = channel_block(shape, index, kBlock);
+    at.batch = task % shape.batch;
+    for (int64_t k = shape.directions - 1; k >= 0; --k) {
+      if (index != packed_block) {
+        packed[k] = pack_parameters(o, k, at.block, parameters[k]);
+      }
+      at.direction = k;
+      at.set = shape.set(k, at.block.first);
+      scan_direction<V, T>(o, at, packed[k], hidden, buffer, sums,
+                           k == shape.directions - 1, k == 0);
+    }
+    packed_block = index;
+  }
+}
+
+}  // namespace selective_scan::cpu::SCAN_VARIANT

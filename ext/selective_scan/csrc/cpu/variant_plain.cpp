@@ -1,0 +1,30 @@
+// The kernels in plain C++, for every processor and for float64.
+#define SCAN_VARIANT plain
+
+#include "kernels.h"
+// clang-format off: each header needs those before it
+#include "vec_plain.h"
+#include "vec_math.h"
+#include "tile.h"
+#include "scan_block.h"
+#include "forward.h"
+#include "backward.h"
+// clang-format on
+
+namespace selective_scan::cpu {
+
+const Kernels* plain_kernels(Storage storage) {
+  using namespace plain;
+  switch (storage) {
+    case Storage::kDouble:
+      return kernel_table<PlainVec<double>, double>("plain");
+    case Storage::kHalf:
+      return kernel_table<PlainVec<float>, Half>("plain");
+    case Storage::kBFloat16:
+      return kernel_table<PlainVec<float>, BFloat16>("plain");
+    default:
+      return kernel_table<PlainVec<float>, float>("plain");
+  }
+}
+
+}  // namespace selective_scan::cpu
