@@ -1,0 +1,200 @@
+"""Train, resume, evaluate and draw with tiny networks of each library.
+
+Each process of its own costs seconds of importing, so only the first run of
+train.py and dist_train.sh are such; what follows calls main() here.
+"""
+
+import pickle
+import re
+import socket
+
+import cv2
+import pytest
+import torch
+
+pytest.importorskip('mmdet')
+pytest.importorskip('mmseg')
+pytest.importorskip('mmpretrain')
+pytest.importorskip('mmcv._ext', reason='mmcv has no operators')
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return str(probe.getsockname()[1])
+
+
+def read_log(work_dir):
+    """The log of the latest run."""
+    return max(work_dir.glob('*/*.log')).read_text()
+
+
+@pytest.fixture(scope='module')
+def det(workspace, run):
+    """A detector after one epoch in bf16, by a process of its own."""
+    result = run(workspace, 'train.py', 'det.py', '--amp', '--auto-scale-lr')
+    assert result.returncode == 0, result.stderr[-4000:]
+    return workspace / 'work_dirs' / 'det'
+
+
+@pytest.fixture(scope='module')
+def seg(workspace, run):
+    """A segmentor that two gloo processes trained."""
+    if torch.cuda.is_available():
+        pytest.skip('with a GPU the processes are joined by NCCL')
+    result = run(
+        workspace,
+        'dist_train.sh',
+        'seg.py',
+        2,
+        '--work-dir',
+        'seg run',
+        PORT=free_port(),
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    return workspace / 'seg run'
+
+
+@pytest.fixture(scope='module')
+def cls(workspace, tool):
+    work_dir = workspace / 'cls_run'
+    config = workspace / 'cls.py'
+    tool('train').main([str(config), '--work-dir', str(work_dir)])
+    return work_dir
+
+
+def test_train_in_mixed_precision_with_scaled_rate(det):
+    log = read_log(det)
+    # A batch of 2 instead of 16.
+    assert 'Scaling the original LR by 0.125' in log
+    wrapper = 'AmpOptimWrapper'
+    if not torch.cuda.is_available():
+        wrapper = 'mmmobilemamba.CPUAmpOptimWrapper'
+    assert f"type='{wrapper}'" in log
+    assert re.search(r'Epoch\(train\).*loss: \d', log)
+    assert re.search(r'coco/segm_mAP: \d', log)
+    checkpoint = torch.load(det / 'epoch_1.pth', weights_only=True)
+    rate = checkpoint['optimizer']['param_groups'][0]['lr']
+    assert rate == pytest.approx(1e-3 * 0.125)
+    assert all(
+        value.dtype != torch.bfloat16
+        for value in checkpoint['state_dict'].values()
+    )
+
+
+def test_resume_goes_on(det, workspace, tool):
+    args = [str(workspace / 'det.py'), '--work-dir', str(det), '--resume']
+    more = ['--cfg-options', 'train_cfg.max_epochs=2']
+    tool('train').main([*args, *more])
+    checkpoint = torch.load(det / 'epoch_2.pth', weights_only=True)
+    assert checkpoint['meta']['epoch'] == 2
+    # Two iterations were done before, two now.
+    assert checkpoint['meta']['iter'] == 4
+    assert 'resumed epoch: 1, iter: 2' in read_log(det)
+
+
+def test_resume_without_a_checkpoint_starts(tool, workspace, tmp_path):
+    args = [str(workspace / 'cls.py'), '--work-dir', str(tmp_path)]
+    tool('train').main([*args, '--resume'])
+    assert (tmp_path / 'epoch_1.pth').is_file()
+
+
+def test_evaluate_detector(det, workspace, tool, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args = [str(workspace / 'det.py'), str(det / 'epoch_1.pth')]
+    tool('test').main([*args, '--out', 'found.pkl', '--show-dir', 'drawn'])
+    predictions = pickle.loads((tmp_path / 'found.pkl').read_bytes())
+    assert len(predictions) == 2
+    assert 'masks' in predictions[0]['pred_instances']
+    drawn = sorted(path.name for path in (tmp_path / 'drawn').iterdir())
+    assert drawn == ['000000.png', '000001.png']
+    assert 'coco/bbox_mAP' in read_log(tmp_path / 'work_dirs' / 'det')
+
+
+def test_two_processes_share_the_training(seg):
+    log = read_log(seg)
+    assert 'GPU number: 2' in log
+    assert re.search(r'Iter\(val\) .*mIoU: \d', log)
+    # SyncBN of the config ran as BatchNorm, and every rank took part.
+    assert (seg / 'iter_2.pth').is_file()
+
+
+def test_evaluate_segmentor(seg, workspace, tool, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args = [str(workspace / 'seg.py'), str(seg / 'iter_2.pth')]
+    tool('test').main([*args, '--out', 'labels', '--show-dir', 'drawn'])
+    labels = sorted((tmp_path / 'labels').iterdir())
+    assert [path.name for path in labels] == ['000000.png', '000001.png']
+    label = cv2.imread(str(labels[0]), cv2.IMREAD_UNCHANGED)
+    assert label.shape == (96, 96)
+    assert label.max() < 4
+    assert len(list((tmp_path / 'drawn').rglob('*.png'))) == 2
+
+
+def test_two_processes_evaluate(seg, workspace, run, tmp_path):
+    result = run(
+        tmp_path,
+        'dist_test.sh',
+        workspace / 'seg.py',
+        seg / 'iter_2.pth',
+        2,
+        PORT=free_port(),
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    log = read_log(tmp_path / 'work_dirs' / 'seg')
+    assert re.search(r'Iter\(test\) .*mIoU: \d', log)
+
+
+@pytest.mark.parametrize('name', ['det', 'seg', 'cls'])
+def test_test_time_augmentation(
+    name, workspace, tool, tmp_path, monkeypatch, request
+):
+    work_dir = request.getfixturevalue(name)
+    checkpoint = min(work_dir.glob('*.pth'))
+    monkeypatch.chdir(tmp_path)
+    args = [str(workspace / f'{name}.py'), str(checkpoint)]
+    tool('test').main([*args, '--tta'])
+    assert 'TTAModel' in read_log(tmp_path / 'work_dirs' / name) or (
+        name == 'cls'
+    )
+
+
+def test_evaluate_classifier(cls, workspace, tool, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    args = [str(workspace / 'cls.py'), str(cls / 'epoch_1.pth')]
+    tool('test').main([*args, '--out', 'found.pkl', '--show-dir', 'drawn'])
+    predictions = pickle.loads((tmp_path / 'found.pkl').read_bytes())
+    assert len(predictions) == 8
+    assert len(list((tmp_path / 'drawn').iterdir())) == 8
+
+
+@pytest.mark.parametrize('name', ['det', 'seg', 'cls'])
+def test_demo_draws(name, workspace, tool, tmp_path, request, capsys):
+    work_dir = request.getfixturevalue(name)
+    image = workspace / 'shapes' / 'images' / 'val' / '000000.png'
+    args = [image, workspace / f'{name}.py', min(work_dir.glob('*.pth'))]
+    args += ['--out-dir', tmp_path / 'out', '--device', 'cpu', '--deploy']
+    tool('image_demo').main([*map(str, args), '--score-thr', '0'])
+    said = capsys.readouterr().out
+    assert str(tmp_path / 'out') in said
+    names = dict(det='circle|rectangle|triangle', seg='ground|circle')
+    names['seg'] += '|rectangle|triangle'
+    assert re.search(names.get(name, 'blue|green'), said)
+    drawn = cv2.imread(str(tmp_path / 'out' / '000000.png'))
+    assert drawn is not None
+    assert (drawn != cv2.imread(str(image))).any()
+
+
+def test_demo_takes_a_folder_and_skips_what_is_no_image(
+    cls, workspace, tool, tmp_path, capsys
+):
+    folder = tmp_path / 'in'
+    folder.mkdir()
+    (folder / 'broken.png').write_text('no pixels')
+    image = (workspace / 'colours' / 'blue' / '1.png').read_bytes()
+    (folder / 'good.png').write_bytes(image)
+    args = [folder, workspace / 'cls.py', cls / 'epoch_1.pth']
+    args += ['--out-dir', tmp_path / 'out', '--device', 'cpu']
+    tool('image_demo').main(list(map(str, args)))
+    assert 'skipped: ' in capsys.readouterr().out
+    assert [p.name for p in (tmp_path / 'out').iterdir()] == ['good.png']
