@@ -21,7 +21,11 @@ from .run_setup import innermost_dataset
 from .start import check_match, read_checkpoint, weights_of
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
-_TASKS = ('mmdet', 'mmseg', 'mmpretrain')
+_VISUALIZERS = {
+    'mmdet': 'DetLocalVisualizer',
+    'mmseg': 'SegLocalVisualizer',
+    'mmpretrain': 'UniversalVisualizer',
+}
 
 
 def find_images(path: str | os.PathLike) -> list[Path]:
@@ -90,9 +94,9 @@ def load_model(
             checkpoint to another model.
     """
     scope = cfg.get('default_scope')
-    if scope not in _TASKS:
+    if scope not in _VISUALIZERS:
         raise ValueError(
-            f'default_scope must be one of {", ".join(_TASKS)} to predict '
+            f'default_scope must be one of {", ".join(_VISUALIZERS)} to predict '
             f'an image, got {scope!r}.'
         )
     init_default_scope(scope)
@@ -159,9 +163,11 @@ def draw(
             Defaults to 0.3.
     """
     scope = model.cfg.default_scope
-    visualizer = VISUALIZERS.build(
-        dict(model.cfg.visualizer, vis_backends=None, save_dir=None)
-    )
+    settings = dict(model.cfg.get('visualizer') or {})
+    settings.setdefault('type', _VISUALIZERS[scope])
+    # One of its own, beside that of a Runner in the same process.
+    settings.update(name='image_demo', vis_backends=None, save_dir=None)
+    visualizer = VISUALIZERS.build(settings)
     meta = model.dataset_meta
     visualizer.dataset_meta = meta
     common = dict(
