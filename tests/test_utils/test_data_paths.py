@@ -1,0 +1,97 @@
+import pytest
+from mmengine.config import Config
+
+from mmmobilemamba.utils.data_paths import check_data
+
+
+def config(dataset, **other):
+    return Config(dict(train_dataloader=dict(dataset=dataset), **other))
+
+
+@pytest.fixture(autouse=True)
+def data(tmp_path, monkeypatch):
+    """A folder data/ with images/ and a.json, as the place to start from."""
+    (tmp_path / 'data' / 'images').mkdir(parents=True)
+    (tmp_path / 'data' / 'a.json').touch()
+    monkeypatch.chdir(tmp_path)
+
+
+THERE = dict(
+    type='CocoDataset',
+    data_root='data/',
+    ann_file='a.json',
+    data_prefix=dict(img='images/'),
+)
+MISSING = dict(THERE, ann_file='b.json')
+
+
+def test_accepts_what_is_there():
+    check_data(config(THERE), ('train', 'val', 'test'))
+
+
+@pytest.mark.parametrize(
+    ('dataset', 'key'),
+    [
+        (MISSING, 'dataset.ann_file'),
+        (dict(THERE, data_root='date'), 'dataset.data_root'),
+        (dict(THERE, data_prefix='train'), 'dataset.data_prefix'),
+        (
+            dict(THERE, data_prefix=dict(img='images', seg='labels')),
+            'dataset.data_prefix.seg',
+        ),
+        (dict(ann_file='data/b.json'), 'dataset.ann_file'),
+        (
+            dict(type='RepeatDataset', times=5, dataset=MISSING),
+            'dataset.dataset.ann_file',
+        ),
+        (
+            dict(
+                type='MultiImageMixDataset',
+                dataset=dict(type='ConcatDataset', datasets=[THERE, MISSING]),
+            ),
+            'dataset.dataset.datasets.1.ann_file',
+        ),
+    ],
+)
+def test_names_the_key_of_what_is_missing(dataset, key):
+    with pytest.raises(FileNotFoundError, match=f'train_dataloader.{key}'):
+        check_data(config(dataset), ('train',))
+
+
+def test_leaves_other_splits_alone():
+    check_data(config(MISSING), ('val',))
+
+
+@pytest.mark.parametrize(
+    'dataset',
+    [
+        dict(MISSING, backend_args=dict(backend='petrel')),
+        dict(MISSING, data_root='s3://bucket/coco'),
+        dict(type='mmpretrain.CIFAR10', data_root='cifar'),
+    ],
+    ids=['backend', 'address', 'fetches itself'],
+)
+def test_leaves_what_is_elsewhere_alone(dataset):
+    check_data(config(dataset), ('train',))
+
+
+def test_checks_a_set_that_may_not_fetch_itself():
+    dataset = dict(type='CIFAR10', data_root='cifar', download=False)
+    with pytest.raises(FileNotFoundError, match='cifar'):
+        check_data(config(dataset), ('train',))
+
+
+@pytest.mark.parametrize('several', [False, True])
+def test_checks_the_files_of_metrics(several):
+    metric = dict(type='CocoMetric', ann_file='data/b.json')
+    evaluator = [dict(type='VOCMetric'), metric] if several else metric
+    key = 'val_evaluator.1.ann_file' if several else 'val_evaluator.ann_file'
+    with pytest.raises(FileNotFoundError, match=key):
+        check_data(config(THERE, val_evaluator=evaluator), ('train', 'val'))
+
+
+def test_says_a_path_once():
+    cfg = config(MISSING, val_dataloader=dict(dataset=MISSING))
+    with pytest.raises(FileNotFoundError) as error:
+        check_data(cfg, ('train', 'val'))
+    assert str(error.value).count('data/b.json') == 1

@@ -1,0 +1,80 @@
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmmobilemamba.utils import distributed
+from mmmobilemamba.utils.distributed import setup_distributed
+
+
+@pytest.fixture
+def group(monkeypatch):
+    """Record what would be joined, instead of waiting for the others."""
+    joined = []
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(distributed, 'get_device', lambda: 'cpu')
+    monkeypatch.setattr(torch.distributed, 'init_process_group', joined.append)
+    for name in ('MASTER_ADDR', 'MASTER_PORT', 'RANK', 'WORLD_SIZE'):
+        monkeypatch.delenv(name, raising=False)
+    # Set once, so that what the function sets is undone afterwards.
+    for name in ('MASTER_ADDR', 'MASTER_PORT', 'LOCAL_RANK'):
+        monkeypatch.setenv(name, '')
+        monkeypatch.delenv(name)
+    return joined
+
+
+def slurm(monkeypatch, **variables):
+    values = dict(SLURM_PROCID='3', SLURM_LOCALID='1', SLURM_NTASKS='4')
+    for name in ('RANK', 'WORLD_SIZE'):
+        monkeypatch.setenv(name, '')
+    for name, value in {**values, **variables}.items():
+        monkeypatch.setenv(name, value)
+
+
+def test_one_process_needs_nothing(group):
+    cfg = Config(dict(launcher='none'))
+    setup_distributed(cfg)
+    assert not group
+    assert 'model_wrapper_cfg' not in cfg
+
+
+def test_slurm_without_gpus(group, monkeypatch):
+    slurm(monkeypatch)
+    monkeypatch.delenv('SLURM_NODELIST', raising=False)
+    cfg = Config(dict(launcher='slurm', find_unused_parameters=True))
+    setup_distributed(cfg)
+    assert group == ['gloo']
+    environment = distributed.os.environ
+    assert environment['RANK'] == '3'
+    assert environment['WORLD_SIZE'] == '4'
+    assert environment['LOCAL_RANK'] == '1'
+    assert environment['MASTER_ADDR'] == '127.0.0.1'
+    assert cfg.model_wrapper_cfg == dict(
+        type='mmmobilemamba.CPUDistributedDataParallel',
+        find_unused_parameters=True,
+    )
+
+
+def test_slurm_on_several_nodes(group, monkeypatch, tmp_path):
+    slurm(monkeypatch, SLURM_NODELIST='node[3-4]')
+    scontrol = tmp_path / 'scontrol'
+    scontrol.write_text('#!/bin/sh\nprintf "node3\\nnode4\\n"\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv('PATH', str(tmp_path), prepend=':')
+    setup_distributed(Config(dict(launcher='slurm')))
+    assert distributed.os.environ['MASTER_ADDR'] == 'node3'
+
+
+def test_wrapper_of_the_config_stays(group, monkeypatch):
+    slurm(monkeypatch)
+    wrapper = dict(type='MMSeparateDistributedDataParallel')
+    cfg = Config(dict(launcher='slurm', model_wrapper_cfg=wrapper))
+    setup_distributed(cfg)
+    assert cfg.model_wrapper_cfg == wrapper
+
+
+def test_more_processes_than_gpus(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
+    slurm(monkeypatch, SLURM_LOCALID='2')
+    with pytest.raises(ValueError, match='2 visible'):
+        setup_distributed(Config(dict(launcher='slurm')))
