@@ -22,21 +22,59 @@ def sources(*folders, suffix):
     )
 
 
-def nvcc_version():
-    """Return the version of nvcc, or None where there is none."""
+def ask_nvcc(option):
+    """Return what nvcc prints, or None where there is no nvcc."""
     home = cpp_extension.CUDA_HOME
     if home is None:
         return None
     try:
-        text = subprocess.run(
-            [os.path.join(home, 'bin', 'nvcc'), '--version'],
+        return subprocess.run(
+            [os.path.join(home, 'bin', 'nvcc'), option],
             check=True,
             capture_output=True,
             text=True,
         ).stdout
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def nvcc_version():
+    """Return the version of nvcc, or None where there is none."""
+    text = ask_nvcc('--version')
+    if text is None:
+        return None
     return Version(text.split(', release ')[1].split(',')[0])
+
+
+def architecture_flags():
+    """Return nvcc's flags for the GPUs to build for.
+
+    Code of the lowest minor version runs on the rest of its major version,
+    and PTX of the newest one on what comes after it.
+
+    Returns:
+        list[str]: Empty where TORCH_CUDA_ARCH_LIST says it instead.
+    """
+    if os.environ.get('TORCH_CUDA_ARCH_LIST'):
+        return []
+    names = (ask_nvcc('--list-gpu-arch') or '').split()
+    known = sorted(
+        int(name.removeprefix('compute_'))
+        for name in names
+        if name.removeprefix('compute_').isdigit()
+    )
+    known = [number for number in known if number >= 70]
+    lowest = {}
+    for number in known:
+        lowest.setdefault(number // 10, number)
+    flags = [
+        f'-gencode=arch=compute_{number},code=sm_{number}'
+        for number in lowest.values()
+    ]
+    if known:
+        newest = f'compute_{known[-1]}'
+        flags.append(f'-gencode=arch={newest},code={newest}')
+    return flags
 
 
 def with_cuda():
@@ -101,9 +139,12 @@ def extension():
         return cpp_extension.CppExtension(
             sources=files, extra_compile_args={'cxx': cxx}, **options
         )
+    nvcc = ['-O3', '-std=c++17', *architecture_flags()]
     return cpp_extension.CUDAExtension(
-        sources=files + sources('cuda', suffix='.cu'),
-        extra_compile_args={'cxx': cxx, 'nvcc': ['-O3', '-std=c++17']},
+        sources=files
+        + sources('cuda', suffix='.cpp')
+        + sources('cuda', suffix='.cu'),
+        extra_compile_args={'cxx': cxx, 'nvcc': nvcc},
         **options,
     )
 

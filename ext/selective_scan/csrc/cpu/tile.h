@@ -50,6 +50,14 @@ inline void load_tile(const T* src, int64_t channel, int64_t token,
                       int64_t width, int64_t tokens,
                       typename V::Scalar* tile) {
   using S = typename V::Scalar;
+  if (channel == 1 && width == kBlock) {
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int v = 0; v < kBlock; v += V::lanes) {
+        V::load(src + t * token + v).store(tile + t * kBlock + v);
+      }
+    }
+    return;
+  }
   if (token != 1) {
     for (int64_t t = 0; t < tokens; ++t) {
       S* row = tile + t * kBlock;
@@ -90,6 +98,14 @@ template <typename V, typename T>
 inline void store_tile(const typename V::Scalar* tile, int64_t channel,
                        int64_t token, int64_t width, int64_t tokens, T* dst) {
   using S = typename V::Scalar;
+  if (channel == 1 && width == kBlock) {
+    for (int64_t t = 0; t < tokens; ++t) {
+      for (int v = 0; v < kBlock; v += V::lanes) {
+        V::load(tile + t * kBlock + v).store(dst + t * token + v);
+      }
+    }
+    return;
+  }
   if (token != 1) {
     for (int64_t t = 0; t < tokens; ++t) {
       copy_out<V>(tile + t * kBlock, width, dst + t * token, channel);
