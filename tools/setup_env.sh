@@ -152,7 +152,8 @@ import torch
 
 gpus = {
     '{}.{}'.format(*torch.cuda.get_device_capability(i))
-    for i in range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    for i in range(torch.cuda.device_count())
+    if torch.cuda.is_available()
 }
 if not gpus and os.environ.get('FORCE_CUDA') == '1':
     gpus = {os.environ.get('TORCH_CUDA_ARCH_LIST', 'all')}
@@ -172,17 +173,34 @@ check_compiler() {
         'Debian, Ubuntu: apt install python3-dev'
 }
 
+# Prints the toolkit's folder. An nvcc on PATH may be a script that only calls
+# the real one, so its headers have to be there as well.
+find_toolkit() {
+    local nvcc folder candidates=(/usr/local/cuda)
+    if [[ -n ${CUDA_HOME:-} ]]; then
+        candidates=("$CUDA_HOME")
+    elif nvcc=$(command -v nvcc); then
+        nvcc=$(readlink -f "$nvcc")
+        candidates=("${nvcc%/bin/nvcc}" "${candidates[@]}")
+    fi
+    for folder in "${candidates[@]}"; do
+        if [[ -x $folder/bin/nvcc && -f $folder/include/cuda_runtime.h ]]; then
+            printf '%s\n' "$folder"
+            break
+        fi
+    done
+}
+
 # The toolkit has to be there and of torch's major version. Sets CUDA_HOME and
 # makes up for the library headers that a bare toolkit lacks.
 prepare_cuda() {
     local wanted found
-    CUDA_HOME=$("$VENV/bin/python" -c \
-        'from torch.utils.cpp_extension import CUDA_HOME as c; print(c or "")')
+    CUDA_HOME=$(find_toolkit)
     wanted=$("$VENV/bin/python" -c 'import torch; print(torch.version.cuda)')
-    local cpu='To go on without the GPU: CUDA_VISIBLE_DEVICES= bash tools/...'
-    [[ -x $CUDA_HOME/bin/nvcc ]] || fail \
-        "CUDA operators are wanted for GPU $1, but there is no nvcc." \
-        "Install the CUDA $wanted toolkit or set CUDA_HOME to it." "$cpu"
+    local cpu='To go on without the GPU, set CUDA_VISIBLE_DEVICES= (empty).'
+    [[ -n $CUDA_HOME ]] || fail \
+        "CUDA operators are wanted for GPU $1, but no CUDA toolkit is found." \
+        "Install CUDA $wanted's or set CUDA_HOME to it." "$cpu"
     found=$("$CUDA_HOME/bin/nvcc" --version |
         sed -n 's/.*release \([0-9.]*\),.*/\1/p')
     [[ ${found%%.*} == "${wanted%%.*}" ]] || fail \
@@ -197,8 +215,9 @@ prepare_cuda() {
         [[ -n $header ]] || continue
         header=$PWD/$(dirname "$header")
         [[ :${CPLUS_INCLUDE_PATH:-}: != *":$header:"* ]] || continue
-        export CPLUS_INCLUDE_PATH="$header${CPLUS_INCLUDE_PATH:+:$CPLUS_INCLUDE_PATH}"
-        export NVCC_PREPEND_FLAGS="-I$header ${NVCC_PREPEND_FLAGS:-}"
+        CPLUS_INCLUDE_PATH=$header${CPLUS_INCLUDE_PATH:+:$CPLUS_INCLUDE_PATH}
+        NVCC_PREPEND_FLAGS="-I$header ${NVCC_PREPEND_FLAGS:-}"
+        export CPLUS_INCLUDE_PATH NVCC_PREPEND_FLAGS
     done
 }
 
