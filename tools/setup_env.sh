@@ -266,13 +266,14 @@ install_mmcv() {
 }
 
 install_extension() {
-    local key=$1
+    local key=$1 gpus=$2
     [[ -f ext/selective_scan/setup.py ]] || return 0
     key+=" $(cd ext/selective_scan &&
         hash_files setup.py pyproject.toml selective_scan csrc)"
     is_done extension "$key" && return
     say 'the selective scan extension: compiling it'
     check_compiler
+    [[ -z $gpus ]] || prepare_cuda "$gpus"
     MAX_JOBS=${MAX_JOBS:-$(nproc)} compile extension \
         "$VENV/bin/python" -m pip install --verbose --no-deps \
         --no-build-isolation ./ext/selective_scan
@@ -329,7 +330,7 @@ install_mmcv "mmcv $(pinned mmcv), $target" "$gpus"
 printf '%s\n' "$gpus" >"$STATE/gpus"
 
 step=5
-install_extension "$target"
+install_extension "$target" "$gpus"
 
 step=6
 install_package "$PWD $(hash_files setup.py pyproject.toml requirements \
