@@ -96,8 +96,8 @@ def load_model(
     scope = cfg.get('default_scope')
     if scope not in _VISUALIZERS:
         raise ValueError(
-            f'default_scope must be one of {", ".join(_VISUALIZERS)} to predict '
-            f'an image, got {scope!r}.'
+            'To predict an image, default_scope must be one of '
+            f'{", ".join(_VISUALIZERS)}, got {scope!r}.'
         )
     init_default_scope(scope)
     # Weights come from the checkpoint, so none are fetched for the start.

@@ -184,9 +184,17 @@ def set_tta(cfg: Config) -> None:
         cfg (Config): Config of a test.
 
     Raises:
-        ValueError: The config holds no recipe, and its library no default.
+        ValueError: The config holds no recipe, and its library no default,
+            or the model predicts masks, which MMDetection cannot merge.
     """
     scope = cfg.get('default_scope')
+    if scope == 'mmdet' and any(
+        part.get('mask_head')
+        for part in (cfg.model, cfg.model.get('roi_head') or {})
+    ):
+        raise ValueError(
+            '--tta: MMDetection merges boxes, not the masks of this model.'
+        )
     pipeline = innermost_dataset(cfg.test_dataloader.dataset).pipeline
     if 'tta_model' not in cfg and scope == 'mmdet':
         cfg.tta_model = dict(

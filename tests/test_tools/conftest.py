@@ -9,6 +9,8 @@ import textwrap
 import cv2
 import numpy as np
 import pytest
+from mmengine.logging import MMLogger
+from mmengine.visualization import Visualizer
 
 from mmmobilemamba.datasets import make_shapes
 
@@ -198,7 +200,7 @@ def workspace(tmp_path_factory):
         for index in range(4):
             image = np.zeros((64, 64, 3), np.uint8)
             image[..., number] = 60 * index + 60
-            cv2.imwrite(f'{folder}/{index}.png', image)
+            cv2.imwrite(f'{folder}/{name}{index}.png', image)
     for name, text in (('det', _DET), ('seg', _SEG), ('cls', _CLS)):
         backbone = _BACKBONE
         if name == 'cls':
@@ -210,6 +212,17 @@ def workspace(tmp_path_factory):
         text = textwrap.dedent(text).format(root=root, backbone=backbone)
         (root / f'{name}.py').write_text(text)
     return root
+
+
+@pytest.fixture(autouse=True)
+def forget_earlier_runs():
+    """Drop what mmengine keeps of other Runners in this process.
+
+    Hooks take the last visualizer made, and the last logger writes to a
+    stream that pytest has closed.
+    """
+    for kind in (Visualizer, MMLogger):
+        kind._instance_dict.clear()
 
 
 @pytest.fixture(scope='package')

@@ -199,7 +199,7 @@ def test_start_from_a_foreign_checkpoint(refuse, workspace, foreign):
 
 @pytest.mark.parametrize('name', ['test', 'image_demo'])
 def test_missing_checkpoint(refuse, early, workspace, name):
-    image = workspace / 'colours' / 'blue' / '0.png'
+    image = workspace / 'colours' / 'blue' / 'blue0.png'
     args = [image] if name == 'image_demo' else []
     said = refuse(name, *args, workspace / 'cls.py', 'none.pth')
     assert 'none.pth does not exist' in said
@@ -207,7 +207,7 @@ def test_missing_checkpoint(refuse, early, workspace, name):
 
 @pytest.mark.parametrize('name', ['test', 'image_demo'])
 def test_foreign_checkpoint(refuse, workspace, foreign, name):
-    image = workspace / 'colours' / 'blue' / '0.png'
+    image = workspace / 'colours' / 'blue' / 'blue0.png'
     args = [image] if name == 'image_demo' else []
     said = refuse(name, *args, workspace / 'cls.py', foreign)
     assert 'missing' in said
@@ -258,6 +258,10 @@ def test_predictions_need_a_pickle_name(refuse, early, workspace, fitting):
     assert '.pkl' in said
 
 
+def test_augmentation_of_masks(refuse, early, workspace, fitting):
+    assert 'masks' in refuse('test', workspace / 'det.py', fitting, '--tta')
+
+
 def test_window_without_a_display(
     refuse, early, workspace, fitting, monkeypatch
 ):
@@ -292,7 +296,7 @@ def test_results_over_the_images(refuse, workspace, fitting):
 
 
 def test_device_that_is_not_there(refuse, workspace, fitting):
-    image = workspace / 'colours' / 'blue' / '0.png'
+    image = workspace / 'colours' / 'blue' / 'blue0.png'
     args = [image, workspace / 'cls.py', fitting, '--device', 'cuda:99']
     assert 'cuda:99' in refuse('image_demo', *args)
 

@@ -145,18 +145,35 @@ def test_two_processes_evaluate(seg, workspace, run, tmp_path):
     assert re.search(r'Iter\(test\) .*mIoU: \d', log)
 
 
-@pytest.mark.parametrize('name', ['det', 'seg', 'cls'])
+# MMDetection cannot merge masks.
+BOXES_ONLY = (
+    '--allow-partial',
+    '--cfg-options',
+    'model.roi_head.mask_head=None',
+    'model.roi_head.mask_roi_extractor=None',
+    'test_evaluator.metric=bbox',
+)
+
+
+@pytest.mark.parametrize(
+    ('name', 'args', 'wrapper'),
+    [
+        ('det', BOXES_ONLY, 'DetTTAModel'),
+        ('seg', (), 'SegTTAModel'),
+        ('cls', (), 'AverageClsScoreTTA'),
+    ],
+)
 def test_test_time_augmentation(
-    name, workspace, tool, tmp_path, monkeypatch, request
+    name, args, wrapper, workspace, tool, tmp_path, monkeypatch, request
 ):
     work_dir = request.getfixturevalue(name)
     checkpoint = min(work_dir.glob('*.pth'))
     monkeypatch.chdir(tmp_path)
-    args = [str(workspace / f'{name}.py'), str(checkpoint)]
-    tool('test').main([*args, '--tta'])
-    assert 'TTAModel' in read_log(tmp_path / 'work_dirs' / name) or (
-        name == 'cls'
-    )
+    config = workspace / f'{name}.py'
+    tool('test').main([str(config), str(checkpoint), '--tta', *args])
+    log = read_log(tmp_path / 'work_dirs' / name)
+    assert f"type='{wrapper}'" in log
+    assert re.search(r'(test).* (coco/bbox_mAP|mIoU|accuracy/top1): \d', log)
 
 
 def test_evaluate_classifier(cls, workspace, tool, tmp_path, monkeypatch):
@@ -191,7 +208,7 @@ def test_demo_takes_a_folder_and_skips_what_is_no_image(
     folder = tmp_path / 'in'
     folder.mkdir()
     (folder / 'broken.png').write_text('no pixels')
-    image = (workspace / 'colours' / 'blue' / '1.png').read_bytes()
+    image = (workspace / 'colours' / 'blue' / 'blue1.png').read_bytes()
     (folder / 'good.png').write_bytes(image)
     args = [folder, workspace / 'cls.py', cls / 'epoch_1.pth']
     args += ['--out-dir', tmp_path / 'out', '--device', 'cpu']
