@@ -127,6 +127,10 @@ def extension():
         link.append('-fopenmp')
     elif windows:
         cxx.append('/openmp')
+    if os.environ.get('SELECTIVE_SCAN_SANITIZE') == '1':
+        sanitize = ['-fsanitize=address,undefined']
+        cxx += sanitize + ['-O1', '-g', '-fno-sanitize-recover=undefined']
+        link += sanitize
     files = sources('', 'cpu', 'autocast', suffix='.cpp')
     macros = [('Py_LIMITED_API', '0x030A0000')]
     options = dict(

@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Builds the CPU code with AddressSanitizer and UndefinedBehaviorSanitizer and
+# runs the tests on it. Needs GCC on Linux. Arguments go to pytest.
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+python=${PYTHON:-python}
+work=$here/build/sanitized
+mkdir -p "$work/package"
+
+cd "$here"
+FORCE_CUDA=0 SELECTIVE_SCAN_SANITIZE=1 "$python" setup.py -q build_ext \
+  --build-temp "$work/objects" --build-lib "$work/package"
+cp selective_scan/*.py "$work/package/selective_scan/"
+
+# Run from the package's folder, so that neither the source folder nor an
+# installed build is imported. Python itself leaks by design.
+cd "$work/package"
+LD_PRELOAD=$(gcc -print-file-name=libasan.so) \
+  ASAN_OPTIONS=detect_leaks=0:halt_on_error=1 \
+  UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
+  PYTHONPATH=$work/package \
+  OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} \
+  "$python" -m pytest -q -p no:cacheprovider "$here/tests" \
+  --ignore="$here/tests/test_cuda_compiles.py" "$@"
