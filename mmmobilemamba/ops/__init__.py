@@ -5,6 +5,7 @@ from .backend import (
     ENV_NAME,
     INSTALL_COMMAND,
     bidirectional_scan,
+    find_extension,
     scan_backend,
     selective_scan,
 )
@@ -15,6 +16,7 @@ __all__ = [
     'ENV_NAME',
     'INSTALL_COMMAND',
     'bidirectional_scan',
+    'find_extension',
     'scan_backend',
     'selective_scan',
     'state_dtype',

@@ -12,7 +12,12 @@ import torch
 from packaging.version import Version
 
 from mmmobilemamba import __version__
-from mmmobilemamba.ops import ENV_NAME, INSTALL_COMMAND, scan_backend
+from mmmobilemamba.ops import (
+    ENV_NAME,
+    INSTALL_COMMAND,
+    find_extension,
+    scan_backend,
+)
 
 from .config import HOST_REQUIREMENTS
 
@@ -168,7 +173,14 @@ def _scan() -> tuple[str, tuple[str, str] | None]:
     if by_hand:
         return f'{backend}, chosen by {ENV_NAME}', None
     if backend == 'extension':
-        return backend, None
+        devices = ' and '.join(find_extension().devices)
+        where = f'{backend}, built for {devices}'
+        if torch.cuda.is_available() and 'cuda' not in devices:
+            return where, (
+                'the scan extension has no CUDA kernels, but torch a GPU',
+                f'FORCE_CUDA=1 {INSTALL_COMMAND}',
+            )
+        return where, None
     return backend, (
         'the scan extension is missing, so the scan runs in plain PyTorch',
         INSTALL_COMMAND,
