@@ -76,7 +76,7 @@ show_count() {
         if [[ -t 1 ]]; then
             printf '\r%s ' "$(say "$name: file $count of $total")"
             ((count < total)) || printf '\n'
-        elif ((count % 5 == 0 || count == total)); then
+        elif ((count % 5 == 0 || total < 20)); then
             say "$name: file $count of $total"
         fi
     done
