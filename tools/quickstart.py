@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -112,21 +113,29 @@ def train(config: Path) -> tuple[Path, float]:
     work_dir = Path(cfg.work_dir)
     checkpoint = work_dir / f'epoch_{cfg.train_cfg.max_epochs}.pth'
     spent = work_dir / 'train_seconds.json'
-    if not (checkpoint.is_file() and spent.is_file()):
-        command = [
-            sys.executable,
-            str(ROOT / 'tools' / 'train.py'),
-            str(config),
-            '--resume',
-            'auto',
-        ]
-        print('$', *command, flush=True)
-        start = time.perf_counter()
-        subprocess.run(command, check=True)
-        spent.write_text(json.dumps(time.perf_counter() - start))
-    else:
+    seconds = json.loads(spent.read_text()) if spent.is_file() else 0.0
+    if checkpoint.is_file():
         print(f'Already trained: {checkpoint}; delete it to train again.')
-    return checkpoint, json.loads(spent.read_text())
+        return checkpoint, seconds
+    command = [
+        sys.executable,
+        str(ROOT / 'tools' / 'train.py'),
+        str(config),
+        '--resume',
+        'auto',
+    ]
+    print('$', *command, flush=True)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    try:
+        code = subprocess.run(command).returncode
+    finally:
+        # the parts of an interrupted training add up
+        seconds += time.perf_counter() - start
+        spent.write_text(json.dumps(seconds))
+    if code:
+        sys.exit(f'error: training ended with exit status {code}, see above')
+    return checkpoint, seconds
 
 
 def make_runner(config: Path, checkpoint: Path | None) -> Runner:
@@ -134,11 +143,13 @@ def make_runner(config: Path, checkpoint: Path | None) -> Runner:
     cfg = load_config(config)
     cfg.work_dir = str(Path(cfg.work_dir) / 'evaluation')
     cfg.load_from = checkpoint and str(checkpoint)
+    # the training's log has told the rest; the summary names the metrics
+    cfg.log_level = 'WARNING'
     runner = build_runner(cfg)
     if checkpoint is None:
         runner.model.init_weights()
     else:
-        check_match(runner, str(checkpoint))
+        check_match(runner.model, str(checkpoint))
     return runner
 
 
@@ -147,7 +158,7 @@ def evaluate(runner: Runner, task: str) -> dict[str, float]:
     found = runner.test()
     scale = 100 if task == 'segmentation' else 1
     return {
-        name: round(found[key] / scale, 4)
+        name: round(float(found[key]) / scale, 4)
         for name, key in METRICS[task].items()
     }
 
@@ -317,6 +328,8 @@ def report(summary: dict) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parse_args(argv)
     matplotlib.use('Agg')
+    # remarks of the host libraries on their own inner workings
+    warnings.filterwarnings('ignore', category=UserWarning)
     allow_mmengine_checkpoints()
     pictures = args.out / 'pictures'
     data = args.out / 'shapes'

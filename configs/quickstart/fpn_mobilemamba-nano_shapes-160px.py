@@ -6,7 +6,7 @@ _base_ = [
 ]
 
 # "nano" is no published variant: T2 in narrow, to learn from scratch on CPU.
-nano = dict(channels=(96, 160, 224), depths=(1, 2, 2))
+nano = dict(channels=(128, 160, 192), depths=(2, 1, 1))
 channels = 64
 norm_cfg = dict(type='BN')
 
@@ -32,6 +32,23 @@ model = dict(
         norm_cfg=norm_cfg,
     ),
 )
+
+max_epochs = 3
+train_cfg = dict(
+    type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=100),
+    dict(
+        type='CosineAnnealingLR',
+        by_epoch=True,
+        begin=0,
+        end=max_epochs,
+        T_max=max_epochs,
+        eta_min=1e-5,
+        convert_to_iter_based=True,
+    ),
+]
 
 default_hooks = dict(
     logger=dict(type='LoggerHook', interval=10),

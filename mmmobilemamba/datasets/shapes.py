@@ -15,7 +15,7 @@ MAX_OBJECTS = 5
 MIN_VISIBLE = 0.4
 _SUBPIXELS = 4
 _PLACING_TRIES = 30
-_MIN_CONTRAST = 70.0
+_MIN_CONTRAST = 90.0
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,14 @@ def make_scene(
 ) -> ShapesScene:
     """Draw one scene, the same one for the same arguments.
 
-    A scene holds one to five objects of random class, colour and rotation;
-    colours say nothing about the class. An object never hides another one
-    beyond ``1 - MIN_VISIBLE`` of its area: it is moved elsewhere, or left
-    out where no place is found. So every drawn object is annotated, and none
-    of the annotated ones is almost hidden.
+    A scene holds one to five objects of random class, size, colour and
+    rotation. Circles are plain, rectangles striped and triangles chequered:
+    colours say nothing about the class, but the surface does, so that a
+    network learns the classes within minutes.
+
+    An object never hides another one beyond ``1 - MIN_VISIBLE`` of its area:
+    it is moved elsewhere, or left out where no place is found. So every drawn
+    object is annotated, and none of the annotated ones is almost hidden.
 
     Args:
         index (int): Number of the scene within its seed.
@@ -99,7 +102,7 @@ def make_scene(
         masks.append(full)
         full_masks.append(full)
         labels.append(label)
-        paint = _paint(rng, size, ground_colour)
+        paint = _paint(rng, size, ground_colour, SHAPES_CLASSES[label])
         image += coverage[..., None] * (paint - image)
 
     return ShapesScene(
@@ -144,13 +147,22 @@ def _smooth_noise(
     return noise.reshape(size, size, channels)
 
 
-def _stripes(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Return stripes in [-1, 1] of random direction and period."""
+def _stripes(
+    rng: np.random.Generator, size: int, shortest: float, longest: float
+) -> np.ndarray:
+    """Return stripes in [-1, 1] of random direction, periods in pixels."""
     angle = rng.uniform(0, np.pi)
-    period = rng.uniform(5, 16)
+    period = rng.uniform(shortest, longest)
     rows, cols = np.mgrid[:size, :size].astype(np.float32)
     phase = (np.cos(angle) * cols + np.sin(angle) * rows) / period
     return np.sin(2 * np.pi * phase)[..., None]
+
+
+def _checks(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Return a chequered pattern of -1 and 1, fields of 5 to 7 pixels."""
+    field = rng.integers(5, 8)
+    rows, cols = np.mgrid[:size, :size] // field
+    return ((rows + cols) % 2 * 2.0 - 1)[..., None]
 
 
 def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -158,23 +170,25 @@ def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
     ground = np.broadcast_to(rng.uniform(60, 195, 3), (size, size, 3)).astype(
         np.float32
     )
-    ground = ground + 22 * _smooth_noise(rng, size, 4, 3)
-    ground += 10 * _smooth_noise(rng, size, size // 8, 1)
-    ground += rng.uniform(0, 14) * _stripes(rng, size)
+    ground = ground + 18 * _smooth_noise(rng, size, 4, 3)
+    ground += 8 * _smooth_noise(rng, size, size // 8, 1)
+    ground += rng.uniform(0, 10) * _stripes(rng, size, 5, 16)
     ground += rng.normal(0, 5, (size, size, 1))
     return ground
 
 
 def _paint(
-    rng: np.random.Generator, size: int, ground_colour: np.ndarray
+    rng: np.random.Generator, size: int, ground_colour: np.ndarray, kind: str
 ) -> np.ndarray:
     """Return the surface of an object, which stands out from the ground."""
     colour = rng.uniform(20, 235, 3)
     while np.linalg.norm(colour - ground_colour) < _MIN_CONTRAST:
         colour = rng.uniform(20, 235, 3)
-    paint = colour + 14 * _smooth_noise(rng, size, 4, 1)
-    if rng.random() < 0.3:
-        paint = paint + 10 * _stripes(rng, size)
+    paint = colour + 10 * _smooth_noise(rng, size, 4, 1)
+    if kind == 'rectangle':
+        paint += 26 * _stripes(rng, size, 6, 9)
+    elif kind == 'triangle':
+        paint += 26 * _checks(rng, size)
     return paint + rng.normal(0, 4, (size, size, 1))
 
 

@@ -118,7 +118,7 @@ class TestScene:
         monkeypatch.setattr(
             shapes_module,
             '_paint',
-            lambda rng, size, ground: np.full((size, size, 3), 200.0),
+            lambda rng, size, ground, kind: np.full((size, size, 3), 200.0),
         )
         for index in range(5):
             scene = make_scene(index)
