@@ -35,6 +35,7 @@ template <typename V, typename T>
 class BackwardBlock {
  public:
   using S = typename V::Scalar;
+  using W = Pack<V>;
 
   BackwardBlock(const Operands& operands, const Gradients& gradients,
                 const BackwardPlan& plan, void* scratch)
@@ -160,9 +161,9 @@ class BackwardBlock {
     const auto rows = load_shared_rows<V, T>(o_, at_, buffer_);
     make_delta<V, T>(o_, at_, packed, rows.dt, delta);
     if (shape_.softplus) {
-      for (int64_t i = 0; i < at_.tokens * kBlock; i += V::lanes) {
-        V grows;
-        softplus_of(V::load(delta + i), &grows).store(delta + i);
+      for (int64_t i = 0; i < at_.tokens * kBlock; i += kBlock) {
+        W grows;
+        softplus_of(W::load(delta + i), &grows).store(delta + i);
         grows.store(slope + i);
       }
     }
@@ -175,25 +176,20 @@ class BackwardBlock {
                         const Rows<S>& B) {
     S* const decay = decay_ + (n * chunk_ + place_) * kBlock;
     S* const states = state_row(n, place_ + 1);
-    V state[kVectors<V>];
-    for (int v = 0; v < kVectors<V>; ++v) {
-      state[v] = V::load(hidden_ + n * kBlock + v * V::lanes);
+    const W decay_rate = W::load(A);
+    for (int64_t i = 0; i < at_.tokens * kBlock; i += kBlock) {
+      exp_of(W::load(delta + i) * decay_rate).store(decay + i);
     }
+    W state = W::load(hidden_ + n * kBlock);
     for (int64_t step = 0; step < at_.tokens; ++step) {
       const int64_t t = backwards() ? at_.tokens - 1 - step : step;
-      const V b = V::set(B.at(n, t));
-      for (int v = 0; v < kVectors<V>; ++v) {
-        const int64_t i = t * kBlock + v * V::lanes;
-        const V d = V::load(delta + i);
-        const V a = exp_of(d * V::load(A + v * V::lanes));
-        state[v] = fma(a, state[v], d * V::load(u + i) * b);
-        a.store(decay + i);
-        state[v].store(states + i);
-      }
+      const int64_t i = t * kBlock;
+      const W b = W::set(B.at(n, t));
+      const W drive = W::load(delta + i) * W::load(u + i);
+      state = fma(W::load(decay + i), state, drive * b);
+      state.store(states + i);
     }
-    for (int v = 0; v < kVectors<V>; ++v) {
-      state[v].store(hidden_ + n * kBlock + v * V::lanes);
-    }
+    state.store(hidden_ + n * kBlock);
   }
 
   void reverse_chunk() {
@@ -235,8 +231,9 @@ class BackwardBlock {
     S* const B_out =
         rows_out_ + (shape_.rank + n) * plan_.columns + at_.first;
     S* const C_out = B_out + shape_.state * plan_.columns;
-    V carried[kVectors<V>], grad_A[kVectors<V>];
-    for (int v = 0; v < kVectors<V>; ++v) {
+    constexpr int vectors = kBlock / V::lanes;
+    V carried[vectors], grad_A[vectors];
+    for (int v = 0; v < vectors; ++v) {
       carried[v] = V::load(grad_hidden_ + n * kBlock + v * V::lanes);
       grad_A[v] = V::set(S(0));
     }
@@ -245,7 +242,7 @@ class BackwardBlock {
       const V B = V::set(rows.B.at(n, t));
       const V C = V::set(rows.C.at(n, t));
       V B_sum = V::set(S(0)), C_sum = V::set(S(0));
-      for (int v = 0; v < kVectors<V>; ++v) {
+      for (int v = 0; v < vectors; ++v) {
         const int64_t i = t * kBlock + v * V::lanes;
         const V gy = V::load(grad_y_ + i);
         const V d = V::load(delta + i);
@@ -267,7 +264,7 @@ class BackwardBlock {
       B_out[t] += B_sum.sum();
       C_out[t] += C_sum.sum();
     }
-    for (int v = 0; v < kVectors<V>; ++v) {
+    for (int v = 0; v < vectors; ++v) {
       const int64_t i = v * V::lanes;
       carried[v].store(grad_hidden_ + n * kBlock + i);
       (V::load(A_sum + i) + grad_A[v]).store(A_sum + i);

@@ -16,35 +16,26 @@ inline void scan_tile_one(typename V::Scalar* pre, const typename V::Scalar* u,
                           const typename V::Scalar* before,
                           typename V::Scalar* y) {
   using S = typename V::Scalar;
+  using W = Pack<V>;
   alignas(64) S decay[kTile * kBlock];
-  for (int64_t t = 0; t < tokens; ++t) {
-    for (int v = 0; v < kBlock; v += V::lanes) {
-      const int64_t i = t * kBlock + v;
-      V delta = V::load(pre + i);
-      if constexpr (softplus) delta = softplus_of(delta);
-      exp_of(delta * V::load(packed.A(0) + v)).store(decay + i);
-      (delta * V::load(u + i)).store(pre + i);
-    }
+  const W A = W::load(packed.A(0)), D = W::load(packed.D());
+  for (int64_t i = 0; i < tokens * kBlock; i += kBlock) {
+    W delta = W::load(pre + i);
+    if constexpr (softplus) delta = softplus_of(delta);
+    (delta * W::load(u + i)).store(pre + i);
+    exp_of(delta * A).store(decay + i);
   }
-  V state[kVectors<V>];
-  for (int v = 0; v < kVectors<V>; ++v) {
-    state[v] = V::load(hidden + v * V::lanes);
-  }
+  W state = W::load(hidden);
   for (int64_t step = 0; step < tokens; ++step) {
     const int64_t t = backwards ? tokens - 1 - step : step;
-    const V B = V::set(rows.B.at(0, t));
-    const V C = V::set(rows.C.at(0, t));
-    for (int v = 0; v < kVectors<V>; ++v) {
-      const int64_t i = t * kBlock + v * V::lanes;
-      state[v] = fma(V::load(decay + i), state[v], V::load(pre + i) * B);
-      V out = V::load(packed.D() + v * V::lanes) * V::load(u + i);
-      if constexpr (add) out = out + V::load(before + i);
-      fma(C, state[v], out).store(y + i);
-    }
+    const int64_t i = t * kBlock;
+    const W B = W::set(rows.B.at(0, t)), C = W::set(rows.C.at(0, t));
+    state = fma(W::load(decay + i), state, W::load(pre + i) * B);
+    W out = D * W::load(u + i);
+    if constexpr (add) out = out + W::load(before + i);
+    fma(C, state, out).store(y + i);
   }
-  for (int v = 0; v < kVectors<V>; ++v) {
-    state[v].store(hidden + v * V::lanes);
-  }
+  state.store(hidden);
 }
 
 // The same with any number of states.
@@ -58,39 +49,30 @@ inline void scan_tile_many(typename V::Scalar* pre,
                            const typename V::Scalar* before,
                            typename V::Scalar* y) {
   using S = typename V::Scalar;
+  using W = Pack<V>;
   alignas(64) S drive[kTile * kBlock];
-  for (int64_t t = 0; t < tokens; ++t) {
-    for (int v = 0; v < kBlock; v += V::lanes) {
-      const int64_t i = t * kBlock + v;
-      V delta = V::load(pre + i);
-      if constexpr (softplus) delta = softplus_of(delta);
-      delta.store(pre + i);
-      (delta * V::load(u + i)).store(drive + i);
-      V out = V::load(packed.D() + v) * V::load(u + i);
-      if constexpr (add) out = out + V::load(before + i);
-      out.store(y + i);
-    }
+  const W D = W::load(packed.D());
+  for (int64_t i = 0; i < tokens * kBlock; i += kBlock) {
+    W delta = W::load(pre + i);
+    if constexpr (softplus) delta = softplus_of(delta);
+    delta.store(pre + i);
+    (delta * W::load(u + i)).store(drive + i);
+    W out = D * W::load(u + i);
+    if constexpr (add) out = out + W::load(before + i);
+    out.store(y + i);
   }
   for (int64_t n = 0; n < packed.state; ++n) {
-    V state[kVectors<V>];
-    for (int v = 0; v < kVectors<V>; ++v) {
-      state[v] = V::load(hidden + n * kBlock + v * V::lanes);
-    }
+    const W A = W::load(packed.A(n));
+    W state = W::load(hidden + n * kBlock);
     for (int64_t step = 0; step < tokens; ++step) {
       const int64_t t = backwards ? tokens - 1 - step : step;
-      const V B = V::set(rows.B.at(n, t));
-      const V C = V::set(rows.C.at(n, t));
-      for (int v = 0; v < kVectors<V>; ++v) {
-        const int64_t i = t * kBlock + v * V::lanes;
-        const V decay =
-            exp_of(V::load(pre + i) * V::load(packed.A(n) + v * V::lanes));
-        state[v] = fma(decay, state[v], V::load(drive + i) * B);
-        fma(C, state[v], V::load(y + i)).store(y + i);
-      }
+      const int64_t i = t * kBlock;
+      const W B = W::set(rows.B.at(n, t)), C = W::set(rows.C.at(n, t));
+      const W decay = exp_of(W::load(pre + i) * A);
+      state = fma(decay, state, W::load(drive + i) * B);
+      fma(C, state, W::load(y + i)).store(y + i);
     }
-    for (int v = 0; v < kVectors<V>; ++v) {
-      state[v].store(hidden + n * kBlock + v * V::lanes);
-    }
+    state.store(hidden + n * kBlock);
   }
 }
 

@@ -6,9 +6,6 @@
 
 namespace selective_scan::cpu::SCAN_VARIANT {
 
-template <typename V>
-constexpr int kVectors = kBlock / V::lanes;
-
 template <typename S>
 inline S* take(S*& memory, int64_t count) {
   S* const taken = memory;
@@ -127,11 +124,9 @@ inline void make_delta(const Operands& o, const TilePlace& at,
                       o.delta_strides.at(at.batch, at.block.first, at.first);
   load_tile<V>(delta, o.delta_strides.channel, o.delta_strides.token,
                at.block.width, at.tokens, tile);
-  for (int64_t t = 0; t < at.tokens; ++t) {
-    for (int v = 0; v < kBlock; v += V::lanes) {
-      const V sum = V::load(tile + t * kBlock + v) + V::load(packed.bias() + v);
-      sum.store(tile + t * kBlock + v);
-    }
+  const auto bias = Pack<V>::load(packed.bias());
+  for (int64_t i = 0; i < at.tokens * kBlock; i += kBlock) {
+    (Pack<V>::load(tile + i) + bias).store(tile + i);
   }
 }
 

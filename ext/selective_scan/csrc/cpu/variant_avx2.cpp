@@ -24,6 +24,7 @@
 // clang-format off: each header needs those before it
 #include "vec_plain.h"
 #include "vec_avx2.h"
+#include "pack.h"
 #include "vec_math.h"
 #include "tile.h"
 #include "scan_block.h"

@@ -25,6 +25,7 @@
 #include "vec_plain.h"
 #include "vec_avx2.h"
 #include "vec_avx512.h"
+#include "pack.h"
 #include "vec_math.h"
 #include "tile.h"
 #include "scan_block.h"

@@ -4,6 +4,7 @@
 #include "kernels.h"
 // clang-format off: each header needs those before it
 #include "vec_plain.h"
+#include "pack.h"
 #include "vec_math.h"
 #include "tile.h"
 #include "scan_block.h"

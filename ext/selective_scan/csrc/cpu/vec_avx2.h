@@ -12,24 +12,24 @@ struct Vec8 {
   static constexpr int lanes = 8;
   __m256 v;
 
-  static Vec8 set(float x) { return {_mm256_set1_ps(x)}; }
-  static Vec8 load(const float* p) { return {_mm256_loadu_ps(p)}; }
-  static Vec8 load(const Half* p) {
+  SCAN_INLINE static Vec8 set(float x) { return {_mm256_set1_ps(x)}; }
+  SCAN_INLINE static Vec8 load(const float* p) { return {_mm256_loadu_ps(p)}; }
+  SCAN_INLINE static Vec8 load(const Half* p) {
     return {_mm256_cvtph_ps(
         _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
   }
-  static Vec8 load(const BFloat16* p) {
+  SCAN_INLINE static Vec8 load(const BFloat16* p) {
     const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
     return {_mm256_castsi256_ps(
         _mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16))};
   }
-  void store(float* p) const { _mm256_storeu_ps(p, v); }
-  void store(Half* p) const {
+  SCAN_INLINE void store(float* p) const { _mm256_storeu_ps(p, v); }
+  SCAN_INLINE void store(Half* p) const {
     _mm_storeu_si128(
         reinterpret_cast<__m128i*>(p),
         _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
   }
-  void store(BFloat16* p) const {
+  SCAN_INLINE void store(BFloat16* p) const {
     const __m256i bits = _mm256_castps_si256(v);
     const __m256i odd =
         _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
@@ -46,7 +46,7 @@ struct Vec8 {
         _mm_packus_epi32(_mm256_castsi256_si128(rounded),
                          _mm256_extracti128_si256(rounded, 1)));
   }
-  float sum() const {
+  SCAN_INLINE float sum() const {
     const __m128 half =
         _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     const __m128 pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
@@ -54,38 +54,38 @@ struct Vec8 {
   }
 };
 
-inline Vec8 operator+(Vec8 a, Vec8 b) { return {_mm256_add_ps(a.v, b.v)}; }
-inline Vec8 operator-(Vec8 a, Vec8 b) { return {_mm256_sub_ps(a.v, b.v)}; }
-inline Vec8 operator*(Vec8 a, Vec8 b) { return {_mm256_mul_ps(a.v, b.v)}; }
-inline Vec8 operator/(Vec8 a, Vec8 b) { return {_mm256_div_ps(a.v, b.v)}; }
-inline Vec8 fma(Vec8 a, Vec8 b, Vec8 c) {
+SCAN_INLINE Vec8 operator+(Vec8 a, Vec8 b) { return {_mm256_add_ps(a.v, b.v)}; }
+SCAN_INLINE Vec8 operator-(Vec8 a, Vec8 b) { return {_mm256_sub_ps(a.v, b.v)}; }
+SCAN_INLINE Vec8 operator*(Vec8 a, Vec8 b) { return {_mm256_mul_ps(a.v, b.v)}; }
+SCAN_INLINE Vec8 operator/(Vec8 a, Vec8 b) { return {_mm256_div_ps(a.v, b.v)}; }
+SCAN_INLINE Vec8 fma(Vec8 a, Vec8 b, Vec8 c) {
   return {_mm256_fmadd_ps(a.v, b.v, c.v)};
 }
 // maxps and minps return their second operand where one is NaN.
-inline Vec8 at_least(float low, Vec8 x) {
+SCAN_INLINE Vec8 at_least(float low, Vec8 x) {
   return {_mm256_max_ps(_mm256_set1_ps(low), x.v)};
 }
-inline Vec8 at_most(float high, Vec8 x) {
+SCAN_INLINE Vec8 at_most(float high, Vec8 x) {
   return {_mm256_min_ps(_mm256_set1_ps(high), x.v)};
 }
-inline Vec8 minus_abs(Vec8 x) {
+SCAN_INLINE Vec8 minus_abs(Vec8 x) {
   return {_mm256_or_ps(x.v, _mm256_set1_ps(-0.0f))};
 }
-inline Vec8 zero_below(Vec8 x, float limit, Vec8 value) {
+SCAN_INLINE Vec8 zero_below(Vec8 x, float limit, Vec8 value) {
   const __m256 keep =
       _mm256_cmp_ps(x.v, _mm256_set1_ps(limit), _CMP_NLT_UQ);
   return {_mm256_and_ps(keep, value.v)};
 }
-inline Vec8 if_negative(Vec8 x, Vec8 a, Vec8 b) {
+SCAN_INLINE Vec8 if_negative(Vec8 x, Vec8 a, Vec8 b) {
   return {_mm256_blendv_ps(b.v, a.v, x.v)};
 }
-inline Vec8 scale(Vec8 p, Vec8 shifted) {
+SCAN_INLINE Vec8 scale(Vec8 p, Vec8 shifted) {
   return {_mm256_castsi256_ps(_mm256_add_epi32(
       _mm256_castps_si256(p.v),
       _mm256_slli_epi32(_mm256_castps_si256(shifted.v), 23)))};
 }
 
-inline void transpose8(const float* src, int64_t src_stride, float* dst,
+SCAN_INLINE void transpose8(const float* src, int64_t src_stride, float* dst,
                        int64_t dst_stride) {
   // Halves of rows 0..3 beside those of rows 4..7, then 4 x 4 in each lane.
   __m256 r[8];

@@ -5,6 +5,13 @@
 #include <cstdint>
 #include <cstring>
 
+// A call would pass vectors through memory, at many times the cost.
+#if defined(_MSC_VER)
+#define SCAN_INLINE __forceinline
+#else
+#define SCAN_INLINE inline __attribute__((always_inline))
+#endif
+
 namespace selective_scan::cpu::SCAN_VARIANT {
 
 struct Half {
@@ -96,7 +103,7 @@ struct PlainVec {
 
 #define SCAN_PLAIN_OPERATOR(op)                                             \
   template <typename S>                                                     \
-  PlainVec<S> operator op(const PlainVec<S>& a, const PlainVec<S>& b) {     \
+  SCAN_INLINE PlainVec<S> operator op(const PlainVec<S>& a, const PlainVec<S>& b) {     \
     PlainVec<S> r;                                                          \
     for (int i = 0; i < PlainVec<S>::lanes; ++i) r.v[i] = a.v[i] op b.v[i]; \
     return r;                                                               \
@@ -109,7 +116,7 @@ SCAN_PLAIN_OPERATOR(/)
 
 // a * b + c
 template <typename S>
-PlainVec<S> fma(const PlainVec<S>& a, const PlainVec<S>& b,
+SCAN_INLINE PlainVec<S> fma(const PlainVec<S>& a, const PlainVec<S>& b,
                 const PlainVec<S>& c) {
   PlainVec<S> r;
   for (int i = 0; i < PlainVec<S>::lanes; ++i) r.v[i] = a.v[i] * b.v[i] + c.v[i];
@@ -117,26 +124,26 @@ PlainVec<S> fma(const PlainVec<S>& a, const PlainVec<S>& b,
 }
 // Lane-wise bounds; NaN in x stays NaN.
 template <typename S>
-PlainVec<S> at_least(S low, const PlainVec<S>& x) {
+SCAN_INLINE PlainVec<S> at_least(S low, const PlainVec<S>& x) {
   PlainVec<S> r;
   for (int i = 0; i < PlainVec<S>::lanes; ++i) r.v[i] = low > x.v[i] ? low : x.v[i];
   return r;
 }
 template <typename S>
-PlainVec<S> at_most(S high, const PlainVec<S>& x) {
+SCAN_INLINE PlainVec<S> at_most(S high, const PlainVec<S>& x) {
   PlainVec<S> r;
   for (int i = 0; i < PlainVec<S>::lanes; ++i) r.v[i] = high < x.v[i] ? high : x.v[i];
   return r;
 }
 template <typename S>
-PlainVec<S> minus_abs(const PlainVec<S>& x) {
+SCAN_INLINE PlainVec<S> minus_abs(const PlainVec<S>& x) {
   PlainVec<S> r;
   for (int i = 0; i < PlainVec<S>::lanes; ++i) r.v[i] = -std::fabs(x.v[i]);
   return r;
 }
 // x < limit ? 0 : value
 template <typename S>
-PlainVec<S> zero_below(const PlainVec<S>& x, S limit,
+SCAN_INLINE PlainVec<S> zero_below(const PlainVec<S>& x, S limit,
                        const PlainVec<S>& value) {
   PlainVec<S> r;
   for (int i = 0; i < PlainVec<S>::lanes; ++i) r.v[i] = x.v[i] < limit ? S(0) : value.v[i];
@@ -144,14 +151,14 @@ PlainVec<S> zero_below(const PlainVec<S>& x, S limit,
 }
 // x < 0 ? a : b
 template <typename S>
-PlainVec<S> if_negative(const PlainVec<S>& x, const PlainVec<S>& a,
+SCAN_INLINE PlainVec<S> if_negative(const PlainVec<S>& x, const PlainVec<S>& a,
                         const PlainVec<S>& b) {
   PlainVec<S> r;
   for (int i = 0; i < PlainVec<S>::lanes; ++i) r.v[i] = x.v[i] < S(0) ? a.v[i] : b.v[i];
   return r;
 }
 // p * 2^n, n in the low bits of `shifted`
-inline PlainVec<float> scale(const PlainVec<float>& p,
+SCAN_INLINE PlainVec<float> scale(const PlainVec<float>& p,
                              const PlainVec<float>& shifted) {
   PlainVec<float> r;
   for (int i = 0; i < PlainVec<float>::lanes; ++i) {
