@@ -33,7 +33,7 @@ model = dict(
     ),
 )
 
-max_epochs = 3
+max_epochs = 5
 train_cfg = dict(
     type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1
 )

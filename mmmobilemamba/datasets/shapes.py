@@ -186,9 +186,9 @@ def _paint(
         colour = rng.uniform(20, 235, 3)
     paint = colour + 10 * _smooth_noise(rng, size, 4, 1)
     if kind == 'rectangle':
-        paint += 26 * _stripes(rng, size, 6, 9)
+        paint += 36 * _stripes(rng, size, 6, 9)
     elif kind == 'triangle':
-        paint += 26 * _checks(rng, size)
+        paint += 36 * _checks(rng, size)
     return paint + rng.normal(0, 4, (size, size, 1))
 
 
