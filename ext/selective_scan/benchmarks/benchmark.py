@@ -12,10 +12,9 @@ import platform
 import time
 from functools import partial
 
+import selective_scan as ss
 import torch
 import torch.nn.functional as F
-
-import selective_scan as ss
 
 # Per stage of B1: inner channels, rank, stride in pixels, blocks.
 STAGES = [(320, 10, 16, 2), (512, 16, 32, 3), (544, 17, 64, 2)]
@@ -141,7 +140,7 @@ FUNCTIONS = dict(
 
 
 def seconds(function, device, minimum=0.5):
-    """Return the median time of a call, and at least three calls."""
+    """Return the best time of several calls, the least disturbed one."""
     times = []
     started = time.perf_counter()
     while len(times) < 4 or time.perf_counter() - started < minimum:
@@ -154,7 +153,7 @@ def seconds(function, device, minimum=0.5):
         times.append(time.perf_counter() - begin)
         if times[0] > 5:
             break
-    return sorted(times[1:] or times)[len(times[1:]) // 2]
+    return min(times)
 
 
 def forward(function, inputs):

@@ -65,8 +65,7 @@ def check_selective_scan(u, delta, A, B, C, D, delta_bias):
     """
     if u.dim() != 3:
         raise ValueError(
-            f'u must have the shape (batch, dim, length), got '
-            f'{tuple(u.shape)}'
+            f'u must have the shape (batch, dim, length), got {tuple(u.shape)}'
         )
     batch, dim, length = u.shape
     if A.dim() != 2 or A.shape[0] != dim:
@@ -83,7 +82,9 @@ def check_selective_scan(u, delta, A, B, C, D, delta_bias):
         )
     groups = B.shape[1]
     if groups < 1 or dim % groups != 0:
-        raise ValueError(f'B has {groups} groups, which must divide dim = {dim}')
+        raise ValueError(
+            f'B has {groups} groups, which must divide dim = {dim}'
+        )
     _check_sizes('delta', delta, (batch, dim, length), '(batch, dim, length)')
     rows = (batch, groups, state, length)
     _check_sizes('B', B, rows, '(batch, groups, state, length)')

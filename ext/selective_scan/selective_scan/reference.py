@@ -48,13 +48,14 @@ def selective_scan_reference(
     B = B.repeat_interleave(dim // groups, dim=1)  # batch, dim, state, length
     C = C.repeat_interleave(dim // groups, dim=1)
     hidden = u.new_zeros(batch, dim, A.shape[1])
-    tokens = range(length - 1, -1, -1) if reverse else range(length)
+    # Unbinding once keeps autograd's work linear in the length.
+    us, steps, Bs, Cs = (x.unbind(-1) for x in (u, delta, B, C))
     outputs = [None] * length
-    for t in tokens:
-        step = delta[:, :, t, None]
-        drive = step * B[..., t] * u[:, :, t, None]
+    for t in reversed(range(length)) if reverse else range(length):
+        step = steps[t][..., None]
+        drive = step * Bs[t] * us[t][..., None]
         hidden = torch.exp(step * A) * hidden + drive
-        outputs[t] = (hidden * C[..., t]).sum(-1)
+        outputs[t] = (hidden * Cs[t]).sum(-1)
     y = torch.stack(outputs, dim=-1) if length else torch.zeros_like(u)
     if D is not None:
         y = y + D.to(state)[:, None] * u

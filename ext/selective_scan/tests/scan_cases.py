@@ -124,7 +124,9 @@ def run_with_grads(function, case, grad, **flags):
     return {'y': y.detach(), **{k: v.grad for k, v in leaves.items()}}
 
 
-def compare(function, reference, case, dtype, grad_layout='contiguous', **flags):
+def compare(
+    function, reference, case, dtype, grad_layout='contiguous', **flags
+):
     """Compare output and gradients with the float64 reference."""
     generator = torch.Generator().manual_seed(99)
     grad = torch.randn(

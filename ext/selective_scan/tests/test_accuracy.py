@@ -1,10 +1,9 @@
 """Outputs and gradients of both operators against the float64 reference."""
 
 import pytest
+import selective_scan as ss
 import torch
 from scan_cases import compare, devices, fused_case, lay_out, plain_case
-
-import selective_scan as ss
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 LENGTHS = [1, 2, 7, 31, 32, 33, 49, 63, 196, 257, 1024]

@@ -11,10 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import selective_scan as ss
 import torch
 from scan_cases import assert_close, fused_case, plain_case, run_with_grads
-
-import selective_scan as ss
 
 HERE = Path(__file__).resolve().parent
 SHORT, MIDDLE, LONG = range(3)
@@ -150,9 +149,7 @@ def test_one_chunk(library, layout, memory, dtype):
     """Lengths and channels that fill a chunk and a block only in part."""
     length = {SHORT: 13, MIDDLE: 49, LONG: 196}[layout]
     channels = {SHORT: 140, MIDDLE: 35, LONG: 19}[layout]
-    case = fused_case(
-        2, channels, length, rank=3, dtype=dtype, layout=memory
-    )
+    case = fused_case(2, channels, length, rank=3, dtype=dtype, layout=memory)
     _compare(library, case, layout)
 
 
@@ -161,9 +158,7 @@ def test_one_chunk(library, layout, memory, dtype):
 def test_many_chunks(library, layout, directions):
     """States and their gradients are carried from chunk to chunk."""
     length = {MIDDLE: 130, LONG: 600}[layout]
-    case = fused_case(
-        1, 5, length, state=2, rank=2, directions=directions
-    )
+    case = fused_case(1, 5, length, state=2, rank=2, directions=directions)
     _compare(library, case, layout)
 
 

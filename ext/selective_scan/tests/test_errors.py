@@ -1,16 +1,11 @@
 """Wrong arguments: an error that names the argument, never a crash."""
 
 import pytest
+import selective_scan as ss
 import torch
 from scan_cases import fused_case, plain_case
 
-import selective_scan as ss
-
 ops = torch.ops.selective_scan
-
-
-def _wide(n):
-    return torch.zeros(n, dtype=torch.float32)
 
 
 BAD_PLAIN = {
@@ -84,9 +79,7 @@ def test_op_refuses_integer_input():
         ops.bidirectional_scan(**{**case, 'u': case['u'].int()})
 
 
-@pytest.mark.parametrize(
-    'name', ['delta', 'B', 'C', 'A', 'D', 'delta_bias']
-)
+@pytest.mark.parametrize('name', ['delta', 'B', 'C', 'A', 'D', 'delta_bias'])
 def test_op_wants_matching_dtypes(name):
     case = plain_case()
     case[name] = case[name].double()

@@ -1,12 +1,11 @@
 """Shapes, strides and options drawn at random."""
 
 import pytest
+import selective_scan as ss
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scan_cases import TOLERANCE, assert_close, fused_case, plain_case
-
-import selective_scan as ss
 
 DTYPES = st.sampled_from(list(TOLERANCE))
 SETTINGS = settings(max_examples=40, deadline=None, derandomize=True)

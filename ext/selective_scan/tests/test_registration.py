@@ -1,11 +1,10 @@
 """What torch.library promises: gradients, fakes, autocast, compile."""
 
 import pytest
+import selective_scan as ss
 import torch
 from scan_cases import devices, fused_case, lay_out, plain_case
 from torch.utils.checkpoint import checkpoint
-
-import selective_scan as ss
 
 ops = torch.ops.selective_scan
 
@@ -13,9 +12,7 @@ ops = torch.ops.selective_scan
 @pytest.mark.parametrize('device', devices())
 @pytest.mark.parametrize('state', [1, 3])
 def test_gradcheck_selective_scan(device, state):
-    case = plain_case(
-        2, 4, 5, state, 2, dtype=torch.float64, device=device
-    )
+    case = plain_case(2, 4, 5, state, 2, dtype=torch.float64, device=device)
     for softplus, reverse in ((True, False), (False, True)):
 
         def run(*tensors, softplus=softplus, reverse=reverse):
@@ -158,6 +155,35 @@ def test_activation_checkpointing(device):
         assert torch.equal(a, b)
 
 
+def test_distributed_data_parallel(tmp_path):
+    """Gradients reach the parameters through DDP's hooks."""
+
+    class Scan(torch.nn.Module):
+        def __init__(self, case):
+            super().__init__()
+            for name in ('dt_proj', 'dt_bias', 'A', 'D'):
+                setattr(self, name, torch.nn.Parameter(case[name].clone()))
+
+        def forward(self, u, proj):
+            return ss.bidirectional_scan(
+                u, proj, self.dt_proj, self.dt_bias, self.A, self.D
+            )
+
+    case = fused_case()
+    plain, wrapped = Scan(case), Scan(case)
+    torch.distributed.init_process_group(
+        'gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1
+    )
+    try:
+        ddp = torch.nn.parallel.DistributedDataParallel(wrapped)
+        for module in (plain, ddp):
+            module(case['u'], case['proj']).square().sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    for a, b in zip(plain.parameters(), wrapped.parameters(), strict=True):
+        assert torch.equal(a.grad, b.grad)
+
+
 @pytest.mark.parametrize('device', devices())
 @pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
 def test_same_bits_every_time(device, layout):
@@ -184,12 +210,14 @@ def test_one_and_many_threads_give_the_same_bits():
     try:
         for count in (1, 2, 5):
             torch.set_num_threads(count)
-            results.append([
-                ops.bidirectional_scan(**case),
-                *ops.bidirectional_scan_backward(grad, **case),
-                ops.selective_scan(**plain),
-                *ops.selective_scan_backward(plain['u'], **plain),
-            ])
+            results.append(
+                [
+                    ops.bidirectional_scan(**case),
+                    *ops.bidirectional_scan_backward(grad, **case),
+                    ops.selective_scan(**plain),
+                    *ops.selective_scan_backward(plain['u'], **plain),
+                ]
+            )
     finally:
         torch.set_num_threads(threads)
     for other in results[1:]:

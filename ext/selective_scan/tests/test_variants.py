@@ -1,10 +1,9 @@
 """Every instruction set that this machine has gives the same results."""
 
 import pytest
+import selective_scan as ss
 import torch
 from scan_cases import compare, fused_case, plain_case
-
-import selective_scan as ss
 
 
 @pytest.fixture(params=['plain', 'avx2', 'avx512'])
