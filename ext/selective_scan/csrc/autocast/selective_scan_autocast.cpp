@@ -26,7 +26,8 @@ at::Tensor selective_scan_autocast(
     const at::Tensor& u, const at::Tensor& delta, const at::Tensor& A,
     const at::Tensor& B, const at::Tensor& C, const OptionalTensor& D,
     const OptionalTensor& delta_bias, bool delta_softplus, bool reverse) {
-  const c10::impl::ExcludeDispatchKeyGuard guard(c10::autocast_dispatch_keyset);
+  const c10::impl::ExcludeDispatchKeyGuard guard(
+      c10::autocast_dispatch_keyset);
   static const auto op =
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("selective_scan::selective_scan", "")
@@ -41,7 +42,8 @@ at::Tensor selective_scan_autocast(
 at::Tensor bidirectional_scan_autocast(
     const at::Tensor& u, const at::Tensor& proj, const at::Tensor& dt_proj,
     const at::Tensor& dt_bias, const at::Tensor& A, const at::Tensor& D) {
-  const c10::impl::ExcludeDispatchKeyGuard guard(c10::autocast_dispatch_keyset);
+  const c10::impl::ExcludeDispatchKeyGuard guard(
+      c10::autocast_dispatch_keyset);
   static const auto op =
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("selective_scan::bidirectional_scan", "")

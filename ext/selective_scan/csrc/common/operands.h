@@ -31,9 +31,9 @@ inline void check_like(const char* name, const at::Tensor& tensor,
   TORCH_CHECK_VALUE(tensor.device() == u.device(), name, " is on ",
                     tensor.device(), " and u on ", u.device(),
                     "; all tensors must share one device");
-  TORCH_CHECK_TYPE(tensor.scalar_type() == wanted, name, " must have the dtype ",
-                   wanted, " where u has ", u.scalar_type(), ", got ",
-                   tensor.scalar_type());
+  TORCH_CHECK_TYPE(tensor.scalar_type() == wanted, name,
+                   " must have the dtype ", wanted, " where u has ",
+                   u.scalar_type(), ", got ", tensor.scalar_type());
 }
 
 inline void check_input(const at::Tensor& u) {
@@ -168,9 +168,9 @@ inline at::Tensor empty_like_layout(const at::Tensor& tensor) {
                      tensor.options())
         .transpose(1, 2);
   }
-  return at::empty({tensor.size(0), tensor.size(3), tensor.size(1),
-                    tensor.size(2)},
-                   tensor.options())
+  return at::empty(
+             {tensor.size(0), tensor.size(3), tensor.size(1), tensor.size(2)},
+             tensor.options())
       .permute({0, 2, 3, 1});
 }
 

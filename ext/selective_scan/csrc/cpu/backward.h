@@ -24,8 +24,7 @@ inline size_t backward_scratch(const ScanShape& shape) {
   const int64_t padded = ceil_div(shape.length, kTile) * kTile;
   const int64_t parameters = 2 * shape.directions * Parameters<S>::size(shape);
   const int64_t states = (chunks + 2) * shape.state * kBlock;
-  const int64_t kept =
-      (3 * chunk + shape.state * (2 * chunk + 2)) * kBlock;
+  const int64_t kept = (3 * chunk + shape.state * (2 * chunk + 2)) * kBlock;
   const int64_t sums = shape.directions > 1 ? padded * kBlock : 0;
   return sizeof(S) *
          (parameters + states + kept + row_buffer_size(shape) + sums);
@@ -201,9 +200,9 @@ class BackwardBlock {
 
   void reverse_tile() {
     const auto rows = load_shared_rows<V, T>(o_, at_, buffer_);
-    const auto* grad = static_cast<const T*>(o_.grad) +
-                       o_.grad_strides.at(at_.batch, at_.block.first,
-                                          at_.first);
+    const auto* grad =
+        static_cast<const T*>(o_.grad) +
+        o_.grad_strides.at(at_.batch, at_.block.first, at_.first);
     load_tile<V>(grad, o_.grad_strides.channel, o_.grad_strides.token,
                  at_.block.width, at_.tokens, grad_y_);
     if (shape_.state == 1) {
@@ -211,7 +210,8 @@ class BackwardBlock {
     } else {
       fill(grad_drive_, at_.tokens * kBlock);
       fill(grad_delta_, at_.tokens * kBlock);
-      for (int64_t n = 0; n < shape_.state; ++n) reverse_states<false>(n, rows);
+      for (int64_t n = 0; n < shape_.state; ++n)
+        reverse_states<false>(n, rows);
     }
     finish_tile(rows);
   }
@@ -228,8 +228,7 @@ class BackwardBlock {
     const S* const u = u_ + place_ * kBlock;
     const S* const A = packed_[at_.direction].A(n);
     S* const A_sum = sums_[at_.direction].A(n);
-    S* const B_out =
-        rows_out_ + (shape_.rank + n) * plan_.columns + at_.first;
+    S* const B_out = rows_out_ + (shape_.rank + n) * plan_.columns + at_.first;
     S* const C_out = B_out + shape_.state * plan_.columns;
     constexpr int vectors = kBlock / V::lanes;
     V carried[vectors], grad_A[vectors];

@@ -92,8 +92,9 @@ inline size_t forward_scratch(const ScanShape& shape) {
   using S = typename V::Scalar;
   const int64_t parameters = shape.directions * Parameters<S>::size(shape);
   const int64_t hidden = shape.state * kBlock;
-  const int64_t sums =
-      shape.directions > 1 ? ceil_div(shape.length, kTile) * kTile * kBlock : 0;
+  const int64_t sums = shape.directions > 1
+                           ? ceil_div(shape.length, kTile) * kTile * kBlock
+                           : 0;
   return sizeof(S) * (parameters + hidden + row_buffer_size(shape) + sums);
 }
 

@@ -48,11 +48,14 @@ struct BackwardPlan {
 inline int64_t at_least_one(int64_t n) { return n < 1 ? 1 : n; }
 
 inline BackwardPlan plan_backward(const ScanShape& shape) {
+  // Enough tasks for many threads, yet each worth the sums that it adds.
+  const int64_t steps = shape.batch * shape.channels * shape.length;
+  const int64_t tasks = at_least_one(smaller(steps / 8192, 64));
   BackwardPlan plan;
   plan.blocks = count_blocks(shape, kBlock);
-  plan.batch_groups = at_least_one(smaller(shape.batch, 16));
-  plan.block_groups = at_least_one(
-      smaller(plan.blocks, ceil_div(64, plan.batch_groups)));
+  plan.batch_groups = at_least_one(smaller(shape.batch, ceil_div(tasks, 4)));
+  plan.block_groups =
+      at_least_one(smaller(plan.blocks, ceil_div(tasks, plan.batch_groups)));
   plan.rows = shape.rank + 2 * shape.state;
   plan.columns = ceil_div(shape.length, kTile) * kTile;
   plan.parameters = shape.rank + shape.state + 2;  // dt_proj, A, D, bias

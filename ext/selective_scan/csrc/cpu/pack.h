@@ -15,7 +15,9 @@ struct Vectors {
   V first;
   Rest rest;
 
-  SCAN_INLINE static Vectors set(Scalar x) { return {V::set(x), Rest::set(x)}; }
+  SCAN_INLINE static Vectors set(Scalar x) {
+    return {V::set(x), Rest::set(x)};
+  }
   SCAN_INLINE static Vectors load(const Scalar* p) {
     return {V::load(p), Rest::load(p + V::lanes)};
   }
@@ -37,7 +39,7 @@ struct Vectors<V, 1> {
 
 template <typename V, int count>
 SCAN_INLINE Vectors<V, count> operator+(const Vectors<V, count>& a,
-                                    const Vectors<V, count>& b) {
+                                        const Vectors<V, count>& b) {
   if constexpr (count == 1) {
     return {a.first + b.first};
   } else {
@@ -46,7 +48,7 @@ SCAN_INLINE Vectors<V, count> operator+(const Vectors<V, count>& a,
 }
 template <typename V, int count>
 SCAN_INLINE Vectors<V, count> operator-(const Vectors<V, count>& a,
-                                    const Vectors<V, count>& b) {
+                                        const Vectors<V, count>& b) {
   if constexpr (count == 1) {
     return {a.first - b.first};
   } else {
@@ -55,7 +57,7 @@ SCAN_INLINE Vectors<V, count> operator-(const Vectors<V, count>& a,
 }
 template <typename V, int count>
 SCAN_INLINE Vectors<V, count> operator*(const Vectors<V, count>& a,
-                                    const Vectors<V, count>& b) {
+                                        const Vectors<V, count>& b) {
   if constexpr (count == 1) {
     return {a.first * b.first};
   } else {
@@ -64,7 +66,7 @@ SCAN_INLINE Vectors<V, count> operator*(const Vectors<V, count>& a,
 }
 template <typename V, int count>
 SCAN_INLINE Vectors<V, count> operator/(const Vectors<V, count>& a,
-                                    const Vectors<V, count>& b) {
+                                        const Vectors<V, count>& b) {
   if constexpr (count == 1) {
     return {a.first / b.first};
   } else {
@@ -74,33 +76,30 @@ SCAN_INLINE Vectors<V, count> operator/(const Vectors<V, count>& a,
 // a * b + c
 template <typename V, int count>
 SCAN_INLINE Vectors<V, count> fma(const Vectors<V, count>& a,
-                             const Vectors<V, count>& b,
-                             const Vectors<V, count>& c) {
+                                  const Vectors<V, count>& b,
+                                  const Vectors<V, count>& c) {
   if constexpr (count == 1) {
     return {fma(a.first, b.first, c.first)};
   } else {
-    return {fma(a.first, b.first, c.first),
-            fma(a.rest, b.rest, c.rest)};
+    return {fma(a.first, b.first, c.first), fma(a.rest, b.rest, c.rest)};
   }
 }
 template <typename V, int count>
 SCAN_INLINE Vectors<V, count> at_least(typename V::Scalar low,
-                                  const Vectors<V, count>& x) {
+                                       const Vectors<V, count>& x) {
   if constexpr (count == 1) {
     return {at_least(low, x.first)};
   } else {
-    return {at_least(low, x.first),
-            at_least(low, x.rest)};
+    return {at_least(low, x.first), at_least(low, x.rest)};
   }
 }
 template <typename V, int count>
 SCAN_INLINE Vectors<V, count> at_most(typename V::Scalar high,
-                                 const Vectors<V, count>& x) {
+                                      const Vectors<V, count>& x) {
   if constexpr (count == 1) {
     return {at_most(high, x.first)};
   } else {
-    return {at_most(high, x.first),
-            at_most(high, x.rest)};
+    return {at_most(high, x.first), at_most(high, x.rest)};
   }
 }
 template <typename V, int count>
@@ -108,14 +107,13 @@ SCAN_INLINE Vectors<V, count> minus_abs(const Vectors<V, count>& x) {
   if constexpr (count == 1) {
     return {minus_abs(x.first)};
   } else {
-    return {minus_abs(x.first),
-            minus_abs(x.rest)};
+    return {minus_abs(x.first), minus_abs(x.rest)};
   }
 }
 template <typename V, int count>
 SCAN_INLINE Vectors<V, count> zero_below(const Vectors<V, count>& x,
-                                    typename V::Scalar limit,
-                                    const Vectors<V, count>& value) {
+                                         typename V::Scalar limit,
+                                         const Vectors<V, count>& value) {
   if constexpr (count == 1) {
     return {zero_below(x.first, limit, value.first)};
   } else {
@@ -125,8 +123,8 @@ SCAN_INLINE Vectors<V, count> zero_below(const Vectors<V, count>& x,
 }
 template <typename V, int count>
 SCAN_INLINE Vectors<V, count> if_negative(const Vectors<V, count>& x,
-                                     const Vectors<V, count>& a,
-                                     const Vectors<V, count>& b) {
+                                          const Vectors<V, count>& a,
+                                          const Vectors<V, count>& b) {
   if constexpr (count == 1) {
     return {if_negative(x.first, a.first, b.first)};
   } else {
@@ -136,12 +134,11 @@ SCAN_INLINE Vectors<V, count> if_negative(const Vectors<V, count>& x,
 }
 template <typename V, int count>
 SCAN_INLINE Vectors<V, count> scale(const Vectors<V, count>& p,
-                               const Vectors<V, count>& shifted) {
+                                    const Vectors<V, count>& shifted) {
   if constexpr (count == 1) {
     return {scale(p.first, shifted.first)};
   } else {
-    return {scale(p.first, shifted.first),
-            scale(p.rest, shifted.rest)};
+    return {scale(p.first, shifted.first), scale(p.rest, shifted.rest)};
   }
 }
 

@@ -88,8 +88,8 @@ inline Rows<typename V::Scalar> load_set(const TilePlace& at, const void* data,
                                          const RowStrides& strides,
                                          int64_t count,
                                          typename V::Scalar* buffer) {
-  const auto* first = static_cast<const T*>(data) +
-                      strides.at(at.batch, at.set, 0, at.first);
+  const auto* first =
+      static_cast<const T*>(data) + strides.at(at.batch, at.set, 0, at.first);
   return load_rows<V>(first, strides.row, strides.token, count, at.tokens,
                       buffer);
 }

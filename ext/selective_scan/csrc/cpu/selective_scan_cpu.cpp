@@ -148,10 +148,9 @@ Partials backward(Inputs& in, const at::Tensor& grad, const at::Tensor& grad_u,
   partials.plan = cpu::plan_backward(shape);
   const BackwardPlan& plan = partials.plan;
   const auto options = grad.options().dtype(state_type(grad.scalar_type()));
-  partials.rows =
-      at::zeros({plan.block_groups, shape.batch, shape.sets(), plan.rows,
-                 plan.columns},
-                options);
+  partials.rows = at::zeros(
+      {plan.block_groups, shape.batch, shape.sets(), plan.rows, plan.columns},
+      options);
   partials.parameters =
       at::zeros({plan.batch_groups, plan.blocks, shape.directions,
                  plan.parameters, cpu::kBlock},
@@ -168,12 +167,11 @@ Partials backward(Inputs& in, const at::Tensor& grad, const at::Tensor& grad_u,
   gradients.parameters = partials.parameters.mutable_data_ptr();
   const Kernels& kernels = cpu::kernels(storage_of(grad));
   const size_t bytes = kernels.backward_scratch(shape);
-  at::parallel_for(
-      0, plan.block_groups * plan.batch_groups, 1,
-      [&](int64_t begin, int64_t end) {
-        kernels.backward(operands, gradients, plan, begin, end,
-                         scratch_memory(bytes));
-      });
+  at::parallel_for(0, plan.block_groups * plan.batch_groups, 1,
+                   [&](int64_t begin, int64_t end) {
+                     kernels.backward(operands, gradients, plan, begin, end,
+                                      scratch_memory(bytes));
+                   });
   return partials;
 }
 
@@ -188,11 +186,10 @@ void finish_rows(const ScanShape& shape, const Partials& partials,
         using S = at::opmath_type<scalar_t>;
         const S* partial = partials.rows.const_data_ptr<S>();
         scalar_t* result = out.mutable_data_ptr<scalar_t>();
-        const int64_t group = shape.batch * shape.sets() * plan.rows *
-                              plan.columns;
+        const int64_t group =
+            shape.batch * shape.sets() * plan.rows * plan.columns;
         at::parallel_for(
-            0, shape.batch * shape.sets(), 1,
-            [&](int64_t begin, int64_t end) {
+            0, shape.batch * shape.sets(), 1, [&](int64_t begin, int64_t end) {
               constexpr int64_t run = 64;
               S sum[run];
               for (int64_t i = begin; i < end; ++i) {
@@ -229,25 +226,27 @@ at::Tensor finish_parameters(const ScanShape& shape,
     const scalar_t* partial = partials.parameters.const_data_ptr<scalar_t>();
     scalar_t* result = out.mutable_data_ptr<scalar_t>();
     const int64_t size = plan.parameters * cpu::kBlock;
-    for (int64_t index = 0; index < plan.blocks; ++index) {
-      const ChannelBlock block = channel_block(shape, index, cpu::kBlock);
-      for (int64_t k = 0; k < shape.directions; ++k) {
-        for (int64_t p = 0; p < plan.parameters; ++p) {
-          scalar_t sum[cpu::kBlock] = {};
-          for (int64_t g = 0; g < plan.batch_groups; ++g) {
-            const scalar_t* from =
-                partial +
-                ((g * plan.blocks + index) * shape.directions + k) * size +
-                p * cpu::kBlock;
-            for (int64_t c = 0; c < cpu::kBlock; ++c) sum[c] += from[c];
-          }
-          for (int64_t c = 0; c < block.width; ++c) {
-            result[shape.parameter(k, block.first + c) * plan.parameters +
-                   p] = sum[c];
+    at::parallel_for(0, plan.blocks, 4, [&](int64_t begin, int64_t end) {
+      for (int64_t index = begin; index < end; ++index) {
+        const ChannelBlock block = channel_block(shape, index, cpu::kBlock);
+        for (int64_t k = 0; k < shape.directions; ++k) {
+          for (int64_t p = 0; p < plan.parameters; ++p) {
+            scalar_t sum[cpu::kBlock] = {};
+            for (int64_t g = 0; g < plan.batch_groups; ++g) {
+              const scalar_t* from =
+                  partial +
+                  ((g * plan.blocks + index) * shape.directions + k) * size +
+                  p * cpu::kBlock;
+              for (int64_t c = 0; c < cpu::kBlock; ++c) sum[c] += from[c];
+            }
+            for (int64_t c = 0; c < block.width; ++c) {
+              result[shape.parameter(k, block.first + c) * plan.parameters +
+                     p] = sum[c];
+            }
           }
         }
       }
-    }
+    });
   });
   return out;
 }
@@ -291,16 +290,16 @@ selective_scan_backward_cpu(const at::Tensor& grad, const at::Tensor& u,
   finish_rows(shape, partials, shape.state, shape.state, grad_C);
   const auto parameters = finish_parameters(shape, partials)[0];
   const auto none = at::empty({0}, parameters.options());
-  return {grad_u,
-          grad_delta,
-          parameters.narrow(1, 0, shape.state).contiguous(),
-          grad_B,
-          grad_C,
-          D.has_value() ? parameters.select(1, shape.state).contiguous()
-                        : none,
-          delta_bias.has_value()
-              ? parameters.select(1, shape.state + 1).contiguous()
-              : at::empty_like(none)};
+  return {
+      grad_u,
+      grad_delta,
+      parameters.narrow(1, 0, shape.state).contiguous(),
+      grad_B,
+      grad_C,
+      D.has_value() ? parameters.select(1, shape.state).contiguous() : none,
+      delta_bias.has_value()
+          ? parameters.select(1, shape.state + 1).contiguous()
+          : at::empty_like(none)};
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor,
@@ -326,14 +325,12 @@ bidirectional_scan_backward_cpu(const at::Tensor& grad, const at::Tensor& u,
           parameters.select(2, rank + state).contiguous()};
 }
 
-std::string cpu_variant() {
-  return cpu::variant_name(cpu::current_variant());
-}
+std::string cpu_variant() { return cpu::variant_name(cpu::current_variant()); }
 
 void set_cpu_variant(const std::string& name) {
   const auto best = cpu::best_variant();
-  for (const auto variant : {cpu::Variant::kPlain, cpu::Variant::kAvx2,
-                             cpu::Variant::kAvx512}) {
+  for (const auto variant :
+       {cpu::Variant::kPlain, cpu::Variant::kAvx2, cpu::Variant::kAvx512}) {
     if (name == cpu::variant_name(variant)) {
       TORCH_CHECK_VALUE(variant <= best, "this machine runs at most ",
                         cpu::variant_name(best), ", got ", name);

@@ -1,5 +1,5 @@
-// The kernels with AVX2, FMA and F16C. The file is compiled for any processor; the
-// pragma below lets the code after it use more, and it runs only where
+// The kernels with AVX2, FMA and F16C. The file is compiled for any processor;
+// the pragma below lets the code after it use more, and it runs only where
 // dispatch.cpp found that. Standard headers must come before the pragma: their
 // inline functions may be shared with code that runs everywhere.
 #include "kernels.h"
@@ -15,7 +15,8 @@
 #include <cstring>
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)
+#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), \
+                             apply_to = function)
 #elif defined(__GNUC__)
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,f16c")

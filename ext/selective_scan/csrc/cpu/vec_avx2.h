@@ -15,8 +15,8 @@ struct Vec8 {
   SCAN_INLINE static Vec8 set(float x) { return {_mm256_set1_ps(x)}; }
   SCAN_INLINE static Vec8 load(const float* p) { return {_mm256_loadu_ps(p)}; }
   SCAN_INLINE static Vec8 load(const Half* p) {
-    return {_mm256_cvtph_ps(
-        _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+    return {
+        _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
   }
   SCAN_INLINE static Vec8 load(const BFloat16* p) {
     const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
@@ -37,14 +37,11 @@ struct Vec8 {
         _mm256_add_epi32(bits,
                          _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))),
         16);
-    const __m256i nan =
-        _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
-    rounded =
-        _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc0), nan);
-    _mm_storeu_si128(
-        reinterpret_cast<__m128i*>(p),
-        _mm_packus_epi32(_mm256_castsi256_si128(rounded),
-                         _mm256_extracti128_si256(rounded, 1)));
+    const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+    rounded = _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc0), nan);
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                     _mm_packus_epi32(_mm256_castsi256_si128(rounded),
+                                      _mm256_extracti128_si256(rounded, 1)));
   }
   SCAN_INLINE float sum() const {
     const __m128 half =
@@ -54,10 +51,18 @@ struct Vec8 {
   }
 };
 
-SCAN_INLINE Vec8 operator+(Vec8 a, Vec8 b) { return {_mm256_add_ps(a.v, b.v)}; }
-SCAN_INLINE Vec8 operator-(Vec8 a, Vec8 b) { return {_mm256_sub_ps(a.v, b.v)}; }
-SCAN_INLINE Vec8 operator*(Vec8 a, Vec8 b) { return {_mm256_mul_ps(a.v, b.v)}; }
-SCAN_INLINE Vec8 operator/(Vec8 a, Vec8 b) { return {_mm256_div_ps(a.v, b.v)}; }
+SCAN_INLINE Vec8 operator+(Vec8 a, Vec8 b) {
+  return {_mm256_add_ps(a.v, b.v)};
+}
+SCAN_INLINE Vec8 operator-(Vec8 a, Vec8 b) {
+  return {_mm256_sub_ps(a.v, b.v)};
+}
+SCAN_INLINE Vec8 operator*(Vec8 a, Vec8 b) {
+  return {_mm256_mul_ps(a.v, b.v)};
+}
+SCAN_INLINE Vec8 operator/(Vec8 a, Vec8 b) {
+  return {_mm256_div_ps(a.v, b.v)};
+}
 SCAN_INLINE Vec8 fma(Vec8 a, Vec8 b, Vec8 c) {
   return {_mm256_fmadd_ps(a.v, b.v, c.v)};
 }
@@ -72,8 +77,7 @@ SCAN_INLINE Vec8 minus_abs(Vec8 x) {
   return {_mm256_or_ps(x.v, _mm256_set1_ps(-0.0f))};
 }
 SCAN_INLINE Vec8 zero_below(Vec8 x, float limit, Vec8 value) {
-  const __m256 keep =
-      _mm256_cmp_ps(x.v, _mm256_set1_ps(limit), _CMP_NLT_UQ);
+  const __m256 keep = _mm256_cmp_ps(x.v, _mm256_set1_ps(limit), _CMP_NLT_UQ);
   return {_mm256_and_ps(keep, value.v)};
 }
 SCAN_INLINE Vec8 if_negative(Vec8 x, Vec8 a, Vec8 b) {
@@ -86,7 +90,7 @@ SCAN_INLINE Vec8 scale(Vec8 p, Vec8 shifted) {
 }
 
 SCAN_INLINE void transpose8(const float* src, int64_t src_stride, float* dst,
-                       int64_t dst_stride) {
+                            int64_t dst_stride) {
   // Halves of rows 0..3 beside those of rows 4..7, then 4 x 4 in each lane.
   __m256 r[8];
   for (int i = 0; i < 4; ++i) {

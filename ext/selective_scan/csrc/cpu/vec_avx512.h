@@ -13,7 +13,9 @@ struct Vec16 {
   __m512 v;
 
   SCAN_INLINE static Vec16 set(float x) { return {_mm512_set1_ps(x)}; }
-  SCAN_INLINE static Vec16 load(const float* p) { return {_mm512_loadu_ps(p)}; }
+  SCAN_INLINE static Vec16 load(const float* p) {
+    return {_mm512_loadu_ps(p)};
+  }
   SCAN_INLINE static Vec16 load(const Half* p) {
     return {_mm512_cvtph_ps(
         _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
@@ -38,23 +40,31 @@ struct Vec16 {
         _mm512_add_epi32(bits,
                          _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))),
         16);
-    rounded = _mm512_mask_mov_epi32(rounded,
-                                    _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q),
-                                    _mm512_set1_epi32(0x7fc0));
+    rounded =
+        _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q),
+                              _mm512_set1_epi32(0x7fc0));
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
                         _mm512_cvtepi32_epi16(rounded));
   }
   SCAN_INLINE float sum() const {
-    const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(v),
-                                       _mm512_extractf32x8_ps(v, 1));
+    const __m256 eight =
+        _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
     return Vec8{eight}.sum();
   }
 };
 
-SCAN_INLINE Vec16 operator+(Vec16 a, Vec16 b) { return {_mm512_add_ps(a.v, b.v)}; }
-SCAN_INLINE Vec16 operator-(Vec16 a, Vec16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
-SCAN_INLINE Vec16 operator*(Vec16 a, Vec16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
-SCAN_INLINE Vec16 operator/(Vec16 a, Vec16 b) { return {_mm512_div_ps(a.v, b.v)}; }
+SCAN_INLINE Vec16 operator+(Vec16 a, Vec16 b) {
+  return {_mm512_add_ps(a.v, b.v)};
+}
+SCAN_INLINE Vec16 operator-(Vec16 a, Vec16 b) {
+  return {_mm512_sub_ps(a.v, b.v)};
+}
+SCAN_INLINE Vec16 operator*(Vec16 a, Vec16 b) {
+  return {_mm512_mul_ps(a.v, b.v)};
+}
+SCAN_INLINE Vec16 operator/(Vec16 a, Vec16 b) {
+  return {_mm512_div_ps(a.v, b.v)};
+}
 SCAN_INLINE Vec16 fma(Vec16 a, Vec16 b, Vec16 c) {
   return {_mm512_fmadd_ps(a.v, b.v, c.v)};
 }

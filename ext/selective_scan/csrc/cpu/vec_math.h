@@ -63,7 +63,7 @@ SCAN_INLINE PlainVec<double> exp_of(PlainVec<double> x) {
 }
 
 SCAN_INLINE PlainVec<double> softplus_of(PlainVec<double> x,
-                                    PlainVec<double>* slope = nullptr) {
+                                         PlainVec<double>* slope = nullptr) {
   PlainVec<double> result;
   for (int i = 0; i < PlainVec<double>::lanes; ++i) {
     const double e = std::exp(-std::fabs(x.v[i]));

@@ -41,8 +41,8 @@ inline float widen(Half x) {
   const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000u) << 16;
   const uint32_t rest = x.bits & 0x7fffu;
   if (rest < 0x0400u) {  // zero and subnormals, exact in float32
-    return bits_to_float(
-        sign | float_to_bits(static_cast<float>(rest) * 0x1p-24f));
+    return bits_to_float(sign |
+                         float_to_bits(static_cast<float>(rest) * 0x1p-24f));
   }
   const uint32_t rebias = rest >= 0x7c00u ? 0x70000000u : 0x38000000u;
   return bits_to_float(sign | ((rest << 13) + rebias));
@@ -103,7 +103,8 @@ struct PlainVec {
 
 #define SCAN_PLAIN_OPERATOR(op)                                             \
   template <typename S>                                                     \
-  SCAN_INLINE PlainVec<S> operator op(const PlainVec<S>& a, const PlainVec<S>& b) {     \
+  SCAN_INLINE PlainVec<S> operator op(const PlainVec<S>& a,                 \
+                                      const PlainVec<S>& b) {               \
     PlainVec<S> r;                                                          \
     for (int i = 0; i < PlainVec<S>::lanes; ++i) r.v[i] = a.v[i] op b.v[i]; \
     return r;                                                               \
@@ -117,22 +118,25 @@ SCAN_PLAIN_OPERATOR(/)
 // a * b + c
 template <typename S>
 SCAN_INLINE PlainVec<S> fma(const PlainVec<S>& a, const PlainVec<S>& b,
-                const PlainVec<S>& c) {
+                            const PlainVec<S>& c) {
   PlainVec<S> r;
-  for (int i = 0; i < PlainVec<S>::lanes; ++i) r.v[i] = a.v[i] * b.v[i] + c.v[i];
+  for (int i = 0; i < PlainVec<S>::lanes; ++i)
+    r.v[i] = a.v[i] * b.v[i] + c.v[i];
   return r;
 }
 // Lane-wise bounds; NaN in x stays NaN.
 template <typename S>
 SCAN_INLINE PlainVec<S> at_least(S low, const PlainVec<S>& x) {
   PlainVec<S> r;
-  for (int i = 0; i < PlainVec<S>::lanes; ++i) r.v[i] = low > x.v[i] ? low : x.v[i];
+  for (int i = 0; i < PlainVec<S>::lanes; ++i)
+    r.v[i] = low > x.v[i] ? low : x.v[i];
   return r;
 }
 template <typename S>
 SCAN_INLINE PlainVec<S> at_most(S high, const PlainVec<S>& x) {
   PlainVec<S> r;
-  for (int i = 0; i < PlainVec<S>::lanes; ++i) r.v[i] = high < x.v[i] ? high : x.v[i];
+  for (int i = 0; i < PlainVec<S>::lanes; ++i)
+    r.v[i] = high < x.v[i] ? high : x.v[i];
   return r;
 }
 template <typename S>
@@ -144,22 +148,24 @@ SCAN_INLINE PlainVec<S> minus_abs(const PlainVec<S>& x) {
 // x < limit ? 0 : value
 template <typename S>
 SCAN_INLINE PlainVec<S> zero_below(const PlainVec<S>& x, S limit,
-                       const PlainVec<S>& value) {
+                                   const PlainVec<S>& value) {
   PlainVec<S> r;
-  for (int i = 0; i < PlainVec<S>::lanes; ++i) r.v[i] = x.v[i] < limit ? S(0) : value.v[i];
+  for (int i = 0; i < PlainVec<S>::lanes; ++i)
+    r.v[i] = x.v[i] < limit ? S(0) : value.v[i];
   return r;
 }
 // x < 0 ? a : b
 template <typename S>
 SCAN_INLINE PlainVec<S> if_negative(const PlainVec<S>& x, const PlainVec<S>& a,
-                        const PlainVec<S>& b) {
+                                    const PlainVec<S>& b) {
   PlainVec<S> r;
-  for (int i = 0; i < PlainVec<S>::lanes; ++i) r.v[i] = x.v[i] < S(0) ? a.v[i] : b.v[i];
+  for (int i = 0; i < PlainVec<S>::lanes; ++i)
+    r.v[i] = x.v[i] < S(0) ? a.v[i] : b.v[i];
   return r;
 }
 // p * 2^n, n in the low bits of `shifted`
 SCAN_INLINE PlainVec<float> scale(const PlainVec<float>& p,
-                             const PlainVec<float>& shifted) {
+                                  const PlainVec<float>& shifted) {
   PlainVec<float> r;
   for (int i = 0; i < PlainVec<float>::lanes; ++i) {
     r.v[i] = bits_to_float(float_to_bits(p.v[i]) +

@@ -18,8 +18,7 @@ cudaError_t launch(Operands<T, P> operands, const Gradients<T, P>& gradients,
   const cudaError_t error = cudaFuncSetAttribute(
       kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (error != cudaSuccess) return error;
-  const auto blocks =
-      static_cast<unsigned>(shape.batch * L::blocks(shape));
+  const auto blocks = static_cast<unsigned>(shape.batch * L::blocks(shape));
   kernel<<<blocks, kThreads, bytes, stream>>>(operands, gradients);
   return cudaGetLastError();
 }
@@ -42,8 +41,8 @@ cudaError_t launch_backward(const Operands<T, P>& operands,
   return launch<T, P, MiddleLayout>(operands, gradients, stream);
 }
 
-#define SCAN_INSTANCE(T, P)                      \
-  template cudaError_t launch_backward<T, P>(    \
+#define SCAN_INSTANCE(T, P)                   \
+  template cudaError_t launch_backward<T, P>( \
       const Operands<T, P>&, const Gradients<T, P>&, cudaStream_t)
 SCAN_INSTANCE(float, float);
 SCAN_INSTANCE(c10::Half, float);

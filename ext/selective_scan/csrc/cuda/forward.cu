@@ -17,8 +17,7 @@ cudaError_t launch(Operands<T, P> operands, cudaStream_t stream) {
   const cudaError_t error = cudaFuncSetAttribute(
       kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (error != cudaSuccess) return error;
-  const auto blocks =
-      static_cast<unsigned>(shape.batch * L::blocks(shape));
+  const auto blocks = static_cast<unsigned>(shape.batch * L::blocks(shape));
   kernel<<<blocks, kThreads, bytes, stream>>>(operands);
   return cudaGetLastError();
 }
@@ -40,8 +39,8 @@ cudaError_t launch_forward(const Operands<T, P>& operands,
   return launch<T, P, MiddleLayout>(operands, stream);
 }
 
-#define SCAN_INSTANCE(T, P)                                           \
-  template cudaError_t launch_forward<T, P>(const Operands<T, P>&,    \
+#define SCAN_INSTANCE(T, P)                                        \
+  template cudaError_t launch_forward<T, P>(const Operands<T, P>&, \
                                             cudaStream_t)
 SCAN_INSTANCE(float, float);
 SCAN_INSTANCE(c10::Half, float);

@@ -17,7 +17,7 @@
 #if defined(__CUDACC__)
 #define SCAN_GRID_CONSTANT __grid_constant__
 // One untyped array serves every instance of the kernels.
-#define SCAN_SHARED_MEMORY(type, name)                     \
+#define SCAN_SHARED_MEMORY(type, name)                        \
   extern __shared__ __align__(16) unsigned char raw_##name[]; \
   type* const name = reinterpret_cast<type*>(raw_##name)
 #endif
@@ -65,8 +65,7 @@ class Block {
     const auto blocks = static_cast<unsigned>(L::blocks(shape));
     batch = static_cast<int>(blockIdx.x / blocks);
     block_index = static_cast<int>(blockIdx.x % blocks);
-    const ChannelBlock block =
-        channel_block(shape, block_index, L::kChannels);
+    const ChannelBlock block = channel_block(shape, block_index, L::kChannels);
     block_first = static_cast<int>(block.first);
     block_width = static_cast<int>(block.width);
     segment = threadIdx.x % L::kSegments;
@@ -266,10 +265,10 @@ class Block {
                                       int distance) {
     Pair<P> other;
     if (downwards) {
-      other.decay = __shfl_down_sync(kAllLanes, own.decay, distance,
-                                     L::kSegments);
-      other.value = __shfl_down_sync(kAllLanes, own.value, distance,
-                                     L::kSegments);
+      other.decay =
+          __shfl_down_sync(kAllLanes, own.decay, distance, L::kSegments);
+      other.value =
+          __shfl_down_sync(kAllLanes, own.value, distance, L::kSegments);
     } else {
       other.decay =
           __shfl_up_sync(kAllLanes, own.decay, distance, L::kSegments);
@@ -379,8 +378,7 @@ template <typename T, typename P, typename L>
 __device__ void backward_chunk(Block<T, P, L>& work,
                                const Gradients<T, P>& gradients, int direction,
                                const P (&u)[L::kItems],
-                               const P (&gy)[L::kItems],
-                               P (&gu)[L::kItems]) {
+                               const P (&gy)[L::kItems], P (&gu)[L::kItems]) {
   const ScanShape& shape = work.shape;
   const Operands<T, P>& o = work.o;
   const int64_t p = shape.parameter(direction, work.channel);
@@ -388,11 +386,10 @@ __device__ void backward_chunk(Block<T, P, L>& work,
   const bool downwards = shape.reversed(direction);
   const int64_t rows = shape.rank + 2 * shape.state;
   P* const row_out =
-      gradients.rows + (((work.block_index * shape.batch + work.batch) *
-                             shape.sets() +
-                         set) *
-                        rows) *
-                           shape.length;
+      gradients.rows +
+      (((work.block_index * shape.batch + work.batch) * shape.sets() + set) *
+       rows) *
+          shape.length;
   P* const parameter_out =
       gradients.parameters +
       ((work.batch * shape.directions + direction) * shape.channels +
@@ -471,8 +468,8 @@ __device__ void backward_chunk(Block<T, P, L>& work,
     work.tile[work.local * L::kStride + work.place(i)] = step[i];
   }
   __syncthreads();
-  const P* weights = o.dt_proj +
-                     shape.parameter(direction, work.block_first) * shape.rank;
+  const P* weights =
+      o.dt_proj + shape.parameter(direction, work.block_first) * shape.rank;
   for (int i = threadIdx.x; i < shape.rank * L::kChunk; i += kThreads) {
     const int r = i / L::kChunk, t = i % L::kChunk;
     if (t >= work.count) continue;

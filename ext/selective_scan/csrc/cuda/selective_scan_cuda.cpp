@@ -94,9 +94,9 @@ Sums empty_sums(const ScanShape& shape, const at::TensorOptions& options) {
   return {at::zeros({shape.batch, shape.sets(), shape.rank + 2 * shape.state,
                      shape.length},
                     options),
-          at::zeros({shape.directions, shape.channels,
-                     shape.rank + shape.state + 2},
-                    options)};
+          at::zeros(
+              {shape.directions, shape.channels, shape.rank + shape.state + 2},
+              options)};
 }
 
 template <typename T>
@@ -130,8 +130,8 @@ Sums backward(Operands<T> o, const at::Tensor& A, const at::Tensor& grad,
   return {rows.sum(0), parameters.sum(0)};
 }
 
-#define SCAN_DISPATCH(tensor, ...)                                         \
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16,                \
+#define SCAN_DISPATCH(tensor, ...)                                          \
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16,                 \
                                   (tensor).scalar_type(), "selective_scan", \
                                   __VA_ARGS__)
 
@@ -206,9 +206,8 @@ selective_scan_backward_cuda(const at::Tensor& grad, const at::Tensor& u,
           empty_like_layout(B).copy_(sums.rows.narrow(2, 0, state)),
           empty_like_layout(C).copy_(sums.rows.narrow(2, state, state)),
           D.has_value() ? parameters.select(1, state).contiguous() : none,
-          delta_bias.has_value()
-              ? parameters.select(1, state + 1).contiguous()
-              : at::empty_like(none)};
+          delta_bias.has_value() ? parameters.select(1, state + 1).contiguous()
+                                 : at::empty_like(none)};
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor,

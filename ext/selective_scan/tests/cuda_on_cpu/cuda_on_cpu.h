@@ -123,7 +123,9 @@ T shuffle(T value, int source, bool inside) {
 
 }  // namespace cuda_on_cpu
 
-inline void __syncthreads() { cuda_on_cpu::wait_for(cuda_on_cpu::Wait::kBlock); }
+inline void __syncthreads() {
+  cuda_on_cpu::wait_for(cuda_on_cpu::Wait::kBlock);
+}
 
 template <typename T>
 T __shfl_up_sync(unsigned, T value, int distance, int width) {

@@ -1,6 +1,7 @@
 // A plain C interface to the CUDA kernels, run on the CPU in float32 and
 // float64. Arrays of sizes and strides come in the order of the structs.
 #include "cuda_on_cpu.h"
+
 // After the definitions that stand in for CUDA's.
 #include "../../csrc/cuda/scan_kernels.cuh"
 
@@ -49,15 +50,14 @@ void run(const ScanShape& shape, void* const* pointers, const int64_t* strides,
   g.rows = out(13);
   g.parameters = out(14);
   const int tiles = backward ? 2 : 1;
-  cuda_on_cpu::launch(
-      shape.batch * L::blocks(shape), cuda::kThreads,
-      sizeof(P) * L::shared(tiles, o.staged_rows), [&] {
-        if (backward) {
-          cuda::backward_kernel<P, P, L>(o, g);
-        } else {
-          cuda::forward_kernel<P, P, L>(o);
-        }
-      });
+  cuda_on_cpu::launch(shape.batch * L::blocks(shape), cuda::kThreads,
+                      sizeof(P) * L::shared(tiles, o.staged_rows), [&] {
+                        if (backward) {
+                          cuda::backward_kernel<P, P, L>(o, g);
+                        } else {
+                          cuda::forward_kernel<P, P, L>(o);
+                        }
+                      });
 }
 
 template <typename P>
