@@ -99,6 +99,13 @@ def write_config(task: str, args: argparse.Namespace, data: Path) -> Path:
         cfg.train_cfg.update(max_epochs=2, val_interval=1)
         cfg.default_hooks.logger.interval = 1
     path = args.out / 'configs' / CONFIGS[task]
+    trained = list(Path(cfg.work_dir).glob('*.pth'))
+    if trained and path.is_file() and path.read_text() != cfg.pretty_text:
+        # Its checkpoints fit neither another network nor another schedule.
+        sys.exit(
+            f'error: {cfg.work_dir} was trained with other settings, those '
+            f'of {path}; delete it, or name another place with --out'
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     cfg.dump(path)
     return path

@@ -97,6 +97,21 @@ def test_another_seed_needs_another_folder(finished, run):
     assert 'Traceback' not in done.stderr
 
 
+@pytest.mark.slow
+def test_checkpoints_of_other_settings_are_refused(finished, quickstart):
+    out, _ = finished
+    args = quickstart.parse_args(['--smoke', '--out', str(out)])
+    for task, name in quickstart.CONFIGS.items():
+        path = out / 'configs' / name
+        before = path.read_text()
+        assert quickstart.write_config(task, args, out / 'shapes') == path
+        assert path.read_text() == before
+        path.write_text(before.replace('max_epochs=2', 'max_epochs=3'))
+        with pytest.raises(SystemExit, match='other settings'):
+            quickstart.write_config(task, args, out / 'shapes')
+        path.write_text(before)
+
+
 def test_negative_seed(quickstart, capsys):
     with pytest.raises(SystemExit):
         quickstart.parse_args(['--seed', '-1'])
