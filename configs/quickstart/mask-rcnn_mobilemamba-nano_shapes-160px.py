@@ -70,7 +70,7 @@ model = dict(
     ),
 )
 
-max_epochs = 5
+max_epochs = 4
 train_cfg = dict(
     type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=1
 )
