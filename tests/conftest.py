@@ -10,9 +10,9 @@ REPO = Path(__file__).resolve().parents[1]
 
 
 def pytest_configure():
-    # Small tensors gain nothing from many threads, and continuous
-    # integration has two cores. Processes that tests start inherit it.
-    os.environ.setdefault('OMP_NUM_THREADS', '2')
+    # Small tensors gain nothing from more threads, and lose much where
+    # several processes share two cores. Processes of tests inherit it.
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
     torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
 
 

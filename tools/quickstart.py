@@ -250,7 +250,7 @@ def show_segmentation(axes: Sequence, image: np.ndarray, sample) -> None:
         axes, (sample.gt_sem_seg, sample.pred_sem_seg), strict=True
     ):
         colours = palette[labels.data.squeeze(0).cpu().numpy()]
-        ax.imshow((0.4 * image + 0.6 * colours).astype(np.uint8))
+        ax.imshow((0.25 * image + 0.75 * colours).astype(np.uint8))
 
 
 def draw_pictures(results: list[tuple], task: str, path: Path) -> None:

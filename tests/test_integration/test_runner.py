@@ -44,15 +44,6 @@ SEGMENTORS = (
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Run on one thread: tensors this small only lose by waiting for more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Recorder(Hook):
     """Keep the losses, the gradients and the metrics of a run."""
 
