@@ -6,18 +6,13 @@
 
 namespace selective_scan::cpu::SCAN_VARIANT {
 
+// Whether a storage type is also the state's, so that it needs no widening.
 template <typename T>
-struct SameType {
-  static constexpr bool is_state = false;
-};
+constexpr bool kIsState = false;
 template <>
-struct SameType<float> {
-  static constexpr bool is_state = true;
-};
+constexpr bool kIsState<float> = true;
 template <>
-struct SameType<double> {
-  static constexpr bool is_state = true;
-};
+constexpr bool kIsState<double> = true;
 
 template <typename V, typename T>
 inline void copy_in(const T* src, int64_t stride, int64_t count,
@@ -71,7 +66,7 @@ inline void load_tile(const T* src, int64_t channel, int64_t token,
     const int64_t count = smaller(8, width - c);
     const S* from = rows;
     int64_t stride = kTile;
-    if constexpr (SameType<T>::is_state) {
+    if constexpr (kIsState<T>) {
       if (count == 8 && tokens % 8 == 0) {
         from = src + c * channel;
         stride = channel;
@@ -115,7 +110,7 @@ inline void store_tile(const typename V::Scalar* tile, int64_t channel,
   S rows[8 * kTile];
   for (int64_t c = 0; c < width; c += 8) {
     const int64_t count = smaller(8, width - c);
-    if constexpr (SameType<T>::is_state) {
+    if constexpr (kIsState<T>) {
       if (count == 8 && tokens % 8 == 0) {
         for (int64_t t = 0; t < tokens; t += 8) {
           transpose8(tile + t * kBlock + c, kBlock, dst + c * channel + t,
@@ -150,7 +145,7 @@ inline Rows<typename V::Scalar> load_rows(const T* src, int64_t row,
                                           int64_t token, int64_t rows,
                                           int64_t tokens,
                                           typename V::Scalar* buffer) {
-  if constexpr (SameType<T>::is_state) {
+  if constexpr (kIsState<T>) {
     return {src, row, token};
   } else if (token == 1) {
     for (int64_t r = 0; r < rows; ++r) {
