@@ -55,7 +55,8 @@ def main():
     args.cache.mkdir(parents=True, exist_ok=True)
     flags = ['-std=c++17', '-O3', *TARGETS, '-Werror', 'all-warnings']
     flags += ['-Xcompiler', '-Wall,-Wextra']
-    flags += [f'-isystem{path}' for path in include_paths()]
+    for path in include_paths():
+        flags += ['-isystem', path]
     folders = (ROOT / 'csrc' / 'cuda', ROOT / 'csrc' / 'common')
     headers = sorted(
         path
