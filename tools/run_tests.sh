@@ -21,7 +21,9 @@ status=0
 "$python" -m pytest "$@" || status=$?
 if [[ -d $EXT/tests ]]; then
     ext_status=0
-    (cd "$EXT" && "$python" -m pytest tests "$@") || ext_status=$?
+    # By path and not from its folder, where its sources would be imported
+    # in place of what is installed.
+    "$python" -m pytest "$EXT/tests" "$@" || ext_status=$?
     case $status,$ext_status in
     0,$NOTHING_COLLECTED) ;;
     0,* | "$NOTHING_COLLECTED",*) status=$ext_status ;;

@@ -125,9 +125,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.out:
         dump_predictions(runner, args.out)
     runner.test()
+    rank = runner.rank
+    del runner
     leave_distributed()
     for what, place in (('Pictures', args.show_dir), ('Results', args.out)):
-        if place and runner.rank == 0:
+        if place and rank == 0:
             print(f'{what} are in {place}')
 
 

@@ -101,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 runner.model, cfg.load_from, partial=not cfg.get('resume')
             )
     runner.train()
+    del runner
     leave_distributed()
 
 

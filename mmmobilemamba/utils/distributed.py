@@ -4,6 +4,7 @@ It calls ``torch.cuda.set_device`` whatever the device. A process group that
 exists before the Runner is made keeps it from doing so.
 """
 
+import gc
 import os
 import subprocess
 
@@ -53,9 +54,16 @@ def setup_distributed(cfg: Config) -> None:
 
 
 def leave_distributed() -> None:
-    """Close the process group, if there is one, after the work is done."""
-    if distributed.is_initialized():
-        distributed.destroy_process_group()
+    """Close the process group, if there is one, after the work is done.
+
+    Drop the Runner first: a wrapped model holds the group, whose threads
+    would then live into Python's shutdown, where they may abort the process.
+    """
+    if not distributed.is_initialized():
+        return
+    gc.collect()
+    distributed.barrier()
+    distributed.destroy_process_group()
 
 
 def _ranks(launcher: str) -> dict[str, int]:
