@@ -5,8 +5,11 @@
 #include <cstdint>
 #include <cstring>
 
-// A call would pass vectors through memory, at many times the cost.
-#if defined(_MSC_VER)
+// A call would pass vectors through memory, at many times the cost. With
+// sanitizers it may: their checks, inlined, take minutes to compile.
+#if defined(__SANITIZE_ADDRESS__)
+#define SCAN_INLINE inline
+#elif defined(_MSC_VER)
 #define SCAN_INLINE __forceinline
 #else
 #define SCAN_INLINE inline __attribute__((always_inline))
