@@ -14,12 +14,15 @@ FORCE_CUDA=0 SELECTIVE_SCAN_SANITIZE=1 "$python" setup.py -q build_ext \
 cp selective_scan/*.py "$work/package/selective_scan/"
 
 # Run from the package's folder, so that neither the source folder nor an
-# installed build is imported. Python itself leaks by design.
+# installed build is imported. Python itself leaks by design; the C++ library
+# comes along so that the sanitizer finds what throws. pytest must leave the
+# output alone (-s), or a report would be lost with the process.
 cd "$work/package"
-LD_PRELOAD=$(gcc -print-file-name=libasan.so) \
+LD_PRELOAD="$(gcc -print-file-name=libasan.so) \
+$(gcc -print-file-name=libstdc++.so)" \
   ASAN_OPTIONS=detect_leaks=0:halt_on_error=1 \
   UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
   PYTHONPATH=$work/package \
   OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} \
-  "$python" -m pytest -q -p no:cacheprovider "$here/tests" \
+  "$python" -m pytest -q -s -p no:cacheprovider "$here/tests" \
   --ignore="$here/tests/test_cuda_compiles.py" "$@"
