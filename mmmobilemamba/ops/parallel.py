@@ -33,7 +33,8 @@ def _scan(a: Tensor, b: Tensor, reverse: bool) -> Tensor:
     if length <= 1:
         return b
     chunk = min(CHUNK, length)
-    count = -(-length // chunk)
+    # Of positive numbers only: ONNX divides integers towards zero.
+    count = (length + chunk - 1) // chunk
     pad = count * chunk - length
     if pad:
         # Padding stands at the end: read last, or first with a zero state.
