@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
+from mmengine.visualization import Visualizer
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -14,6 +16,20 @@ def pytest_configure():
     # several processes share two cores. Processes of tests inherit it.
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
+
+
+@pytest.fixture(autouse=True)
+def forget_earlier_runs():
+    """Drop what mmengine keeps of other Runners in this process.
+
+    A visualizer of the same name is handed out again, with the backends of
+    the run before, and the last logger writes to a stream that pytest has
+    closed.
+    """
+    kinds = [MMLogger, Visualizer]
+    for kind in kinds:
+        kind._instance_dict.clear()  # each class has one of its own
+        kinds += kind.__subclasses__()
 
 
 @pytest.fixture(scope='session')

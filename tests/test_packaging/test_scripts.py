@@ -60,7 +60,7 @@ def pytest_stub(checkout, tmp_path):
     write_script(
         checkout / '.venv' / 'bin' / 'python',
         f'echo "${{PWD##*/}}: $*" >> "{log}"\n'
-        '[[ $PWD == */selective_scan ]] && exit $EXT_STATUS\n'
+        '[[ $* == *ext/selective_scan/tests* ]] && exit $EXT_STATUS\n'
         'exit $STATUS',
     )
     (checkout / 'ext' / 'selective_scan' / 'tests').mkdir(parents=True)
@@ -83,7 +83,10 @@ def pytest_stub(checkout, tmp_path):
 def test_run_tests_runs_both_distributions(pytest_stub, script):
     assert pytest_stub('-x', script=script) == (
         0,
-        ['a checkout: -m pytest -x', 'selective_scan: -m pytest tests -x'],
+        [
+            'a checkout: -m pytest -x',
+            'a checkout: -m pytest ext/selective_scan/tests -x',
+        ],
     )
 
 

@@ -9,8 +9,6 @@ import textwrap
 import cv2
 import numpy as np
 import pytest
-from mmengine.logging import MMLogger
-from mmengine.visualization import Visualizer
 
 from mmmobilemamba.datasets import make_shapes
 
@@ -212,17 +210,6 @@ def workspace(tmp_path_factory):
         text = textwrap.dedent(text).format(root=root, backbone=backbone)
         (root / f'{name}.py').write_text(text)
     return root
-
-
-@pytest.fixture(autouse=True)
-def forget_earlier_runs():
-    """Drop what mmengine keeps of other Runners in this process.
-
-    Hooks take the last visualizer made, and the last logger writes to a
-    stream that pytest has closed.
-    """
-    for kind in (Visualizer, MMLogger):
-        kind._instance_dict.clear()
 
 
 @pytest.fixture(scope='package')
