@@ -78,11 +78,6 @@ class ConvBN(nn.Module):
             bn.bias.double(),
         )
         self.bn = None
-        self._set_conv(weight, bias)
-
-    def _set_conv(self, weight: Tensor, bias: Tensor) -> None:
-        """Give the convolution new tensors in its own dtype and layout."""
-        conv = self.conv
         conv.weight.copy_(weight)
         conv.bias = nn.Parameter(bias.to(conv.weight.dtype))
 
