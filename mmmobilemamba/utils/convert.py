@@ -1,13 +1,13 @@
 """Conversion of whole checkpoint files between published names and ours."""
 
 import os
-import tempfile
 
 import torch
 from torch import Tensor
 
 from ..version import __version__
 from .checkpoint import backbone_tensors, fit_report, read_state_dict
+from .files import whole_file
 from .key_map import (
     is_published,
     state_dict_to_ours,
@@ -83,7 +83,8 @@ def convert_file(
             },
             'state_dict': ours,
         }
-    _write_whole(content, dst)
+    with whole_file(dst) as draft:
+        torch.save(content, draft)
     kind = 'dense model' if dense and not reverse else 'checkpoint'
     return f'{src}: {kind} with a {arch} backbone, written to {dst}'
 
@@ -120,20 +121,3 @@ def _check_backbone(tensors: dict[str, Tensor], source) -> str:
     if problems:
         raise ValueError(problems)
     return known[widths]
-
-
-def _write_whole(content: object, path: str | os.PathLike) -> None:
-    """Save to a file beside ``path``, then put it in place."""
-    path = os.path.abspath(os.fspath(path))
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        dir=os.path.dirname(path), suffix='.tmp', delete=False
-    ) as file:
-        try:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.replace(file.name, path)

@@ -1,0 +1,26 @@
+import pytest
+
+from mmmobilemamba.utils.files import whole_file
+
+
+def test_file_appears_in_a_new_folder_with_nothing_beside_it(tmp_path):
+    path = tmp_path / 'new' / 'table.md'
+    with whole_file(path) as draft:
+        draft.write_text('rows')
+        assert draft.suffix == '.md'
+        assert not path.exists()
+    assert path.read_text() == 'rows'
+    assert list(path.parent.iterdir()) == [path]
+    plain = tmp_path / 'plain'
+    plain.touch()
+    assert path.stat().st_mode == plain.stat().st_mode
+
+
+def test_failure_leaves_what_was_there(tmp_path):
+    path = tmp_path / 'table.md'
+    path.write_text('old')
+    with pytest.raises(RuntimeError), whole_file(path) as draft:
+        draft.write_text('half')
+        raise RuntimeError
+    assert path.read_text() == 'old'
+    assert list(tmp_path.iterdir()) == [path]
