@@ -75,6 +75,7 @@ _HEAD = {'bn.': 'bn.', 'l.': 'fc.'}
 # A stage after the first begins with its three-part transition.
 _TRANSITION_PARTS = 3
 
+_PUBLISHED_STEM = re.compile(r'(backbone\.)?patch_embed\.\d+\.c\.')
 _FILTER = re.compile(r'(.*global_op\.)(i?wt_filter)$')
 
 
@@ -147,10 +148,8 @@ def _backbone_to_published(name: str) -> str | None:
 
 def is_published(names) -> bool:
     """Tell whether a state dict's names are those of a published file."""
-    return any(
-        name.removeprefix('backbone.').startswith('patch_embed.')
-        for name in names
-    )
+    # Swin, PVT and EfficientViT have other things called patch_embed.
+    return any(_PUBLISHED_STEM.match(name) for name in names)
 
 
 def is_haar_filter(name: str) -> bool:

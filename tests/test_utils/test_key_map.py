@@ -7,6 +7,7 @@ from golden import made_state_dict, official_keys
 from mmmobilemamba.utils.key_map import (
     haar_filters,
     is_haar_filter,
+    is_published,
     state_dict_to_ours,
     state_dict_to_published,
     to_ours,
@@ -77,3 +78,11 @@ def test_other_wavelets_are_refused(spoil):
 def test_haar_filters_are_orthonormal():
     bank = haar_filters(1).flatten(1)
     torch.testing.assert_close(bank @ bank.T, torch.eye(4))
+
+
+def test_published_files_are_told_from_those_of_other_networks():
+    assert is_published(made_state_dict('t2'))
+    assert is_published(official_keys()['downstream_parameters']['mask_rcnn'])
+    # EfficientViT of timm, Swin of the host libraries
+    assert not is_published(['patch_embed.conv1.conv.weight'])
+    assert not is_published(['backbone.patch_embed.projection.weight'])
