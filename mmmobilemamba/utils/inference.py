@@ -1,6 +1,7 @@
 """Predicting and drawing single images with any of the three libraries."""
 
 import os
+from copy import deepcopy
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ from mmengine.registry import (
     DATASETS,
     MODELS,
     VISUALIZERS,
+    DefaultScope,
     init_default_scope,
 )
 from mmengine.structures import BaseDataElement
@@ -75,6 +77,25 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     return image
 
 
+def build_model(cfg: Config) -> nn.Module:
+    """Build the model of a config with random weights; fetch none.
+
+    Args:
+        cfg (Config): Config of MMDetection, MMSegmentation or MMPretrain.
+
+    Returns:
+        nn.Module: The model, with norms that run on one device.
+
+    Raises:
+        ValueError: The config belongs to none of the three.
+    """
+    settings = deepcopy(cfg.model)
+    settings.pop('pretrained', None)
+    settings.backbone.pop('init_cfg', None)
+    with DefaultScope.overwrite_default_scope(_host_scope(cfg)):
+        return revert_sync_batchnorm(MODELS.build(settings))
+
+
 def load_model(
     cfg: Config, checkpoint: str, device: str | torch.device
 ) -> nn.Module:
@@ -93,17 +114,9 @@ def load_model(
         ValueError: The config belongs to none of the three, or the
             checkpoint to another model.
     """
-    scope = cfg.get('default_scope')
-    if scope not in _VISUALIZERS:
-        raise ValueError(
-            'To predict an image, default_scope must be one of '
-            f'{", ".join(_VISUALIZERS)}, got {scope!r}.'
-        )
+    scope = _host_scope(cfg)
     init_default_scope(scope)
-    # Weights come from the checkpoint, so none are fetched for the start.
-    cfg.model.pop('pretrained', None)
-    cfg.model.backbone.pop('init_cfg', None)
-    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+    model = build_model(cfg)
     check_match(model, checkpoint)
     content = read_checkpoint(checkpoint)
     # Not strict, because counters of BatchNorm may be absent.
@@ -225,3 +238,14 @@ def describe(
         )
     label = int(sample.pred_label)
     return f'{name(label)} {float(sample.pred_score[label]):.2f}'
+
+
+def _host_scope(cfg: Config) -> str:
+    """Return the scope of a config, one of those that predict images."""
+    scope = cfg.get('default_scope')
+    if scope not in _VISUALIZERS:
+        raise ValueError(
+            'To build a model that takes images, default_scope must be one '
+            f'of {", ".join(_VISUALIZERS)}, got {scope!r}.'
+        )
+    return scope
