@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import backend
+from .detectors import data_samples, is_detector, shape_only_proposals
 from .op_counts import MacCounter, haar_macs, scan_macs
 
 
@@ -63,13 +64,18 @@ def count_complexity(
     model: nn.Module,
     inputs: Sequence[int] | Tensor | tuple[Tensor, ...],
     forward: Callable | None = None,
+    device: str = 'meta',
     **kwargs,
 ) -> Complexity:
     """Count MACs and parameters of a forward pass in evaluation mode.
 
     Only shapes are computed, on torch's meta device, so that it takes a
     moment for a picture of any size, and says the same on every machine and
-    for every scan backend. The model is left as it was.
+    for every scan backend. The model is left as it was. Models of the
+    OpenMMLab libraries run in their tensor mode, up to the heads' raw
+    results: segmentors without auxiliary heads, two-stage detectors with as
+    many proposals as their test_cfg keeps, and masks of 100 of them, as in
+    MMDetection's own count.
 
     Args:
         model (nn.Module): Any module.
@@ -78,6 +84,8 @@ def count_complexity(
             batch, or the positional inputs themselves.
         forward (callable, optional): Called with the model and the inputs
             instead of the model itself. Defaults to None.
+        device (str): ``'meta'`` computes shapes alone; another one runs
+            models whose work depends on values. Defaults to ``'meta'``.
         **kwargs: Keyword arguments of the forward pass.
 
     Returns:
@@ -85,36 +93,36 @@ def count_complexity(
 
     Raises:
         ValueError: The shape is none.
+        RuntimeError: On the meta device, the model asks for a value.
     """
-    args = _to_meta(_as_inputs(inputs))
-    state = {
-        name: tensor.to('meta')
-        for group in (model.named_parameters, model.named_buffers)
-        for name, tensor in group(remove_duplicate=False)
-    }
+    args = tuple(tensor.to(device) for tensor in _as_inputs(inputs))
+    if is_detector(model):
+        kwargs.setdefault('data_samples', data_samples(args[0].shape))
     runner = _Forward(model, forward)
+    tensors = {
+        name: tensor.to(device)
+        for group in (runner.named_parameters, runner.named_buffers)
+        for name, tensor in group()
+    }
     counter = MacCounter()
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(_evaluating(model))
         stack.enter_context(_our_operators(model, counter))
+        if device == 'meta':
+            stack.enter_context(shape_only_proposals(model))
         stack.enter_context(counter)
-        torch.func.functional_call(
-            runner,
-            {f'model.{name}': tensor for name, tensor in state.items()},
-            args,
-            kwargs,
-        )
+        torch.func.functional_call(runner, tensors, args, kwargs)
     counts = {
         name.removeprefix('model').removeprefix('.'): ops
         for name, ops in counter.macs().items()
     }
     params = dict(model.named_parameters())
-    unused = [
-        p.numel()
-        for n, p in params.items()
-        if id(state[n]) not in counter.used
-    ]
+    unused = sum(
+        parameter.numel()
+        for name, parameter in params.items()
+        if id(tensors[f'model.{name}']) not in counter.used
+    )
     total = counts.get('', {})
     return Complexity(
         macs=sum(total.values()),
@@ -172,11 +180,7 @@ def _as_inputs(inputs) -> tuple[Tensor, ...]:
             f'width), with channels or batch before them, got {inputs!r}.'
         )
     shape = (1, 3)[: 4 - len(inputs)] + inputs
-    return (torch.empty(shape, device='meta'),)
-
-
-def _to_meta(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(tensor.to('meta') for tensor in tensors)
+    return (torch.rand(shape),)
 
 
 @contextmanager

@@ -114,6 +114,16 @@ _RULES = {
 }
 
 
+# What a count calls the operators of torch.
+_KINDS = {
+    **dict.fromkeys(_NORMS, 'normalisation'),
+    **dict.fromkeys(
+        ('mm', 'addmm', 'bmm', 'baddbmm', 'mv', 'dot'), 'matrix product'
+    ),
+    'upsample_bilinear2d': 'interpolation',
+}
+
+
 def counting_rules() -> dict:
     """Return the rules that torch's own counter lacks, by operator.
 
@@ -166,9 +176,13 @@ class MacCounter(FlopCounterMode):
         for module, counts in self.flop_counts.items():
             # The tracker's names start with the type of the whole model.
             name = '' if module == 'Global' else module.partition('.')[2]
-            if name or module == 'Global':
-                result[name] = {
-                    str(op).removeprefix('aten.'): count // 2
-                    for op, count in counts.items()
-                }
+            if not name and module != 'Global':
+                continue
+            kinds = result[name] = {}
+            for op, count in counts.items():
+                kind = str(op).removeprefix('aten.')
+                if 'attention' in kind:
+                    kind = 'attention'
+                kind = _KINDS.get(kind, kind)
+                kinds[kind] = kinds.get(kind, 0) + count // 2
         return result
