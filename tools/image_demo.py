@@ -8,7 +8,11 @@ import torch
 from mmengine.device import get_device
 
 from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
-from mmmobilemamba.utils.cli import add_cfg_options, user_errors
+from mmmobilemamba.utils.cli import (
+    add_cfg_options,
+    check_device,
+    user_errors,
+)
 from mmmobilemamba.utils.config import load_config
 from mmmobilemamba.utils.inference import (
     describe,
@@ -50,19 +54,6 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_cfg_options(parser)
     return parser
-
-
-def check_device(name: str) -> torch.device:
-    """Return a device that is there."""
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition('\n')[0]
-        raise ValueError(
-            f'--device {name} cannot be used: {reason}'
-        ) from error
-    return device
 
 
 def check_out_dir(out_dir: str, images: list[Path]) -> Path:

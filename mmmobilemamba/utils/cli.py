@@ -5,6 +5,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from mmengine.config import DictAction
 
 
@@ -46,6 +47,29 @@ def add_cfg_options(parser: ArgumentParser) -> None:
         help='settings that replace those of the config, e.g. '
         'train_dataloader.batch_size=4 or key="[a,b]" for a list',
     )
+
+
+def check_device(name: str) -> torch.device:
+    """Return a device that is there.
+
+    Args:
+        name (str): What the user gave as ``--device``.
+
+    Returns:
+        torch.device: The device.
+
+    Raises:
+        ValueError: torch knows no such device, or the machine has none.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition('\n')[0]
+        raise ValueError(
+            f'--device {name} cannot be used: {reason}'
+        ) from error
+    return device
 
 
 def export_local_rank(args: Namespace) -> None:

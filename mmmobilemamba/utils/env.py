@@ -77,10 +77,27 @@ def collect_env() -> tuple[dict[str, str], list[tuple[str, str]]]:
     return found, faults
 
 
+def cpu_name() -> str:
+    """Return the name of the processor, as the system gives it.
+
+    Returns:
+        str: Its model, or its architecture where the system tells no more.
+    """
+    try:
+        with open('/proc/cpuinfo', encoding='utf-8') as file:
+            lines = [x for x in file if x.startswith('model name')]
+    except OSError:
+        lines = []
+    if lines:
+        return lines[0].partition(':')[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def _hardware() -> dict[str, str]:
     found = {
         'platform': platform.platform(),
         'Python': platform.python_version(),
+        'CPU': cpu_name(),
         'CPU cores': str(os.cpu_count()),
         'threads of torch': str(torch.get_num_threads()),
         'CUDA of torch': torch.version.cuda or 'none, a CPU build',
