@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from unittest.mock import patch
 
 from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from mmmobilemamba.analysis.complexity import Complexity, count_complexity
@@ -18,6 +16,7 @@ from mmmobilemamba.analysis.input_shapes import (
 )
 from mmmobilemamba.utils.cli import add_cfg_options, user_errors
 from mmmobilemamba.utils.config import load_config
+from mmmobilemamba.utils.inference import build_model
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -77,10 +76,9 @@ def choose_shapes(args: argparse.Namespace, cfg: Config) -> Counter:
     return validation_shapes(cfg, args.val_images)
 
 
-def build_model(cfg: Config, deploy: bool) -> nn.Module:
-    """Build the model of a config without weights."""
-    init_default_scope(cfg.get('default_scope') or 'mmengine')
-    model = revert_sync_batchnorm(MODELS.build(cfg.model))
+def make_model(cfg: Config, deploy: bool) -> nn.Module:
+    """Build the model of a config, fused if so wished."""
+    model = build_model(cfg)
     if deploy:
         backbone = getattr(model, 'backbone', model)
         if not hasattr(backbone, 'switch_to_deploy'):
@@ -91,26 +89,36 @@ def build_model(cfg: Config, deploy: bool) -> nn.Module:
     return model
 
 
-def count(model: nn.Module, shape: tuple[int, int]) -> Complexity:
+def count(
+    cfg: Config, deploy: bool, shapes: Sequence[tuple[int, int]]
+) -> dict[tuple[int, int], Complexity]:
     """Count by shapes alone, or with values where a model needs them."""
     try:
-        return count_complexity(model, shape)
+        model = make_model(cfg, deploy)
+        return {shape: count_complexity(model, shape) for shape in shapes}
     except RuntimeError as error:
         reason = str(error).partition('\n')[0]
         print(f'Computing on the CPU, as shapes alone do not do: {reason}')
-        return count_complexity(model, shape, device='cpu')
+    # Another one, as the first may have kept tensors without values.
+    model = make_model(cfg, deploy)
+    return {
+        shape: count_complexity(model, shape, device='cpu') for shape in shapes
+    }
 
 
-def unread_macs(model: nn.Module, shape: tuple[int, int]) -> int:
+def unread_macs(cfg: Config, shapes: Counter) -> float:
     """Count the stages that a backbone holds and nothing reads."""
-    backbone = getattr(model, 'backbone', model)
+    backbone = getattr(build_model(cfg), 'backbone', None)
     last = getattr(backbone, 'num_stages', 0) - 1
     read = getattr(backbone, 'out_indices', ())
     if type(backbone).__name__ != 'MobileMamba' or read[-1] == last:
         return 0
-    here = count_complexity(backbone, shape).macs
-    with patch.object(backbone, 'out_indices', (*read, last)):
-        return count_complexity(backbone, shape).macs - here
+    macs = 0
+    for shape, n in shapes.items():
+        macs -= n * count_complexity(backbone, shape).macs
+        with patch.object(backbone, 'out_indices', (*read, last)):
+            macs += n * count_complexity(backbone, shape).macs
+    return macs / sum(shapes.values())
 
 
 def report(
@@ -156,15 +164,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     with user_errors(parser):
         cfg = load_config(args.config, args.cfg_options)
         shapes = choose_shapes(args, cfg)
-        model = build_model(cfg, args.deploy)
-        counts = {shape: count(model, shape) for shape in shapes}
-        unread = sum(unread_macs(model, s) * n for s, n in shapes.items())
+        counts = count(cfg, args.deploy, shapes)
+        unread = unread_macs(cfg, shapes)
     if args.table:
         shape = shapes.most_common(1)[0][0]
         if len(shapes) > 1:
             print(f'table at {shape[0]} x {shape[1]}')
         print(counts[shape].table(args.table) + '\n')
-    print(report(counts, shapes, unread / sum(shapes.values())))
+    print(report(counts, shapes, unread))
 
 
 if __name__ == '__main__':
