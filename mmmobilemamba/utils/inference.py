@@ -97,13 +97,14 @@ def build_model(cfg: Config) -> nn.Module:
 
 
 def load_model(
-    cfg: Config, checkpoint: str, device: str | torch.device
+    cfg: Config, checkpoint: str | None, device: str | torch.device
 ) -> nn.Module:
     """Build the model of a config and fill it from a checkpoint.
 
     Args:
         cfg (Config): Config of MMDetection, MMSegmentation or MMPretrain.
-        checkpoint (str): Checkpoint file or address.
+        checkpoint (str, optional): Checkpoint file or address; None keeps
+            random weights.
         device (str or torch.device): Where the model goes.
 
     Returns:
@@ -117,11 +118,13 @@ def load_model(
     scope = _host_scope(cfg)
     init_default_scope(scope)
     model = build_model(cfg)
-    check_match(model, checkpoint)
-    content = read_checkpoint(checkpoint)
-    # Not strict, because counters of BatchNorm may be absent.
-    model.load_state_dict(weights_of(content), strict=False)
-    meta = (content.get('meta') or {}).get('dataset_meta')
+    meta = None
+    if checkpoint is not None:
+        check_match(model, checkpoint)
+        content = read_checkpoint(checkpoint)
+        # Not strict, because counters of BatchNorm may be absent.
+        model.load_state_dict(weights_of(content), strict=False)
+        meta = (content.get('meta') or {}).get('dataset_meta')
     dataset = innermost_dataset(cfg.test_dataloader.dataset)
     if not meta:
         meta = DATASETS.build(dict(dataset, lazy_init=True)).metainfo
