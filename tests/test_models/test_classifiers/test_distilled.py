@@ -1,0 +1,374 @@
+"""Distillation: what the teacher sees, what it teaches, where it stays."""
+
+from copy import deepcopy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.model import ExponentialMovingAverage
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+pytest.importorskip('mmpretrain')
+timm = pytest.importorskip('timm')
+
+from mmpretrain.models import ClsDataPreprocessor  # noqa: E402
+from mmpretrain.structures import DataSample  # noqa: E402
+
+from mmmobilemamba.models.classifiers.teacher import Teacher  # noqa: E402
+from mmmobilemamba.utils.start import check_teacher  # noqa: E402
+
+CLASSES = 5
+SIDE = 64
+IMAGENET = dict(
+    mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True
+)
+STUDENT = dict(
+    type='mmmobilemamba.DistilledClassifier',
+    backbone=dict(
+        type='mmmobilemamba.MobileMamba',
+        arch=dict(channels=(32, 40, 48), depths=(1, 1, 1)),
+        out_indices=(2,),
+    ),
+    neck=dict(type='GlobalAveragePooling'),
+    head=dict(
+        type='mmmobilemamba.BNLinearClsHead',
+        num_classes=CLASSES,
+        in_channels=48,
+        loss=dict(type='CrossEntropyLoss'),
+    ),
+    data_preprocessor=dict(num_classes=CLASSES, **IMAGENET),
+)
+TIMM = dict(
+    type='TimmClassifier', model_name='test_resnet', num_classes=CLASSES
+)
+PLAIN = dict(
+    type='ImageClassifier',
+    backbone=STUDENT['backbone'],
+    neck=STUDENT['neck'],
+    head=dict(STUDENT['head'], type='LinearClsHead'),
+    data_preprocessor=dict(mean=[10.0] * 3, std=[50.0] * 3, to_rgb=False),
+)
+
+
+def build(config: dict = STUDENT, **kwargs) -> nn.Module:
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        return MODELS.build(deepcopy({**config, **kwargs}))
+
+
+def make_batch(size: int = 4) -> dict:
+    generator = torch.Generator().manual_seed(1)
+    # Coarse patches, which survive the strides of a network.
+    shape = (size, 3, SIDE // 16, SIDE // 16)
+    samples = [DataSample().set_gt_label(i % CLASSES) for i in range(size)]
+    inputs = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
+    inputs = inputs.repeat_interleave(16, 2).repeat_interleave(16, 3)
+    return dict(inputs=inputs, data_samples=samples)
+
+
+def losses_of(model: nn.Module, batch: dict) -> dict:
+    data = model.data_preprocessor(deepcopy(batch), True)
+    return model(**data, mode='loss')
+
+
+@pytest.fixture(scope='module')
+def timm_file(tmp_path_factory):
+    """Save a timm model with weights of its own; return it and the file."""
+    torch.manual_seed(3)
+    model = timm.create_model('test_resnet', num_classes=CLASSES).eval()
+    # Predictions that differ from picture to picture and from chance.
+    nn.init.normal_(model.get_classifier().weight, std=1.0)
+    path = tmp_path_factory.mktemp('teacher') / 'teacher.pth'
+    torch.save(model.state_dict(), path)
+    return model, str(path)
+
+
+@pytest.fixture
+def student(timm_file):
+    model = build(teacher=TIMM, teacher_ckpt=timm_file[1])
+    model.init_weights()
+    return model.train()
+
+
+class Eye(nn.Module):
+    """Keep what a teacher is shown."""
+
+    def __init__(self, **preprocessor):
+        super().__init__()
+        self.data_preprocessor = ClsDataPreprocessor(**preprocessor)
+        self.weight = nn.Parameter(torch.zeros(1, CLASSES))
+
+    def forward(self, inputs, mode):
+        self.seen = inputs
+        return self.weight.expand(len(inputs), -1)
+
+
+def mix(pictures, scores):
+    """Mix neighbours of a batch, as Mixup does."""
+    return 0.3 * pictures + 0.7 * pictures.flip(0), scores.float()
+
+
+@pytest.mark.parametrize('to_rgb', [True, False])
+@pytest.mark.parametrize('normalised', [True, False])
+def test_teacher_sees_mixed_pixels_in_its_own_form(to_rgb, normalised):
+    preprocessor = dict(STUDENT['data_preprocessor'], to_rgb=to_rgb)
+    if not normalised:
+        preprocessor = dict(num_classes=CLASSES, to_rgb=to_rgb)
+    model = build(
+        data_preprocessor=dict(
+            preprocessor, batch_augments=dict(augments=[mix])
+        )
+    )
+    eye = Eye(mean=[0.0, 100.0, 0.0], std=[255.0, 1.0, 255.0], to_rgb=False)
+    model._teacher = Teacher(eye, size=(SIDE // 2, SIDE))
+    batch = make_batch()
+    losses_of(model, batch)
+
+    pixels, _ = mix(batch['inputs'].float(), torch.zeros(1))  # BGR, as loaded
+    pixels = F.interpolate(pixels, (SIDE // 2, SIDE), mode='bicubic')
+    want = pixels / torch.tensor([255.0, 1.0, 255.0]).view(3, 1, 1)
+    want[:, 1] -= 100
+    torch.testing.assert_close(eye.seen, want, rtol=1e-4, atol=1e-3)
+
+
+def test_timm_teacher_scores_as_timm_does(student, timm_file):
+    batch = make_batch()
+    rgb = batch['inputs'].flip(1).float()
+    config = timm_file[0].pretrained_cfg
+    size = config['input_size'][1:]
+    picture = F.interpolate(rgb / 255, size, mode='bicubic')
+    for channel in range(3):
+        picture[:, channel] -= config['mean'][channel]
+        picture[:, channel] /= config['std'][channel]
+    with torch.no_grad():
+        want = timm_file[0](picture)
+    assert want.std() > 0
+    torch.testing.assert_close(
+        student.teacher(rgb), want, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_mmpretrain_teacher(tmp_path):
+    teacher = build(PLAIN).eval()
+    nn.init.normal_(teacher.head.fc.weight)
+    torch.save(dict(state_dict=teacher.state_dict()), tmp_path / 'teacher.pth')
+    model = build(teacher=PLAIN, teacher_ckpt=str(tmp_path / 'teacher.pth'))
+    batch = make_batch()
+    with torch.no_grad():
+        data = teacher.data_preprocessor(batch)
+        want = teacher(data['inputs'], mode='tensor')
+    got = model.teacher(batch['inputs'].flip(1).float())
+    torch.testing.assert_close(got, want)
+
+
+def test_teacher_from_a_config_file(tmp_path):
+    config = Config(
+        dict(
+            default_scope='mmpretrain',
+            model=dict(
+                {k: v for k, v in PLAIN.items() if k != 'data_preprocessor'},
+                train_cfg=dict(augments=dict(type='Mixup', alpha=1.0)),
+            ),
+            data_preprocessor=dict(num_classes=CLASSES, **IMAGENET),
+        )
+    )
+    config.dump(tmp_path / 'teacher.py')
+    torch.save(build(PLAIN).state_dict(), tmp_path / 'teacher.pth')
+    model = build(
+        teacher=str(tmp_path / 'teacher.py'),
+        teacher_ckpt=str(tmp_path / 'teacher.pth'),
+    )
+    preprocessor = model.teacher.model.data_preprocessor
+    assert preprocessor.mean.flatten().tolist() == pytest.approx(
+        IMAGENET['mean']
+    )
+    assert preprocessor.batch_augments is None
+
+
+class TestLoss:
+    def test_soft(self):
+        model = build(distill_weight=3.0, temperature=2.0)
+        student, teacher = torch.randn(2, 4, CLASSES).double().unbind()
+        wanted = (teacher / 2).softmax(1)
+        ratio = wanted.log() - (student / 2).softmax(1).log()
+        want = 4 * (wanted * ratio).sum() / 4
+        torch.testing.assert_close(model.distill_loss(student, teacher), want)
+
+        model._teacher = Teacher(Eye())
+        torch.manual_seed(0)
+        losses = losses_of(model, make_batch())
+        data = model.data_preprocessor(make_batch(), True)
+        scores = model(data['inputs'], mode='tensor')
+        by_hand = 3 * model.distill_loss(scores, torch.zeros_like(scores))
+        torch.testing.assert_close(losses['loss_distill'], by_hand)
+
+    def test_hard(self):
+        model = build(distill_mode='hard')
+        student, teacher = torch.randn(2, 4, CLASSES).unbind()
+        want = -student.log_softmax(1)[range(4), teacher.argmax(1)].mean()
+        torch.testing.assert_close(model.distill_loss(student, teacher), want)
+
+    @pytest.mark.parametrize('mode', ['soft', 'hard'])
+    def test_falls_in_training(self, timm_file, mode):
+        model = build(
+            teacher=TIMM, teacher_ckpt=timm_file[1], distill_mode=mode
+        )
+        model.init_weights()
+        model.train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=2e-2)
+        batch, history = make_batch(), []
+        for _ in range(12):
+            losses = losses_of(model, batch)
+            history.append(losses['loss_distill'].item())
+            optimizer.zero_grad()
+            sum(losses.values()).backward()
+            optimizer.step()
+        assert history[-1] < 0.8 * history[0], history
+
+    def test_each_head_has_its_own_teacher(self, timm_file):
+        head = dict(STUDENT['head'], with_distill_head=True)
+        model = build(teacher=TIMM, teacher_ckpt=timm_file[1], head=head)
+        model.init_weights()
+        losses = losses_of(model, make_batch())
+        own = [model.head.fc.weight, model.head.distill_fc.weight]
+        for name, reached in (('loss', 0), ('loss_distill', 1)):
+            grads = torch.autograd.grad(
+                losses[name], own, retain_graph=True, allow_unused=True
+            )
+            assert grads[reached].any()
+            assert grads[1 - reached] is None
+
+    def test_heads_are_averaged_at_inference(self):
+        head = dict(STUDENT['head'], with_distill_head=True)
+        model = build(head=head).eval()
+        data = model.data_preprocessor(make_batch())
+        with torch.no_grad():
+            feats = model.extract_feat(data['inputs'])
+            first, second = model.head.forward_heads(feats)
+            (sample, *_) = model(**data, mode='predict')
+        want = ((first + second) / 2).softmax(1)[0]
+        torch.testing.assert_close(sample.pred_score, want)
+
+    def test_head_of_mmpretrain(self, timm_file):
+        head = dict(STUDENT['head'], type='LinearClsHead')
+        model = build(teacher=TIMM, teacher_ckpt=timm_file[1], head=head)
+        losses = losses_of(model, make_batch())
+        assert set(losses) == {'loss', 'loss_distill'}
+
+
+class TestTeacherStaysOut:
+    def test_of_parameters_and_checkpoints(self, student):
+        plain = build(dict(STUDENT, type='ImageClassifier'))
+        assert list(student.state_dict()) == list(plain.state_dict())
+        assert sum(1 for _ in student.parameters()) == sum(
+            1 for _ in plain.parameters()
+        )
+        assert len(list(student.modules())) == len(list(plain.modules()))
+
+    def test_of_the_moving_average(self, student):
+        average = ExponentialMovingAverage(student, update_buffers=True)
+        assert set(average.module.state_dict()) == set(student.state_dict())
+        assert average.module.teacher is student.teacher
+
+    def test_of_training(self, student):
+        before = deepcopy(student.teacher.model.state_dict())
+        optimizer = torch.optim.SGD(student.parameters(), lr=1.0)
+        student.train()
+        assert not any(m.training for m in student.teacher.model.modules())
+        sum(losses_of(student, make_batch()).values()).backward()
+        optimizer.step()
+        for name, value in student.teacher.model.state_dict().items():
+            assert torch.equal(value, before[name]), name
+        for parameter in student.teacher.model.parameters():
+            assert not parameter.requires_grad and parameter.grad is None
+
+    def test_of_testing(self):
+        model = build(teacher_ckpt='nowhere.pth').eval()
+        samples = model(
+            **model.data_preprocessor(make_batch()), mode='predict'
+        )
+        assert len(samples) == 4
+
+    def test_channels_last_is_followed(self, student):
+        pixels = make_batch()['inputs'].float()
+        student.teacher(pixels.contiguous(memory_format=torch.channels_last))
+        for parameter in student.teacher.model.parameters():
+            if parameter.dim() == 4:
+                assert parameter.is_contiguous(
+                    memory_format=torch.channels_last
+                )
+
+
+class TestErrors:
+    @pytest.mark.parametrize('path', [None, 'nowhere.pth', 'https://x/y.pth'])
+    def test_missing_weights_stop_training(self, path):
+        model = build(teacher_ckpt=path)
+        with pytest.raises(FileNotFoundError, match='tresnet_v2_l.*PATH'):
+            model.init_weights()
+        with pytest.raises(FileNotFoundError, match='model.teacher_ckpt'):
+            check_teacher(Config(dict(model=dict(STUDENT, teacher_ckpt=path))))
+
+    def test_other_classifiers_need_no_teacher(self):
+        check_teacher(Config(dict(model=PLAIN)))
+
+    @pytest.mark.parametrize('teacher', [TIMM, PLAIN], ids=['timm', 'mm'])
+    def test_weights_of_another_network(self, teacher, tmp_path):
+        path = str(tmp_path / 'other.pth')
+        torch.save(dict(a=torch.zeros(1)), path)
+        model = build(teacher=teacher, teacher_ckpt=path)
+        with pytest.raises(ValueError, match='other.pth does not fit'):
+            model.init_weights()
+
+    def test_weights_of_other_classes(self, timm_file):
+        """timm would drop the classifier and go on with a random one."""
+        teacher = dict(TIMM, num_classes=CLASSES + 1)
+        model = build(teacher=teacher, teacher_ckpt=timm_file[1])
+        with pytest.raises(ValueError, match='does not fit'):
+            model.init_weights()
+
+    def test_teacher_of_other_classes(self):
+        model = build()
+        with pytest.raises(ValueError, match='7 classes.*student 5'):
+            model.distill_loss(torch.zeros(2, CLASSES), torch.zeros(2, 7))
+
+    @pytest.mark.parametrize(
+        'teacher',
+        [
+            dict(TIMM, pretrained=True),
+            dict(TIMM, model_name='hf-hub:timm/test_resnet'),
+            dict(PLAIN, backbone=dict(type='TIMMBackbone', pretrained=True)),
+        ],
+    )
+    def test_nothing_is_downloaded(self, teacher, timm_file):
+        model = build(teacher=teacher, teacher_ckpt=timm_file[1])
+        with pytest.raises(ValueError, match='would download'):
+            model.init_weights()
+
+    def test_unknown_normalisation(self, timm_file):
+        teacher = {k: v for k, v in PLAIN.items() if k != 'data_preprocessor'}
+        model = build(teacher=teacher, teacher_ckpt=timm_file[1])
+        with pytest.raises(ValueError, match='data_preprocessor'):
+            model.init_weights()
+
+    @pytest.mark.parametrize(
+        ('argument', 'value'),
+        [('distill_mode', 'both'), ('temperature', 0), ('distill_weight', -1)],
+    )
+    def test_bad_arguments(self, argument, value):
+        with pytest.raises(ValueError, match=f'{argument}.*{value}'):
+            build(**{argument: value})
+
+    def test_head_without_scores(self):
+        with pytest.raises(ValueError, match='head'):
+            build(head=None)
+
+
+def test_default_teacher_is_known_to_timm():
+    """Its pictures are un-normalised pixels in [0, 1] of 224 px."""
+    assert timm.is_model('tresnet_v2_l')
+    config = timm.get_pretrained_cfg('tresnet_v2_l')
+    assert config.mean == (0.0, 0.0, 0.0) and config.std == (1.0, 1.0, 1.0)
+    assert config.input_size == (3, 224, 224)
+    assert config.num_classes == 1000
