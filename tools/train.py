@@ -20,6 +20,7 @@ from mmmobilemamba.utils.distributed import (
 from mmmobilemamba.utils.run_setup import (
     build_runner,
     set_auto_scale_lr,
+    set_channels_last,
     set_loader_defaults,
     set_precision,
     set_work_dir,
@@ -28,6 +29,7 @@ from mmmobilemamba.utils.start import (
     check_checkpoint_file,
     check_match,
     check_resume,
+    check_teacher,
 )
 
 
@@ -47,6 +49,16 @@ def make_parser() -> argparse.ArgumentParser:
         help='mixed precision: float16 with CUDA, bfloat16 on a CPU',
     )
     parser.add_argument(
+        '--amp-dtype',
+        choices=['float16', 'bfloat16'],
+        help='mixed precision in this type; a CPU has bfloat16 only',
+    )
+    parser.add_argument(
+        '--channels-last',
+        action='store_true',
+        help='keep weights and batches in channels_last memory format',
+    )
+    parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
         help='scale the learning rate to the batch size of this run',
@@ -59,10 +71,13 @@ def prepare(args: argparse.Namespace) -> Config:
     """Read the config and check all that the training will need."""
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
-    set_precision(cfg, args.amp)
+    set_precision(cfg, args.amp, args.amp_dtype)
+    if args.channels_last:
+        set_channels_last(cfg)
     if args.auto_scale_lr:
         set_auto_scale_lr(cfg)
     check_data(cfg, ('train', 'val'))
+    check_teacher(cfg)
     set_work_dir(cfg, args.work_dir)
     set_start(cfg, args.resume)
     set_loader_defaults(cfg)

@@ -4,7 +4,15 @@
 changes what ``torch.load`` accepts, and that has to be asked for.
 """
 
+from .hooks import ChannelsLastHook, ThroughputHook
+from .layer_decay import LayerDecayOptimWrapperConstructor
 from .model_wrapper import CPUDistributedDataParallel
 from .optim_wrapper import CPUAmpOptimWrapper
 
-__all__ = ['CPUAmpOptimWrapper', 'CPUDistributedDataParallel']
+__all__ = [
+    'CPUAmpOptimWrapper',
+    'CPUDistributedDataParallel',
+    'ChannelsLastHook',
+    'LayerDecayOptimWrapperConstructor',
+    'ThroughputHook',
+]

@@ -45,13 +45,16 @@ def set_work_dir(cfg: Config, work_dir: str | None) -> None:
     cfg.work_dir = work_dir
 
 
-def set_precision(cfg: Config, amp: bool) -> None:
+def set_precision(cfg: Config, amp: bool, dtype: str | None = None) -> None:
     """Choose the optimizer wrapper for the device at hand.
 
     Args:
         cfg (Config): Config of a training.
         amp (bool): Train in mixed precision: mmengine's float16 with loss
             scaling on an accelerator, bfloat16 of our own on a CPU.
+        dtype (str, optional): ``'float16'`` or ``'bfloat16'`` for mixed
+            precision in that type. Defaults to None, which leaves the choice
+            to the config and the device.
 
     Raises:
         ValueError: The wrapper of the config, its dtype or the device cannot
@@ -62,6 +65,8 @@ def set_precision(cfg: Config, amp: bool) -> None:
         raise ValueError('The config has no optim_wrapper to train with.')
     kind = str(wrapper.get('type', 'OptimWrapper')).rpartition('.')[-1]
     device = get_device()
+    if dtype:
+        amp, wrapper.dtype = True, dtype
     if not amp:
         if kind == 'AmpOptimWrapper' and device not in _AMP_DEVICES:
             raise ValueError(
@@ -78,7 +83,11 @@ def set_precision(cfg: Config, amp: bool) -> None:
         )
     if device in _AMP_DEVICES:
         wrapper.type = 'AmpOptimWrapper'
-        wrapper.setdefault('loss_scale', 'dynamic')
+        # bfloat16 has the range of float32 and needs no scaling.
+        scaled = wrapper.get('dtype') != 'bfloat16'
+        wrapper.setdefault(
+            'loss_scale', 'dynamic' if scaled else dict(enabled=False)
+        )
         return
     if device != 'cpu':
         raise ValueError(
@@ -94,6 +103,16 @@ def set_precision(cfg: Config, amp: bool) -> None:
     for key in ('loss_scale', 'use_fsdp', 'dtype'):
         wrapper.pop(key, None)
     wrapper.type = _CPU_AMP
+
+
+def set_channels_last(cfg: Config) -> None:
+    """Train in channels_last memory format.
+
+    Args:
+        cfg (Config): Config of a training.
+    """
+    hooks = cfg.setdefault('custom_hooks', [])
+    hooks.append(dict(type='mmmobilemamba.ChannelsLastHook'))
 
 
 def set_auto_scale_lr(cfg: Config) -> None:

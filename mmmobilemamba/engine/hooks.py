@@ -1,0 +1,89 @@
+"""Hooks for long trainings."""
+
+import torch
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+from torch import Tensor, nn
+
+from mmmobilemamba.registry import HOOKS
+
+
+@HOOKS.register_module()
+class ChannelsLastHook(Hook):
+    """Keep the weights and the batches in channels_last memory format.
+
+    Convolutions of GPUs with tensor cores and of CPUs work on that layout
+    without a conversion of their own. Results and checkpoints are the same.
+    """
+
+    # Before EMAHook copies the model.
+    priority = 'VERY_HIGH'
+
+    def __init__(self) -> None:
+        self._done = False
+
+    def before_run(self, runner: Runner) -> None:
+        """Convert the weights, and every batch from now on.
+
+        Args:
+            runner (Runner): Runner of a training or a test.
+        """
+        if self._done:
+            return
+        model = runner.model
+        if is_model_wrapper(model):
+            model = model.module
+        model.to(memory_format=torch.channels_last)
+        model.data_preprocessor.register_forward_hook(_to_channels_last)
+        self._done = True
+
+
+def _to_channels_last(module: nn.Module, args: tuple, output: dict) -> dict:
+    inputs = output['inputs']
+    if isinstance(inputs, Tensor) and inputs.dim() == 4:
+        output['inputs'] = inputs.contiguous(memory_format=torch.channels_last)
+    return output
+
+
+@HOOKS.register_module()
+class ThroughputHook(Hook):
+    """Log the images that all processes together train on per second.
+
+    The log and the visualizer get it as ``images_per_s``: images of one
+    iteration over the mean time of the last ones, data loading included.
+
+    Args:
+        window (int): Iterations to average over. Defaults to 50.
+    """
+
+    # After IterTimerHook, which comes first at this priority, and before
+    # LoggerHook.
+    priority = 'NORMAL'
+
+    def __init__(self, window: int = 50) -> None:
+        if window < 1:
+            raise ValueError(f'window must be at least 1, got {window!r}.')
+        self.window = window
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: dict | None = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Update the throughput.
+
+        Args:
+            runner (Runner): Runner of the training.
+            batch_idx (int): Number of the iteration in its epoch.
+            data_batch (dict, optional): Batch of the iteration. Defaults to
+                None.
+            outputs (dict, optional): Losses. Defaults to None.
+        """
+        hub = runner.message_hub
+        seconds = hub.get_scalar('train/time').mean(self.window)
+        images = len(data_batch['inputs']) * get_world_size()
+        hub.update_scalar('train/images_per_s', images / seconds)

@@ -1,0 +1,73 @@
+"""Layer-wise learning rates in all three libraries."""
+
+from mmengine.optim import DefaultOptimWrapperConstructor
+from torch import nn
+
+from mmmobilemamba.registry import OPTIM_WRAPPER_CONSTRUCTORS
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """Give deeper layers of the backbone higher learning rates.
+
+    Every rule of mmengine's default constructor holds; the learning rate that
+    it settles for a parameter is multiplied by ``layer_decay_rate`` once for
+    each layer above the parameter's, by the ``get_layer_depth`` of the
+    backbone. Necks and heads keep their rate. MMPretrain's constructor knows
+    classifiers only, and those of MMDetection and MMSegmentation know a few
+    backbones by their names.
+
+    Args:
+        optim_wrapper_cfg (dict): Config of the optimizer wrapper.
+        paramwise_cfg (dict): Rules of the default constructor, and
+            **layer_decay_rate** (float), in (0, 1].
+
+    Raises:
+        ValueError: ``layer_decay_rate`` is missing or outside its range, or
+            the model has no backbone with ``get_layer_depth``.
+    """
+
+    def __init__(
+        self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None
+    ) -> None:
+        super().__init__(optim_wrapper_cfg, paramwise_cfg)
+        self.decay_rate = self.paramwise_cfg.get('layer_decay_rate')
+        if self.decay_rate is None or not 0 < self.decay_rate <= 1:
+            raise ValueError(
+                'paramwise_cfg.layer_decay_rate must be in (0, 1], got '
+                f'{self.decay_rate!r}.'
+            )
+
+    def add_params(
+        self,
+        params: list[dict],
+        module: nn.Module,
+        prefix: str = '',
+        is_dcn_module: int | float | None = None,
+    ) -> None:
+        """Add the parameters of a module and of what it holds.
+
+        Args:
+            params (list[dict]): Parameter groups, extended in place.
+            module (nn.Module): Module whose parameters are added.
+            prefix (str): Name of the module. Defaults to ''.
+            is_dcn_module (int or float, optional): Passed on. Defaults to
+                None.
+        """
+        super().add_params(params, module, prefix, is_dcn_module)
+        if prefix:
+            return
+        depth_of = getattr(
+            getattr(module, 'backbone', None), 'get_layer_depth', None
+        )
+        if depth_of is None:
+            raise ValueError(
+                f'{type(module).__name__} has no backbone with '
+                'get_layer_depth, which layer_decay_rate goes by.'
+            )
+        names = {id(p): name for name, p in module.named_parameters()}
+        for group in params:
+            (parameter,) = group['params']
+            depth, layers = depth_of(names[id(parameter)], 'backbone.')
+            scale = self.decay_rate ** (layers - 1 - depth)
+            group['lr'] = group.get('lr', self.base_lr) * scale
