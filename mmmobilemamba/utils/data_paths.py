@@ -59,6 +59,11 @@ def _dataset_paths(dataset: dict | None, key: str) -> Iterator[tuple]:
     for index, part in enumerate(dataset.get('datasets') or ()):
         yield from _dataset_paths(part, f'{key}.datasets.{index}')
 
+    for index, step in enumerate(dataset.get('pipeline') or ()):
+        backend = step.get('backend_args') or {}
+        if backend.get('backend') == 'lmdb':
+            name = f'{key}.pipeline.{index}.backend_args.db_path'
+            yield name, str(backend.get('db_path'))
     if not _is_local(dataset.get('backend_args')):
         return
     name = str(dataset.get('type')).rpartition('.')[-1]

@@ -1,0 +1,133 @@
+"""Packing image folders: what is written, and what is refused."""
+
+import pytest
+
+lmdb = pytest.importorskip('lmdb')
+
+from mmmobilemamba.datasets.image_lmdb import (  # noqa: E402
+    list_folders,
+    read_list,
+    write_image_lmdb,
+)
+
+FILES = {'b/1.JPEG': b'one', 'a/2.png': b'two', 'a/x/3.jpg': b'three'}
+SAMPLES = [('a/2.png', 0), ('a/x/3.jpg', 0), ('b/1.JPEG', 1)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / 'train'
+    for name, data in FILES.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    (root / 'a' / 'notes.txt').write_text('no image')
+    (root / 'loose.jpg').write_bytes(b'in no class')
+    return str(root)
+
+
+def content(path):
+    with (
+        lmdb.open(str(path), readonly=True, lock=False) as env,
+        env.begin() as transaction,
+    ):
+        return {k.decode(): bytes(v) for k, v in transaction.cursor()}
+
+
+def test_folders_are_listed_as_mmpretrain_does(folder):
+    datasets = pytest.importorskip('mmpretrain.datasets')
+    assert list_folders(folder) == SAMPLES
+    theirs = datasets.CustomDataset(data_root=folder, pipeline=[])
+    got = [(i['img_path'], i['gt_label']) for i in theirs.load_data_list()]
+    assert got == [(f'{folder}/{name}', label) for name, label in SAMPLES]
+
+
+def test_every_file_arrives_byte_for_byte(folder, tmp_path):
+    write_image_lmdb(folder, SAMPLES, str(tmp_path / 'out'), 'train')
+    assert content(tmp_path / 'out' / 'train.lmdb') == FILES
+    listed = str(tmp_path / 'out' / 'meta' / 'train.txt')
+    assert read_list(listed) == SAMPLES
+    names = {path.name for path in (tmp_path / 'out').iterdir()}
+    assert names == {'train.lmdb', 'meta'}
+
+
+def test_more_than_one_commit(tmp_path):
+    samples = [(f'a/{i}.png', i) for i in range(2500)]
+    (tmp_path / 'a').mkdir()
+    for name, label in samples:
+        (tmp_path / name).write_bytes(bytes([label % 256]) * (label % 9000))
+    write_image_lmdb(str(tmp_path), samples, str(tmp_path / 'out'), 'train')
+    written = content(tmp_path / 'out' / 'train.lmdb')
+    assert len(written) == 2500
+    assert written['a/2499.png'] == bytes([2499 % 256]) * 2499
+
+
+@pytest.mark.parametrize('when', ['before the files', 'in between'])
+def test_whole_or_not_at_all(when, folder, tmp_path):
+    samples = SAMPLES
+    if when == 'before the files':
+        samples = [*SAMPLES, ('a/missing.png', 0)]
+
+    def stop(items):
+        yield items[0]
+        raise KeyboardInterrupt
+
+    with pytest.raises((FileNotFoundError, KeyboardInterrupt)):
+        write_image_lmdb(
+            folder, samples, str(tmp_path / 'out'), 'train', progress=stop
+        )
+    left = [p for p in tmp_path.glob('out/**/*') if p.is_file()]
+    assert left == []
+    assert not list(tmp_path.glob('out/*.lmdb'))
+
+
+def test_overwriting_has_to_be_asked_for(folder, tmp_path):
+    out = str(tmp_path / 'out')
+    write_image_lmdb(folder, SAMPLES, out, 'train')
+    with pytest.raises(FileExistsError, match='--overwrite'):
+        write_image_lmdb(folder, SAMPLES[:1], out, 'train')
+    assert content(f'{out}/train.lmdb') == FILES
+    write_image_lmdb(folder, SAMPLES[:1], out, 'train', overwrite=True)
+    assert content(f'{out}/train.lmdb') == {'a/2.png': b'two'}
+    assert read_list(f'{out}/meta/train.txt') == SAMPLES[:1]
+
+
+@pytest.mark.parametrize(
+    'name',
+    ['../secret.png', '/etc/passwd', 'a/../../b.png', 'a\\..\\b.png']
+    + ['a//b.png', './a.png', 'ä.png', f'{"a" * 512}.png'],
+)
+def test_paths_stay_inside_and_are_keys(name, folder, tmp_path):
+    listed = tmp_path / 'train.txt'
+    listed.write_text(f'a/2.png 0\n{name} 1\n', encoding='utf-8')
+    with pytest.raises(ValueError, match='leads out|cannot be a key'):
+        read_list(str(listed))
+    with pytest.raises(ValueError, match='leads out|cannot be a key'):
+        write_image_lmdb(folder, [(name, 0)], str(tmp_path / 'out'), 'train')
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('a.png\n', ':1 is no path and label'),
+        ('a.png 0\nb.png cat\n', ':2 is no path and label'),
+        ('a.png 0\na.png 1\n', ':2 lists a.png again'),
+        ('\n', 'lists no images'),
+    ],
+)
+def test_bad_lists(text, message, tmp_path):
+    (tmp_path / 'train.txt').write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_list(str(tmp_path / 'train.txt'))
+
+
+def test_names_with_spaces(tmp_path):
+    (tmp_path / 'train.txt').write_text('a b/c d.png 7\n')
+    assert read_list(str(tmp_path / 'train.txt')) == [('a b/c d.png', 7)]
+
+
+def test_empty_folders(tmp_path):
+    (tmp_path / 'a').mkdir()
+    with pytest.raises(FileNotFoundError, match='no folders with images'):
+        list_folders(str(tmp_path))
+    with pytest.raises(FileNotFoundError, match='does not exist'):
+        list_folders(str(tmp_path / 'b'))

@@ -1,0 +1,64 @@
+"""Pack an ImageNet-like folder into one LMDB per split.
+
+Reads what MMPretrain's ImageNet reads: SRC/meta/<split>.txt with a path and a
+label per line where there is one, else a folder per class in SRC/<split>.
+Writes OUT/<split>.lmdb, with the image files byte for byte, and
+OUT/meta/<split>.txt. mobilemamba-b1_8xb128-300e_in1k-lmdb-256px.py shows how a
+config reads them.
+"""
+
+import argparse
+import os.path as osp
+from collections.abc import Sequence
+
+from rich.progress import track
+
+from mmmobilemamba.datasets.image_lmdb import (
+    list_folders,
+    read_list,
+    write_image_lmdb,
+)
+from mmmobilemamba.utils.cli import user_errors
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('src', help='folder of the data set')
+    parser.add_argument('out_dir', help='folder that takes the LMDBs')
+    parser.add_argument(
+        '--splits',
+        nargs='+',
+        default=['train', 'val'],
+        help='folders of src to pack; default: train val',
+    )
+    parser.add_argument(
+        '--overwrite', action='store_true', help='replace what is there'
+    )
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    with user_errors(parser):
+        for split in args.splits:
+            root = osp.join(args.src, split)
+            listed = osp.join(args.src, 'meta', f'{split}.txt')
+            with_list = osp.isfile(listed)
+            samples = read_list(listed) if with_list else list_folders(root)
+            write_image_lmdb(
+                root,
+                samples,
+                args.out_dir,
+                split,
+                overwrite=args.overwrite,
+                progress=lambda items, split=split: track(items, split),
+            )
+            print(
+                f'{osp.join(args.out_dir, split)}.lmdb: {len(samples)} images '
+                f'of {len({label for _, label in samples})} classes'
+            )
+
+
+if __name__ == '__main__':
+    main()
