@@ -102,7 +102,8 @@ custom_hooks = [
         momentum=2e-4,
         update_buffers=True,
         priority='ABOVE_NORMAL',
-    )
+    ),
+    dict(type='mmmobilemamba.ThroughputHook'),
 ]
 
 # 8 GPUs x 128 images
