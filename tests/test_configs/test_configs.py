@@ -233,8 +233,9 @@ class TestClassifiers:
                 none = len(keys[key]) == 1 or key.endswith('.bias')
                 assert group['weight_decay'] == (0 if none else 0.05), key
                 if not none:
-                    decayed.add(key.split('.')[-1])
-        assert {'A_logs', 'dt_projs_bias', 'weight'} <= decayed
+                    decayed.add(key)
+        for part in ('A_logs', 'dt_projs_bias', 'base_scale', 'wavelet_scale'):
+            assert any(part in key for key in decayed), part
 
     def test_sizes_in_the_pipelines(self, classifier):
         name, _ = classifier
@@ -255,8 +256,20 @@ class TestClassifiers:
         assert (optimizer.lr, optimizer.weight_decay) == (3e-3, 0.05)
         assert tuple(optimizer.betas) == (0.9, 0.999)
         assert cfg.optim_wrapper.clip_grad.max_norm == 5
-        (ema,) = cfg.custom_hooks
+        ema, throughput = cfg.custom_hooks
         assert (ema.type, ema.momentum) == ('EMAHook', 2e-4)
+        assert throughput.type == 'mmmobilemamba.ThroughputHook'
+        # Every picture once an epoch: no repeated augmentation.
+        assert cfg.train_dataloader.sampler.type == 'DefaultSampler'
+        assert [
+            (augment.type, augment.alpha)
+            for augment in cfg.model.train_cfg.augments
+        ] == [('Mixup', 0.8), ('CutMix', 1.0)]
+        randaugment, erasing = cfg.train_dataloader.dataset.pipeline[3:5]
+        assert randaugment.policies == 'timm_increasing'
+        assert randaugment.magnitude_level == 9
+        assert randaugment.magnitude_std == 0.5
+        assert (erasing.erase_prob, erasing.mode) == (0.25, 'rand')
         assert cfg.train_dataloader.batch_size == 128
         assert cfg.auto_scale_lr.base_batch_size == 1024
 
@@ -358,16 +371,45 @@ def test_head_of_sem_fpn_learns_ten_times_faster():
         assert group['lr'] == pytest.approx(factor * 1.2e-4), key
 
 
-def test_classification_schedule():
-    length = 20
-    rates = learning_rates('mobilemamba-b1_8xb128-300e_in1k-256px', length)
-    assert len(rates) == 300 * length
+@pytest.mark.parametrize(
+    'name, epochs, length',
+    [
+        ('mobilemamba-b1_8xb128-300e_in1k-256px', 300, 20),
+        ('mobilemamba-b1_8xb128-distill-1000e_in1k-256px', 1000, 10),
+    ],
+)
+def test_classification_schedule(name, epochs, length):
+    rates = learning_rates(name, length)
+    assert len(rates) == epochs * length
     assert rates[0] == pytest.approx(3e-6)
     assert rates[20 * length] == pytest.approx(3e-3)
     # By iteration, not by epoch.
-    assert rates[160 * length] > rates[160 * length + 1]
-    assert rates[160 * length] == pytest.approx((3e-3 + 3e-5) / 2, rel=1e-3)
+    half = (epochs + 20) // 2 * length
+    assert rates[half] > rates[half + 1]
+    assert rates[half] == pytest.approx((3e-3 + 3e-5) / 2, rel=1e-3)
     assert rates[-1] == pytest.approx(3e-5, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    'name', [name for name in CONFIGS if 'distill' in name]
+)
+def test_distilled_recipe(name):
+    """What the plain recipe has, and the published teacher."""
+    cfg = load(name)
+    plain = load(name.replace('distill-1000e', '300e'))
+    model = cfg.model
+    assert model.type == 'mmmobilemamba.DistilledClassifier'
+    assert model.teacher == dict(
+        type='TimmClassifier', model_name='tresnet_v2_l'
+    )
+    assert (model.teacher_size, model.distill_mode) == (224, 'soft')
+    assert (model.distill_weight, model.temperature) == (5.0, 1.0)
+    assert cfg.train_cfg.max_epochs == 1000
+    for key in ('backbone', 'neck', 'head', 'train_cfg'):
+        assert model[key] == plain.model[key], key
+    for key in ('train_dataloader', 'val_dataloader', 'optim_wrapper'):
+        assert cfg[key] == plain[key], key
+    assert cfg.custom_hooks == plain.custom_hooks
 
 
 BATCHES = {
