@@ -22,6 +22,24 @@ def _check_int(name: str, value: object, minimum: int) -> None:
         raise ValueError(f'{name} must be {minimum} or more, got {value}')
 
 
+def _check_strides(name: str, strides: object) -> tuple[int, ...]:
+    """Return strides as a tuple; raise unless each doubles the one before."""
+    if isinstance(strides, (int, str)) or strides is None:
+        raise TypeError(
+            f'{name} must be a sequence of int, one per map, but got '
+            f'{strides!r}'
+        )
+    strides = tuple(strides)
+    for index, stride in enumerate(strides):
+        _check_int(f'{name}[{index}]', stride, minimum=1)
+    doubled = tuple(strides[0] * 2**i for i in range(len(strides)))
+    if strides != doubled:
+        raise ValueError(
+            f'{name} must double from map to map, but got {strides}'
+        )
+    return strides
+
+
 @MODELS.register_module()
 class DeconvFPN(BaseModule):
     """Make a feature pyramid for a backbone without fine levels.
@@ -32,6 +50,10 @@ class DeconvFPN(BaseModule):
     finest summed lateral; coarser ones from 3x3 convolutions of stride 2 on
     the backbone's last map. There is no activation anywhere.
 
+    How many levels to add is said by their number, or by the strides that
+    the pyramid shall have: then finer maps than the finest of these are left
+    out, and coarser ones than the coarsest add to the others only.
+
     Args:
         in_channels (Sequence[int]): Channels of the input maps, finest first.
         out_channels (int): Channels of every output map.
@@ -40,6 +62,12 @@ class DeconvFPN(BaseModule):
         num_coarser (int): Number of levels above the coarsest input's
             stride, each with twice the stride of the one before.
             Defaults to 0.
+        in_strides (Sequence[int], optional): Strides of the input maps, each
+            twice the one before, wanted with ``out_strides``.
+            Defaults to None.
+        out_strides (Sequence[int], optional): Strides of the output maps,
+            each twice the one before, instead of ``num_finer`` and
+            ``num_coarser``. Defaults to None.
         norm_cfg (dict, optional): Norm layer of the lateral and the 3x3
             convolutions, which then lose their bias. Defaults to None, as
             published.
@@ -48,8 +76,9 @@ class DeconvFPN(BaseModule):
             convolutions and PyTorch's default for the transposed ones.
 
     Raises:
-        TypeError: If a number of channels or levels is no integer.
-        ValueError: If a number of channels or levels is out of range.
+        TypeError: If a number of channels, levels or a stride is no integer.
+        ValueError: If one of these is out of range, or no map has a stride
+            of the pyramid.
 
     Source: MobileMamba (arXiv:2411.15941), downstream experiments.
 
@@ -77,6 +106,8 @@ class DeconvFPN(BaseModule):
         out_channels: int,
         num_finer: int = 0,
         num_coarser: int = 0,
+        in_strides: Sequence[int] | None = None,
+        out_strides: Sequence[int] | None = None,
         norm_cfg: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
@@ -100,8 +131,19 @@ class DeconvFPN(BaseModule):
 
         self.in_channels = tuple(in_channels)
         self.out_channels = out_channels
+        self.out_strides = None
+        self.first_used = 0
+        self.num_kept = len(self.in_channels)
+        if out_strides is not None:
+            if num_finer or num_coarser:
+                raise ValueError(
+                    'out_strides takes the place of num_finer and '
+                    f'num_coarser, but got {num_finer} and {num_coarser} too'
+                )
+            num_finer, num_coarser = self._plan(in_strides, out_strides)
         self.num_finer = num_finer
         self.num_coarser = num_coarser
+        used_channels = self.in_channels[self.first_used :]
 
         def conv3x3(channels: int, stride: int = 1) -> ConvModule:
             return ConvModule(
@@ -116,10 +158,10 @@ class DeconvFPN(BaseModule):
 
         self.lateral_convs = nn.ModuleList(
             ConvModule(c, out_channels, 1, norm_cfg=norm_cfg, act_cfg=None)
-            for c in self.in_channels
+            for c in used_channels
         )
         self.fpn_convs = nn.ModuleList(
-            conv3x3(out_channels) for _ in self.in_channels
+            conv3x3(out_channels) for _ in range(self.num_kept)
         )
         # The first coarser level reads the backbone, the next ones each other.
         for i in range(num_coarser):
@@ -143,10 +185,35 @@ class DeconvFPN(BaseModule):
         for module in self.extra_trans_convs:
             module.conv.reset_parameters()
 
+    def _plan(self, in_strides, out_strides) -> tuple[int, int]:
+        """Return the numbers of finer and coarser levels for given strides.
+
+        Sets which inputs are used, and how many of these are put out.
+        """
+        ins = _check_strides('in_strides', in_strides)
+        outs = _check_strides('out_strides', out_strides)
+        if len(ins) != len(self.in_channels):
+            raise ValueError(
+                f'in_strides must name {len(self.in_channels)} maps as '
+                f'in_channels does, but got {ins}'
+            )
+        kept = [stride for stride in ins if stride in outs]
+        if not kept:
+            raise ValueError(
+                f'out_strides={outs} has no stride of the input maps, {ins}'
+            )
+        self.out_strides = outs
+        self.first_used = ins.index(kept[0])
+        self.num_kept = len(kept)
+        return (
+            sum(stride < kept[0] for stride in outs),
+            sum(stride > kept[-1] for stride in outs),
+        )
+
     @property
     def num_outs(self) -> int:
         """int: Number of output maps."""
-        return self.num_finer + len(self.in_channels) + self.num_coarser
+        return self.num_finer + self.num_kept + self.num_coarser
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Make the pyramid.
@@ -168,8 +235,9 @@ class DeconvFPN(BaseModule):
                 f'(in_channels={self.in_channels}), but got {len(inputs)}; '
                 "do the backbone's out_indices match?"
             )
+        used = inputs[self.first_used :]
         laterals = [
-            conv(x) for conv, x in zip(self.lateral_convs, inputs, strict=True)
+            conv(x) for conv, x in zip(self.lateral_convs, used, strict=True)
         ]
         for i in range(len(laterals) - 1, 0, -1):
             laterals[i - 1] = laterals[i - 1] + F.interpolate(
@@ -188,15 +256,16 @@ class DeconvFPN(BaseModule):
                 self.extra_fpn_convs, reversed(finer), strict=True
             )
         ]
-        num_inputs = len(laterals)
         outs.extend(
             conv(x)
             for conv, x in zip(
-                self.fpn_convs[:num_inputs], laterals, strict=True
+                self.fpn_convs[: self.num_kept],
+                laterals[: self.num_kept],
+                strict=True,
             )
         )
         x = inputs[-1]
-        for conv in self.fpn_convs[num_inputs:]:
+        for conv in self.fpn_convs[self.num_kept :]:
             x = conv(x)
             outs.append(x)
         return tuple(outs)

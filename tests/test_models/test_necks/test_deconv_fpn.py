@@ -161,3 +161,61 @@ def test_wrong_number_of_maps():
     neck = DeconvFPN(CHANNELS, 8)
     with pytest.raises(ValueError, match='3 input maps.*got 2'):
         neck(make_maps()[:2])
+
+
+class TestStrides:
+    """A pyramid that is asked for by its strides."""
+
+    def test_same_as_by_numbers(self):
+        by_number = DeconvFPN(CHANNELS, 8, num_finer=1, num_coarser=1)
+        by_stride = DeconvFPN(
+            CHANNELS,
+            8,
+            in_strides=(16, 32, 64),
+            out_strides=(8, 16, 32, 64, 128),
+        )
+        by_stride.load_state_dict(by_number.state_dict())
+        maps = make_maps()
+        for ours, theirs in zip(by_stride(maps), by_number(maps), strict=True):
+            assert torch.equal(ours, theirs)
+
+    def test_finer_maps_are_left_out(self):
+        neck = DeconvFPN(
+            CHANNELS, 8, in_strides=(2, 4, 8), out_strides=(4, 8, 16)
+        )
+        maps = make_maps()
+        outs = neck(maps)
+        assert len(outs) == neck.num_outs == 3
+        assert [o.shape[2] for o in outs] == [4, 2, 1]
+        maps[0] = torch.full_like(maps[0], torch.nan)
+        for ours, again in zip(outs, neck(maps), strict=True):
+            assert torch.equal(ours, again)
+
+    def test_coarser_maps_add_to_the_others(self):
+        neck = DeconvFPN(
+            CHANNELS, 8, in_strides=(16, 32, 64), out_strides=(8, 16)
+        )
+        maps = make_maps()
+        outs = neck(maps)
+        assert [o.shape[2] for o in outs] == [16, 8]
+        maps[2] = maps[2] + 1
+        for before, after in zip(outs, neck(maps), strict=True):
+            assert not torch.equal(before, after)
+
+    @pytest.mark.parametrize(
+        'named, kwargs',
+        [
+            ('in_strides must be a seq', dict(out_strides=(8, 16))),
+            ('must double', dict(in_strides=(8, 8, 8), out_strides=(8,))),
+            (
+                'in_strides must name 3',
+                dict(in_strides=(8,), out_strides=(8,)),
+            ),
+            ('no stride', dict(in_strides=(4, 8, 16), out_strides=(32,))),
+            ('no stride', dict(in_strides=(3, 6, 12), out_strides=(4, 8))),
+            ('num_finer', dict(num_finer=1, out_strides=(8,))),
+        ],
+    )
+    def test_bad_strides(self, named, kwargs):
+        with pytest.raises((TypeError, ValueError), match=named):
+            DeconvFPN(CHANNELS, 8, **kwargs)
