@@ -11,7 +11,7 @@ from .key_map import is_published, state_dict_to_ours
 
 # Where a file keeps its tensors; the moving average gave the published
 # accuracies, so it comes before the raw weights.
-CONTAINERS = ('net_E', 'net', 'state_dict')
+CONTAINERS = ('net_E', 'net', 'state_dict', 'model')
 
 # How many names an error message lists of each kind.
 _LISTED = 8
@@ -24,10 +24,11 @@ def read_state_dict(
 
     Args:
         path (str or PathLike): A file that torch.save wrote, published or
-            ours. Nothing but tensors and plain containers is unpickled.
+            ours, of which nothing but tensors and plain containers is
+            unpickled, or a ``.safetensors`` file.
         container (str, optional): Where the file keeps them, one of
-            ``net_E``, ``net`` and ``state_dict``. Defaults to None, which
-            takes the first that is there, then the top level.
+            ``net_E``, ``net``, ``state_dict`` and ``model``. Defaults to
+            None, which takes the first that is there, then the top level.
 
     Returns:
         dict[str, Tensor]: Tensors on the CPU.
@@ -167,7 +168,9 @@ def load_backbone(
 
 
 def load_file(path: str) -> object:
-    """Unpickle a checkpoint file under ``weights_only``."""
+    """Read a checkpoint file: safetensors, or unpickled ``weights_only``."""
+    if path.endswith('.safetensors'):
+        return _load_safetensors(path)
     # Importing that module widens what torch reads, so not until it is due.
     from ..engine.safe_checkpoint import allow_mmengine_checkpoints
 
@@ -180,6 +183,20 @@ def load_file(path: str) -> object:
             f'{path} is no checkpoint that can be read safely: '
             f'{type(error).__name__}: {str(error).partition(chr(10))[0]}'
         ) from error
+
+
+def _load_safetensors(path: str) -> dict[str, Tensor]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file as load
+    except ImportError as error:
+        raise ImportError(
+            f'{path} needs safetensors: `pip install safetensors`.'
+        ) from error
+    try:
+        return load(path)
+    except SafetensorError as error:
+        raise ValueError(f'{path} cannot be read: {error}') from error
 
 
 def _listing(kind: str, names: list[str]) -> list[str]:

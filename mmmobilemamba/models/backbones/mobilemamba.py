@@ -9,6 +9,7 @@ from ...registry import MODELS
 from ...utils.checkpoint import load_backbone
 from ..layers import ConvBN, Downsample, MobileMambaBlock
 from .arch import resolve_arch
+from .indices import resolve_out_indices
 
 MIN_SIDE = 32  # pixels
 
@@ -97,7 +98,7 @@ class MobileMamba(BaseModule):
         self.arch_settings = arch = resolve_arch(arch)
         channels, depths = arch['channels'], arch['depths']
         self.num_stages = len(channels)
-        self.out_indices = self._check_out_indices(out_indices)
+        self.out_indices = resolve_out_indices(out_indices, self.num_stages)
         if frozen_stages not in range(-1, self.num_stages + 1):
             raise ValueError(
                 f'frozen_stages must be -1 to {self.num_stages}, got '
@@ -164,32 +165,6 @@ class MobileMamba(BaseModule):
     def out_strides(self) -> list[int]:
         """Strides of the returned maps in pixels."""
         return [self.feature_info[i]['reduction'] for i in self.out_indices]
-
-    def _check_out_indices(self, out_indices) -> tuple[int, ...]:
-        allowed = f'-{self.num_stages} to {self.num_stages - 1}'
-        if isinstance(out_indices, int):
-            out_indices = (out_indices,)
-        try:
-            indices = tuple(out_indices)
-        except TypeError:
-            raise TypeError(
-                f'out_indices must be a sequence of ints from {allowed}, got '
-                f'{out_indices!r}.'
-            ) from None
-        positive = []
-        for index in indices:
-            if index not in range(-self.num_stages, self.num_stages):
-                raise ValueError(
-                    f'out_indices={out_indices!r} holds {index!r}; the '
-                    f'{self.num_stages} stages are counted {allowed}.'
-                )
-            positive.append(index % self.num_stages)
-        if not positive or sorted(set(positive)) != positive:
-            raise ValueError(
-                f'out_indices={out_indices!r} must name at least one stage '
-                'and each once, in rising order.'
-            )
-        return tuple(positive)
 
     def _stages_run(self) -> nn.ModuleList:
         """Return the stages up to the last one that is read."""

@@ -1,0 +1,46 @@
+"""The check of ``out_indices`` that the backbones share."""
+
+from collections.abc import Sequence
+
+
+def resolve_out_indices(
+    out_indices: Sequence[int], num_stages: int
+) -> tuple[int, ...]:
+    """Return the stages to give out, counted from 0.
+
+    Args:
+        out_indices (Sequence[int]): Stages in rising order; negative ones
+            count from the end.
+        num_stages (int): Number of stages there are.
+
+    Returns:
+        tuple[int]: The same stages without negative numbers.
+
+    Raises:
+        TypeError: It is no sequence.
+        ValueError: A stage does not exist, or they do not rise.
+    """
+    allowed = f'-{num_stages} to {num_stages - 1}'
+    if isinstance(out_indices, int):
+        out_indices = (out_indices,)
+    try:
+        indices = tuple(out_indices)
+    except TypeError:
+        raise TypeError(
+            f'out_indices must be a sequence of ints from {allowed}, got '
+            f'{out_indices!r}.'
+        ) from None
+    positive = []
+    for index in indices:
+        if index not in range(-num_stages, num_stages):
+            raise ValueError(
+                f'out_indices={out_indices!r} holds {index!r}; the '
+                f'{num_stages} stages are counted {allowed}.'
+            )
+        positive.append(index % num_stages)
+    if not positive or sorted(set(positive)) != positive:
+        raise ValueError(
+            f'out_indices={out_indices!r} must name at least one stage '
+            'and each once, in rising order.'
+        )
+    return tuple(positive)
