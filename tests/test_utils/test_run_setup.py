@@ -35,6 +35,29 @@ def test_amp_with_cuda_keeps_what_the_config_says(device):
     assert cfg.optim_wrapper.dtype == 'bfloat16'
 
 
+@pytest.mark.parametrize(
+    ('dtype', 'loss_scale'),
+    [('float16', 'dynamic'), ('bfloat16', dict(enabled=False))],
+)
+def test_type_of_amp_by_name(device, dtype, loss_scale):
+    """Naming the type asks for mixed precision; bfloat16 needs no scaling."""
+    device('cuda')
+    cfg = training()
+    run_setup.set_precision(cfg, amp=False, dtype=dtype)
+    wrapper = cfg.optim_wrapper
+    assert (wrapper.type, wrapper.dtype) == ('AmpOptimWrapper', dtype)
+    assert wrapper.loss_scale == loss_scale
+
+
+def test_cpu_has_bfloat16_only(device):
+    device('cpu')
+    cfg = training()
+    run_setup.set_precision(cfg, amp=False, dtype='bfloat16')
+    assert cfg.optim_wrapper.type == 'mmmobilemamba.CPUAmpOptimWrapper'
+    with pytest.raises(ValueError, match='float16'):
+        run_setup.set_precision(training(), amp=False, dtype='float16')
+
+
 def test_amp_on_a_cpu_is_ours(device):
     device('cpu')
     cfg = training(type='AmpOptimWrapper', loss_scale='dynamic')
