@@ -447,7 +447,7 @@ def test_config_builds(name):
             dataset = cfg[loader].dataset
             Compose(dataset.get('dataset', dataset).pipeline)
     assert cfg.model.get('pretrained') is None
-    assert 'init_cfg' not in cfg.model.backbone
+    assert 'init_cfg' not in cfg.model.get('backbone', {})
 
 
 def test_base_names_are_unique():
