@@ -100,13 +100,15 @@ def count_complexity(
         kwargs.setdefault('data_samples', data_samples(args[0].shape))
     runner = _Forward(model, forward)
     tensors = {
-        name: tensor.to(device)
+        name: tensor.detach().to(device)
         for group in (runner.named_parameters, runner.named_buffers)
         for name, tensor in group()
     }
     counter = MacCounter()
     with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
+        # Kernels that only infer, which no counter knows, stay out of this
+        # mode. Detached tensors make no graph in it.
+        stack.enter_context(torch.enable_grad())
         stack.enter_context(_evaluating(model))
         stack.enter_context(_our_operators(model, counter))
         if device == 'meta':
@@ -187,10 +189,14 @@ def _as_inputs(inputs) -> tuple[Tensor, ...]:
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Put a model into evaluation mode, and every part back afterwards."""
     modes = {module: module.training for module in model.modules()}
+    # torch's own shortcut of attention is one operator without a count.
+    shortcut = torch.backends.mha.get_fastpath_enabled()
     model.eval()
     try:
+        torch.backends.mha.set_fastpath_enabled(False)
         yield
     finally:
+        torch.backends.mha.set_fastpath_enabled(shortcut)
         for module, mode in modes.items():
             module.training = mode
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..models.backbones import MobileMamba, TIMMBackbone
 from ..utils.config import load_config
 from ..utils.inference import build_model, load_model
 from ..utils.start import check_checkpoint_file
-from ..utils.timm_models import check_timm_name, import_timm
 from .receptive_field import wake_branches
 
 
@@ -37,8 +37,8 @@ def build_feature_network(
 
     Args:
         text (str): ``mobilemamba:ARCH``, ``timm:NAME`` or a config file of
-            any of the libraries, of whose model the backbone is taken; then,
-            for all but timm's, ``=CHECKPOINT`` with a file of weights.
+            any of the libraries, of whose model the backbone is taken; then
+            ``=CHECKPOINT`` for a file of weights.
         device (str or torch.device): Where it goes. Defaults to ``'cpu'``.
 
     Returns:
@@ -58,8 +58,13 @@ def build_feature_network(
     if name.endswith('.py'):
         label, module = _from_config(name, checkpoint, device)
     elif colon and kind in ('mobilemamba', 'timm'):
+        init_cfg = None
+        if checkpoint:
+            init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
         build = _mobilemamba if kind == 'mobilemamba' else _timm
-        label, module = build(network, checkpoint)
+        label, module = build(network, init_cfg)
+        if checkpoint:
+            module.init_weights()  # reads the file
     else:
         raise ValueError(
             f'{text!r} is no network: give mobilemamba:ARCH, timm:NAME or a '
@@ -72,27 +77,12 @@ def build_feature_network(
     return FeatureNetwork(label, module.to(device).eval(), weights)
 
 
-def _mobilemamba(arch: str, checkpoint: str) -> tuple[str, nn.Module]:
-    from ..models.backbones import MobileMamba
-
-    init_cfg = None
-    if checkpoint:
-        init_cfg = dict(type='Pretrained', checkpoint=checkpoint)
-    module = MobileMamba(arch, init_cfg=init_cfg)
-    if checkpoint:
-        module.init_weights()  # reads the file
-    return f'MobileMamba-{arch.upper()}', module
+def _mobilemamba(arch: str, init_cfg: dict | None) -> tuple[str, nn.Module]:
+    return f'MobileMamba-{arch.upper()}', MobileMamba(arch, init_cfg=init_cfg)
 
 
-def _timm(name: str, checkpoint: str) -> tuple[str, nn.Module]:
-    if checkpoint:
-        raise ValueError(
-            f'timm:{name} takes no checkpoint here; give it to the '
-            'TIMMBackbone of a config.'
-        )
-    timm = import_timm()
-    check_timm_name(name)
-    return name, timm.create_model(name, features_only=True)
+def _timm(name: str, init_cfg: dict | None) -> tuple[str, nn.Module]:
+    return name, TIMMBackbone(name, init_cfg=init_cfg)
 
 
 def _from_config(

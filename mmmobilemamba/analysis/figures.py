@@ -38,13 +38,14 @@ def check_figure_path(path: str | os.PathLike) -> str:
 
 @contextmanager
 def figure_file(
-    path: str | os.PathLike, size: tuple[float, float]
+    path: str | os.PathLike, size: tuple[float, float], dpi: int = 120
 ) -> Iterator[Figure]:
     """Give a figure, which is written to a file at the end.
 
     Args:
         path (str or PathLike): Picture or PDF file; written whole.
         size (tuple[float, float]): Width and height in inches.
+        dpi (int): Pixels per inch. Defaults to 120.
 
     Yields:
         Figure: A figure to draw on, with constrained layout.
@@ -54,7 +55,10 @@ def figure_file(
     FigureCanvasAgg(figure)
     yield figure
     with whole_file(check_figure_path(path)) as draft:
-        figure.savefig(draft, dpi=150)
+        options = {}
+        if draft.suffix.lower() in ('.jpg', '.jpeg'):
+            options = dict(pil_kwargs=dict(quality=88, optimize=True))
+        figure.savefig(draft, dpi=dpi, **options)
 
 
 def draw_curves(

@@ -1,5 +1,6 @@
 """Effective receptive fields: which pixels a feature really depends on."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -53,7 +54,7 @@ def receptive_fields(
                     f'Stage {stage} is none of the {len(maps)} stages, 0 to '
                     f'{len(maps) - 1}.'
                 )
-            strides[i] = round(x.shape[2] / maps[stage].shape[2])
+            strides[i] = _stride(x.shape[2], maps[stage].shape[2])
             # The graph is needed until its last use.
             (grad,) = torch.autograd.grad(
                 _centre(maps[stage]), x, retain_graph=i + 1 < len(stages)
@@ -65,6 +66,13 @@ def receptive_fields(
             raise ValueError(f'No gradient of stage {stage} reaches a pixel.')
         fields.append((stride, (field / field.sum()).numpy()))
     return fields
+
+
+def _stride(pixels: int, places: int) -> int:
+    """Return the stride of a map, whose side may have been rounded up."""
+    if pixels % places == 0:
+        return pixels // places
+    return 2 ** round(math.log2(pixels / places))
 
 
 def _centre(features: Tensor) -> Tensor:
