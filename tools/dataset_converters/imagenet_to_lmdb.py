@@ -3,7 +3,7 @@
 Reads what MMPretrain's ImageNet reads: SRC/meta/<split>.txt with a path and a
 label per line where there is one, else a folder per class in SRC/<split>.
 Writes OUT/<split>.lmdb, with the image files byte for byte, and
-OUT/meta/<split>.txt. mobilemamba-b1_8xb128-300e_in1k-lmdb-256px.py shows how a
+OUT/meta/<split>.txt. mobilemamba-b1_8xb128-300e-lmdb_in1k-256px.py shows how a
 config reads them.
 """
 

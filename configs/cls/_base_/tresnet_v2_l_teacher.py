@@ -1,6 +1,5 @@
-# The published teacher. Its weights are not downloaded for you:
-# tresnet_v2_l.miil_in21k_ft_in1k of timm, or the file that came with
-# arXiv:2204.03475, tresnet_l_v2_83_9.pth (83.9 % top-1).
+# The published teacher, TResNet-L v2. Its weights are not downloaded for you:
+# the file of timm/tresnet_v2_l.miil_in21k_ft_in1k, .safetensors or .bin.
 distillation = dict(
     type='mmmobilemamba.DistilledClassifier',
     # Un-normalised pixels in [0, 1]; timm knows the model's normalisation.

@@ -7,11 +7,12 @@ from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config
+from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from ...utils.checkpoint import read_state_dict
+from ...utils.config import load_config
 from ...utils.start import check_teacher_file
 
 _TIMM = 'TimmClassifier'
@@ -149,7 +150,8 @@ def read_teacher_config(config: dict | str) -> dict:
     """Read and check the config of a teacher.
 
     Args:
-        config (dict or str): Model config of mmpretrain, or a config file.
+        config (dict or str): Model config of mmpretrain, or a config file,
+            which may be one of a package: ``'mmpretrain::...'``.
 
     Returns:
         dict: A copy of the model's config, data preprocessor included.
@@ -159,7 +161,9 @@ def read_teacher_config(config: dict | str) -> dict:
             or would download weights.
     """
     if isinstance(config, str | os.PathLike):
-        content = Config.fromfile(config)
+        # One of a package, as in _base_, or a file.
+        packaged = '::' in str(config)
+        content = get_config(config) if packaged else load_config(config)
         model = content.model.to_dict()
         if content.get('data_preprocessor'):
             model.setdefault(

@@ -16,7 +16,11 @@ timm = pytest.importorskip('timm')
 from mmpretrain.models import ClsDataPreprocessor  # noqa: E402
 from mmpretrain.structures import DataSample  # noqa: E402
 
-from mmmobilemamba.models.classifiers.teacher import Teacher  # noqa: E402
+from mmmobilemamba.models.classifiers.teacher import (  # noqa: E402
+    Teacher,
+    read_teacher_config,
+    teacher_name,
+)
 from mmmobilemamba.utils.start import check_teacher  # noqa: E402
 
 CLASSES = 5
@@ -185,6 +189,13 @@ def test_teacher_from_a_config_file(tmp_path):
         IMAGENET['mean']
     )
     assert preprocessor.batch_augments is None
+
+
+def test_teacher_from_a_config_of_mmpretrain():
+    config = read_teacher_config('mmpretrain::resnet/resnet18_8xb32_in1k.py')
+    assert config['backbone']['depth'] == 18
+    assert config['data_preprocessor']['mean'] == IMAGENET['mean']
+    assert teacher_name(config) == 'ResNet'
 
 
 class TestLoss:
