@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -217,9 +218,9 @@ def _process(settings: Settings, count: int) -> Iterator[None]:
 
 def _build(request: Request, settings: Settings) -> _Entry:
     candidate = build_candidate(request)
-    facts = _facts(request, candidate)
     ready = prepare_training if settings.train else prepare
     with _explained(request, candidate, settings):
+        facts = _facts(request, candidate)
         call = ready(candidate, request.form, settings.device)
     return _Entry(request, candidate.size, call, candidate.module, facts)
 
@@ -228,7 +229,7 @@ def _facts(request: Request, candidate: Candidate) -> dict:
     published = request.published
     facts = dict(
         label=request.label,
-        name=published.name if published else request.label,
+        name=_name(request),
         kind=request.kind,
         network=request.network,
         size=list(candidate.size),
@@ -248,6 +249,17 @@ def _facts(request: Request, candidate: Candidate) -> dict:
         }
         facts['form']['backend'] = ' '.join(sorted(scans)) or None
     return facts
+
+
+def _name(request: Request) -> str:
+    """Return a name for tables: what differs from the others is kept."""
+    name = request.label.partition(',')[0].partition('@')[0]
+    if request.published:
+        name = request.published.name
+    elif request.kind in ('config', 'onnx'):
+        name = Path(request.network).name
+    options = request.label.partition(',')[2]
+    return f'{name} ({options.replace(",", ", ")})' if options else name
 
 
 @contextmanager

@@ -5,11 +5,16 @@ import os
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from ..utils.files import whole_file
 
 _OURS = 'MobileMamba'
 _MARKERS = 'osD^vP<>phX8'
+_COLOURS = (
+    'tab:blue tab:orange tab:green tab:purple tab:brown tab:pink tab:gray '
+    'tab:olive tab:cyan navy teal goldenrod'
+).split()
 # Where a label may stand beside its point, in points, the best first.
 _PLACES = (
     (6, 4, 'left'),
@@ -22,6 +27,10 @@ _PLACES = (
     (-12, 14, 'right'),
     (12, -20, 'left'),
     (-12, -20, 'right'),
+    (0, 18, 'center'),
+    (0, -24, 'center'),
+    (24, 24, 'left'),
+    (-24, -30, 'right'),
 )
 
 
@@ -37,13 +46,18 @@ def plot_speed(report: dict, path: str | os.PathLike) -> None:
     result = max(models[0]['results'], key=lambda item: item['batch'])
     index = models[0]['results'].index(result)
     families: dict[str, list] = {}
+    colours: dict[str, str] = {}
     for model in models:
         entry = model['published']
         # Other forms of the same network are lines of their own.
         family = model['name'].replace(entry['name'], entry['family'])
         speed = model['results'][index]['images_per_second']
         name = entry['name'] + ('*' if entry['recipe'] else '')
-        families.setdefault(family, []).append((speed, entry['top1'], name))
+        ours = family.startswith(_OURS)
+        colour = _COLOURS[len(colours) % len(_COLOURS)]
+        colours.setdefault(family, 'crimson' if ours else colour)
+        point = (speed, entry['top1'], name, colours[family])
+        families.setdefault(family, []).append(point)
 
     figure = Figure(figsize=(9, 6.5), layout='constrained')
     canvas = FigureCanvasAgg(figure)
@@ -52,7 +66,7 @@ def plot_speed(report: dict, path: str | os.PathLike) -> None:
         ours = family.startswith(_OURS)
         axes.plot(
             *zip(*[point[:2] for point in sorted(points)], strict=True),
-            color='crimson' if ours else f'C{number % 10}',
+            color=colours[family],
             marker='*' if ours else _MARKERS[number % len(_MARKERS)],
             markersize=14 if ours else 6,
             linewidth=2 if ours else 1,
@@ -106,7 +120,7 @@ def _label(axes: Axes, points: list[tuple]) -> None:
     legend = axes.get_legend().get_window_extent(renderer)
     taken = [legend]
     marks = axes.transData.transform([point[:2] for point in points])
-    for x, y, name in points:
+    for x, y, name, colour in points:
         best = None
         for dx, dy, side in _PLACES:
             text = axes.annotate(
@@ -116,7 +130,10 @@ def _label(axes: Axes, points: list[tuple]) -> None:
                 textcoords='offset points',
                 ha=side,
                 fontsize=7.5,
+                color=colour,
                 weight='bold' if name.startswith(_OURS) else 'normal',
+                # readable where a line runs beneath
+                path_effects=[withStroke(linewidth=2, foreground='white')],
             )
             box = text.get_window_extent(renderer)
             clashes = sum(box.overlaps(other) for other in taken)

@@ -34,7 +34,7 @@ def break_down(
     call: Callable[[], object],
     module: nn.Module,
     device: str | torch.device = 'cpu',
-    repeats: int = 10,
+    repeats: int = 5,
 ) -> tuple[list[Share], list[Share]]:
     """Profile a forward pass.
 
@@ -45,7 +45,7 @@ def break_down(
         call (Callable): Runs the network, eagerly.
         module (nn.Module): The network.
         device (str or torch.device): Where it runs. Defaults to ``'cpu'``.
-        repeats (int): Forward passes to profile. Defaults to 10.
+        repeats (int): Forward passes to profile. Defaults to 5.
 
     Returns:
         tuple: Shares by kind of module, where torch's own layers count to

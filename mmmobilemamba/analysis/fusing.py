@@ -92,21 +92,23 @@ def iter_tensors(value: object) -> Iterator[Tensor]:
 
 def _find_pairs(module, forward) -> list[tuple[nn.Module, _BatchNorm]]:
     """Run the network and note which norm reads which convolution."""
-    made: dict[int, tuple[nn.Module, Tensor]] = {}
+    makers: dict[int, nn.Module] = {}
     readers: Counter[int] = Counter()
     calls: Counter[nn.Module] = Counter()
+    kept = []  # so that no two tensors have one id
     pairs = []
 
     def before_layer(layer, args):
         calls[layer] += 1
+        kept.extend(args)
         for arg in args:
             readers[id(arg)] += 1
-        if isinstance(layer, _BatchNorm) and id(args[0]) in made:
-            pairs.append((*made[id(args[0])], layer))
+        if isinstance(layer, _BatchNorm) and id(args[0]) in makers:
+            pairs.append((makers[id(args[0])], id(args[0]), layer))
 
     def after_conv(conv, args, output):
-        # The tensor is kept, so that no other one gets its id.
-        made[id(output)] = (conv, output)
+        kept.append(output)
+        makers[id(output)] = conv
 
     handles = []
     for layer in module.modules():
@@ -124,7 +126,7 @@ def _find_pairs(module, forward) -> list[tuple[nn.Module, _BatchNorm]]:
     return [
         (conv, norm)
         for conv, output, norm in pairs
-        if calls[conv] == calls[norm] == readers[id(output)] == 1
+        if calls[conv] == calls[norm] == readers[output] == 1
     ]
 
 

@@ -12,6 +12,9 @@ from .candidates import Candidate
 from .fusing import calibrate_norms, fold_norms, iter_tensors
 from .requests import Form
 
+# Maps of a stride of 64 still give each norm some 16 values of these.
+_CALIBRATION_PIXELS = 16 * 64 * 64
+
 
 def prepare(
     candidate: Candidate, form: Form, device: str | torch.device = 'cpu'
@@ -37,7 +40,9 @@ def prepare(
     if module is None:
         return partial(candidate.forward, None)
     module = module.to(device).eval()
-    example = make_pictures(2, candidate.size, Form(), device)
+    height, width = candidate.size
+    batch = max(2, _CALIBRATION_PIXELS // (height * width))
+    example = make_pictures(batch, candidate.size, Form(), device)
     calibrate_norms(module, lambda: candidate.probe(module, example))
     if form.deploy:
         module = _fuse(module)
