@@ -91,7 +91,12 @@ def build_model(cfg: Config) -> nn.Module:
     """
     settings = deepcopy(cfg.model)
     settings.pop('pretrained', None)
-    settings.backbone.pop('init_cfg', None)
+    settings.get('backbone', {}).pop('init_cfg', None)
+    # MMPretrain's configs keep it outside, where a Runner finds it.
+    if cfg.get('data_preprocessor'):
+        settings.setdefault(
+            'data_preprocessor', deepcopy(cfg.data_preprocessor)
+        )
     with DefaultScope.overwrite_default_scope(_host_scope(cfg)):
         return revert_sync_batchnorm(MODELS.build(settings))
 
