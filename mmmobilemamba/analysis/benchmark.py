@@ -69,6 +69,10 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f'{name} must be at least 1, got {value}.')
+        if self.budget is not None and self.budget <= 0:
+            raise ValueError(
+                f'budget must be positive seconds, got {self.budget}.'
+            )
         if not self.batch_sizes or min(self.batch_sizes) < 1:
             raise ValueError(
                 'batch_sizes must be positive numbers, got '
