@@ -88,6 +88,7 @@ class _Entry:
     size: tuple[int, int]
     call: Callable
     module: nn.Module | None
+    convert: Callable
     facts: dict
 
 
@@ -226,7 +227,14 @@ def _build(request: Request, settings: Settings) -> _Entry:
     with _explained(request, candidate, settings):
         facts = _facts(request, candidate)
         call = ready(candidate, request.form, settings.device)
-    return _Entry(request, candidate.size, call, candidate.module, facts)
+    return _Entry(
+        request,
+        candidate.size,
+        call,
+        candidate.module,
+        candidate.convert,
+        facts,
+    )
 
 
 def _facts(request: Request, candidate: Candidate) -> dict:
@@ -314,12 +322,14 @@ def _measure(entries, batch: int, settings: Settings, say) -> None:
 
 def _call_on(entry: _Entry, batch: int, settings: Settings) -> Callable:
     """Return what runs a network on a batch, tried once."""
-    x = make_pictures(
-        batch,
-        entry.size,
-        entry.request.form,
-        settings.device,
-        settings.train,
+    x = entry.convert(
+        make_pictures(
+            batch,
+            entry.size,
+            entry.request.form,
+            settings.device,
+            settings.train,
+        )
     )
 
     def call():

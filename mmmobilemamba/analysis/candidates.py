@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -34,6 +35,8 @@ class Candidate:
             to calling the module.
         compiled (Callable): Gives the parts to compile. Defaults to the
             module.
+        convert (Callable): Turns pictures into what ``forward`` takes; not
+            timed. Defaults to leaving them.
         is_classifier (bool): Whether the output is one row of scores per
             picture, which a training can be timed with. Defaults to True.
     """
@@ -43,6 +46,7 @@ class Candidate:
     forward: Callable = lambda module, x: module(x)
     probe: Callable = lambda module, x: module(x)
     compiled: Callable = lambda module: [module]
+    convert: Callable = lambda x: x
     is_classifier: bool = True
 
 
@@ -169,10 +173,37 @@ def _build_config(request: Request) -> Candidate:
     )
 
 
+def _build_onnx(request: Request) -> Candidate:
+    # Needs onnxruntime, which only this kind does.
+    from ..deploy.session import Session
+
+    session = Session(request.network, threads=torch.get_num_threads())
+    size = request.size or session.metadata['size']
+    if not size:
+        raise ValueError(
+            f'{request.label}: the file takes pictures of any size; say '
+            f'which, as in {request.network}@224.'
+        )
+
+    def convert(x: Tensor) -> np.ndarray:
+        if session.dtype == np.uint8:
+            x = (x * 64 + 128).clamp(0, 255)  # pixels, preprocessed within
+        return x.numpy().astype(session.dtype)
+
+    return Candidate(
+        size=tuple(size),
+        module=None,
+        forward=lambda module, x: session(x),
+        convert=convert,
+        is_classifier=False,
+    )
+
+
 BUILDERS: dict[str, Callable[[Request], Candidate]] = {
     'mobilemamba': _build_mobilemamba,
     'timm': _build_timm,
     'config': _build_config,
+    'onnx': _build_onnx,
 }
 
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -74,11 +75,14 @@ def iter_tensors(value: object) -> Iterator[Tensor]:
     """Walk through the floating tensors of a network's output.
 
     Args:
-        value (object): Tensors in lists, tuples, dicts and data samples.
+        value (object): Tensors or arrays in lists, tuples, dicts and data
+            samples.
 
     Yields:
         Tensor: One after the other.
     """
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
     if isinstance(value, Tensor):
         if value.is_floating_point():
             yield value

@@ -77,7 +77,9 @@ def _peak_of_forward(request, batch, threads) -> int | None:
             weights = sum(tensor.nbytes for tensor in tensors)
         before = _status('VmRSS')
         call = prepare(candidate, request.form)
-        x = make_pictures(batch, candidate.size, request.form)
+        x = candidate.convert(
+            make_pictures(batch, candidate.size, request.form)
+        )
         call(x)
         try:
             Path('/proc/self/clear_refs').write_text('5')  # forget the peak

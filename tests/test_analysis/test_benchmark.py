@@ -1,5 +1,8 @@
 import json
+import sys
+import types
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -162,6 +165,32 @@ def test_broken_network_is_not_timed(tiny, monkeypatch):
         run('timm:1', 'timm:inf')
     with pytest.raises(ValueError, match='timm:fails does not run on 8x8'):
         run('timm:fails')
+
+
+def test_exported_file_is_timed_by_its_runtime(monkeypatch):
+    class Session:
+        """Stands for a runtime that may not be installed."""
+
+        dtype = np.dtype('uint8')
+
+        def __init__(self, path, threads):
+            self.metadata = dict(size=[8, 12] if 'fixed' in path else None)
+
+        def __call__(self, image):
+            assert image.dtype == self.dtype
+            assert image.std() > 1
+            return dict(scores=image.mean((1, 2, 3)), labels=image[:, 0])
+
+    module = types.ModuleType('session')
+    module.Session = Session
+    name = 'mmmobilemamba.deploy.session'
+    monkeypatch.setitem(sys.modules, name, module)
+    (model,) = run('fixed.onnx')
+    assert (model['size'], model['macs']) == ([8, 12], None)
+    assert model['results'][1]['images_per_second'] > 0
+    with pytest.raises(ValueError, match='any.onnx@224'):
+        run('any.onnx')
+    assert run('any.onnx@32')[0]['size'] == [32, 32]
 
 
 @pytest.mark.parametrize(
