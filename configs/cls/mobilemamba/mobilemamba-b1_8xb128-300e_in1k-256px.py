@@ -94,6 +94,9 @@ param_scheduler = [
 ]
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=1)
 
+# A checkpoint of weights, average and optimizer takes 270 MB.
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=3))
+
 # The moving average, statistics of BatchNorm included, is what validation
 # measures and what gave the published accuracies.
 custom_hooks = [
