@@ -18,6 +18,7 @@ from matplotlib import pyplot as plt
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmmobilemamba.analysis.run_logs import read_run
 from mmmobilemamba.datasets import (
     SHAPES_CLASSES,
     SHAPES_PALETTE,
@@ -276,34 +277,17 @@ def draw_pictures(results: list[tuple], task: str, path: Path) -> None:
     plt.close(figure)
 
 
-def read_log(work_dir: Path) -> tuple[dict, dict]:
-    """Return the losses by iteration and the metrics by epoch.
-
-    A training that was resumed has several logs; the later ones count.
-    """
-    losses, metrics = {}, {}
-    for log in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        for line in log.read_text().splitlines():
-            record = json.loads(line)
-            if 'loss' in record:
-                losses[record['iter']] = record['loss']
-            elif 'step' in record:
-                metrics[record['step']] = record
-    return losses, metrics
-
-
 def draw_curves(out: Path, path: Path) -> None:
     """Write the losses and the held-out metrics of both trainings."""
     figure, axes = plt.subplots(2, 2, figsize=(10, 6))
     for row, task in zip(axes, CONFIGS, strict=True):
-        losses, metrics = read_log(out / task)
-        iterations = sorted(losses)
-        row[0].plot(iterations, [losses[i] for i in iterations])
+        run = read_run(out / task)
+        row[0].plot(*run.curve('loss'))
         row[0].set(title=f'{task}: loss', xlabel='iteration')
-        epochs = sorted(metrics)
         scale = 100 if task == 'segmentation' else 1
         for name, key in METRICS[task].items():
-            values = [metrics[epoch][key] / scale for epoch in epochs]
+            epochs, values = run.curve(key)
+            values = [value / scale for value in values]
             row[1].plot(epochs, values, marker='o', label=name)
         row[1].set(
             title=f'{task}: held-out scenes', xlabel='epoch', ylim=(0, 1)
