@@ -142,6 +142,38 @@ def unread_parameters(backbone: nn.Module, shape: tuple[int, ...]) -> set[str]:
     Raises:
         ValueError: The maps have other channels than the backbone says.
     """
+    state, maps = _shapes_through(backbone, shape)
+    channels = [m.shape[1] for m in maps]
+    if channels != backbone.out_channels:
+        raise ValueError(
+            f'The maps have {channels} channels where timm announces '
+            f'{backbone.out_channels}; this network cannot be a backbone.'
+        )
+    reached = _leaves(maps)
+    return {name for name, p in state.items() if id(p) not in reached}
+
+
+def runs_at(backbone: nn.Module, shape: tuple[int, ...]) -> bool:
+    """Tell whether a backbone takes pictures of a shape.
+
+    Args:
+        backbone (nn.Module): Any module.
+        shape (tuple[int]): Shape of a batch.
+
+    Returns:
+        bool: Whether shapes go through.
+    """
+    try:
+        _shapes_through(backbone, shape)
+    except (RuntimeError, AssertionError, ValueError):
+        return False
+    return True
+
+
+def _shapes_through(
+    backbone: nn.Module, shape: tuple[int, ...]
+) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+    """Return shape-only parameters and the outputs that they lead to."""
     state = {
         name: tensor.detach().to('meta').requires_grad_()
         for name, tensor in backbone.named_parameters()
@@ -153,7 +185,7 @@ def unread_parameters(backbone: nn.Module, shape: tuple[int, ...]) -> set[str]:
     nn.Module.train(backbone, False)
     try:
         with torch.enable_grad():
-            maps = torch.func.functional_call(
+            outputs = torch.func.functional_call(
                 backbone,
                 {**state, **buffers},
                 (torch.empty(shape, device='meta'),),
@@ -161,14 +193,7 @@ def unread_parameters(backbone: nn.Module, shape: tuple[int, ...]) -> set[str]:
     finally:
         for module, mode in training.items():
             module.training = mode
-    channels = [m.shape[1] for m in maps]
-    if channels != backbone.out_channels:
-        raise ValueError(
-            f'The maps have {channels} channels where timm announces '
-            f'{backbone.out_channels}; this network cannot be a backbone.'
-        )
-    reached = _leaves(maps)
-    return {name for name, p in state.items() if id(p) not in reached}
+    return state, outputs
 
 
 def _leaves(outputs: Iterable[Tensor]) -> set[int]:

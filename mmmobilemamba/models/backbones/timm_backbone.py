@@ -15,6 +15,7 @@ from ...utils.timm_models import (
     fitting_tensors,
     import_timm,
     inner_tensors,
+    runs_at,
     timm_name,
     unread_parameters,
 )
@@ -133,7 +134,16 @@ class TIMMBackbone(BaseModule):
                 f'{model_name} does not keep its stages in modules of their '
                 f'own; frozen_stages must be -1, got {frozen_stages}.'
             )
-        self._unread = unread_parameters(self, self._probe_shape())
+        self.input_size = None
+        shape = self._probe_shape()
+        if not runs_at(self, shape):
+            raise ValueError(
+                f'{model_name} with {self.options} does not take pictures of '
+                f'{shape[2]}x{shape[3]} pixels.'
+            )
+        self._unread = unread_parameters(self, shape)
+        if self._is_made_for(shape):
+            self.input_size = shape[2:]
         self._freeze()
 
     @property
@@ -170,6 +180,14 @@ class TIMMBackbone(BaseModule):
             side = cfg.input_size[-2:]
         sides = (side, side) if isinstance(side, int) else tuple(side)
         return (1, self.options['in_chans'], *sides)
+
+    def _is_made_for(self, shape: tuple[int, ...]) -> bool:
+        """Tell whether the network takes pictures of this size alone."""
+        cfg = import_timm().get_pretrained_cfg(self.model_name)
+        # Some of those that timm marks as fixed take others none the less.
+        return cfg.fixed_input_size and not runs_at(
+            self, (*shape[:3], 2 * shape[3])
+        )
 
     def _stage_ends(self) -> list[int | None]:
         """Return where each stage ends among the modules, the stem first.
@@ -260,7 +278,18 @@ class TIMMBackbone(BaseModule):
         Returns:
             tuple[Tensor]: A map (batch, channels, H / stride, W / stride)
             per level, whatever layout the network computes in.
+
+        Raises:
+            ValueError: The network is built for pictures of another size.
         """
+        if self.input_size and tuple(x.shape[2:]) != self.input_size:
+            height, width = x.shape[2:]
+            raise ValueError(
+                f'{self.model_name} is built for pictures of '
+                f'{self.input_size[0]}x{self.input_size[1]} pixels, got '
+                f'{height}x{width}. Pass img_size=(HEIGHT, WIDTH), and make '
+                'all pictures that size.'
+            )
         maps = self.timm_model(x)
         if str(getattr(self.timm_model, 'output_fmt', '')).endswith('NHWC'):
             maps = [m.permute(0, 3, 1, 2).contiguous() for m in maps]

@@ -309,6 +309,17 @@ def test_bad_arguments(error, named, kwargs):
         TIMMBackbone(**{'model_name': 'mambaout_femto', **kwargs})
 
 
+def test_network_that_is_built_for_one_size():
+    model = TIMMBackbone('efficientformerv2_s0', img_size=(96, 128)).eval()
+    with torch.no_grad():
+        maps = model(torch.rand(1, 3, 96, 128))
+        assert [m.shape[3] for m in maps] == [32, 16, 8, 4]
+        with pytest.raises(ValueError, match='96x128 pixels, got 64x64'):
+            model(torch.rand(1, 3, 64, 64))
+    with pytest.raises(ValueError, match='efficientformer_l1.*128x128'):
+        TIMMBackbone('efficientformer_l1', img_size=128)
+
+
 def test_stages_that_are_no_modules_cannot_be_frozen():
     assert TIMMBackbone('hrnet_w18_small').out_strides == [2, 4, 8, 16, 32]
     with pytest.raises(ValueError, match='frozen_stages must be -1'):
