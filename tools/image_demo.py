@@ -8,6 +8,7 @@ import torch
 from mmengine.device import get_device
 
 from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
+from mmmobilemamba.utils.checkpoint import check_checkpoint_file
 from mmmobilemamba.utils.cli import (
     add_cfg_options,
     check_device,
@@ -22,7 +23,6 @@ from mmmobilemamba.utils.inference import (
     predict,
     read_image,
 )
-from mmmobilemamba.utils.start import check_checkpoint_file
 
 
 def make_parser() -> argparse.ArgumentParser:

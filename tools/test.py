@@ -10,6 +10,7 @@ from mmengine.registry import METRICS
 from mmengine.runner import Runner
 
 from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
+from mmmobilemamba.utils.checkpoint import check_checkpoint_file
 from mmmobilemamba.utils.cli import (
     add_run_arguments,
     export_local_rank,
@@ -28,7 +29,7 @@ from mmmobilemamba.utils.run_setup import (
     set_visualization,
     set_work_dir,
 )
-from mmmobilemamba.utils.start import check_checkpoint_file, check_match
+from mmmobilemamba.utils.start import check_match
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from mmengine.config import Config
 
 from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
+from mmmobilemamba.utils.checkpoint import check_checkpoint_file
 from mmmobilemamba.utils.cli import (
     add_run_arguments,
     export_local_rank,
@@ -26,7 +27,6 @@ from mmmobilemamba.utils.run_setup import (
     set_work_dir,
 )
 from mmmobilemamba.utils.start import (
-    check_checkpoint_file,
     check_match,
     check_resume,
     check_teacher,

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ..models.backbones import MobileMamba, TIMMBackbone
+from ..utils.checkpoint import check_checkpoint_file
 from ..utils.config import load_config
 from ..utils.inference import build_model, load_model
-from ..utils.start import check_checkpoint_file
 from .receptive_field import wake_branches
 
 

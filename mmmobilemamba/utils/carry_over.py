@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ..version import __version__
+from .checkpoint import read_checkpoint, weights_of
 from .files import whole_file
-from .start import read_checkpoint, weights_of
 
 _PREFIX = 'backbone.'
 

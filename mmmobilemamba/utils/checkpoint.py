@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 import torch
 from mmengine.logging import print_log
+from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from .key_map import is_published, state_dict_to_ours
@@ -37,14 +38,7 @@ def read_state_dict(
         FileNotFoundError: There is no such file.
         ValueError: The file is no checkpoint, or holds no tensors there.
     """
-    path = os.fspath(path)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(f'Checkpoint {path} does not exist.')
-    content = load_file(path)
-    if not isinstance(content, Mapping):
-        raise ValueError(
-            f'{path} holds a {type(content).__name__}, not a state dict.'
-        )
+    content = read_checkpoint(path)
     there = [n for n in CONTAINERS if isinstance(content.get(n), Mapping)]
     if container is not None and container not in there:
         raise ValueError(
@@ -53,12 +47,7 @@ def read_state_dict(
         )
     if container or there:
         container = container or there[0]
-        content = content[container]
-    tensors = {
-        name.removeprefix('module.'): value
-        for name, value in content.items()
-        if isinstance(name, str) and isinstance(value, Tensor)
-    }
+    tensors = weights_of(content, container)
     if not tensors:
         raise ValueError(
             f'{path} holds no tensors at {container or "the top level"}; '
@@ -66,6 +55,81 @@ def read_state_dict(
             f'{", ".join(CONTAINERS)}.'
         )
     return tensors
+
+
+def read_checkpoint(path: str | os.PathLike) -> dict:
+    """Read the whole content of a checkpoint.
+
+    Args:
+        path (str or PathLike): A file that torch.save wrote, of which nothing
+            but tensors and plain containers is unpickled, a ``.safetensors``
+            file, or an address that mmengine fetches.
+
+    Returns:
+        dict: Its content, tensors on the CPU.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no checkpoint.
+    """
+    path = os.fspath(path)
+    check_checkpoint_file(path)
+    if is_local(path):
+        content = _load_file(os.path.expanduser(path))
+    else:
+        content = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    if not isinstance(content, dict):
+        raise ValueError(
+            f'{path} holds a {type(content).__name__}, not a checkpoint.'
+        )
+    return content
+
+
+def weights_of(
+    content: Mapping, container: str | None = 'state_dict'
+) -> dict[str, Tensor]:
+    """Pick the tensors of a checkpoint's content.
+
+    Args:
+        content (Mapping): What :func:`read_checkpoint` gave.
+        container (str, optional): Entry that holds them; the top level is
+            taken where there is no such entry. Defaults to
+            ``'state_dict'``, where mmengine looks.
+
+    Returns:
+        dict[str, Tensor]: Tensors by name; none where the file keeps them
+        elsewhere.
+    """
+    return {
+        name.removeprefix('module.'): value
+        for name, value in content.get(container, content).items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
+
+
+def is_local(path: str) -> bool:
+    """Tell whether a checkpoint is a file rather than an address.
+
+    Args:
+        path (str): What the user gave.
+
+    Returns:
+        bool: False for ``https://``, ``open-mmlab://`` and their like.
+    """
+    return '://' not in path
+
+
+def check_checkpoint_file(path: str) -> None:
+    """Check that a local checkpoint exists; addresses pass.
+
+    Args:
+        path (str): File or address.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    if is_local(path) and not os.path.isfile(os.path.expanduser(path)):
+        raise FileNotFoundError(f'Checkpoint {path} does not exist.')
 
 
 def backbone_tensors(
@@ -167,7 +231,7 @@ def load_backbone(
     )
 
 
-def load_file(path: str) -> object:
+def _load_file(path: str) -> object:
     """Read a checkpoint file: safetensors, or unpickled ``weights_only``."""
     if path.endswith('.safetensors'):
         return _load_safetensors(path)

@@ -19,8 +19,9 @@ from mmengine.registry import (
 from mmengine.structures import BaseDataElement
 from torch import nn
 
+from .checkpoint import read_checkpoint, weights_of
 from .run_setup import innermost_dataset
-from .start import check_match, read_checkpoint, weights_of
+from .start import check_match
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 _VISUALIZERS = {

@@ -8,39 +8,14 @@ import os.path as osp
 
 from mmengine.config import Config
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import CheckpointLoader, find_latest_checkpoint
-from torch import Tensor, nn
+from mmengine.runner import find_latest_checkpoint
+from torch import nn
 
-from .checkpoint import fit_report, load_file
+from .checkpoint import fit_report, read_checkpoint, weights_of
 from .key_map import is_published
 
 _RESUME_ENTRIES = ('meta', 'state_dict', 'message_hub', 'optimizer')
 _CONVERTER = 'tools/model_converters/mobilemamba_to_mm.py'
-
-
-def is_local(path: str) -> bool:
-    """Tell whether a checkpoint is a file rather than an address.
-
-    Args:
-        path (str): What the user gave.
-
-    Returns:
-        bool: False for ``https://``, ``open-mmlab://`` and their like.
-    """
-    return '://' not in path
-
-
-def check_checkpoint_file(path: str) -> None:
-    """Check that a local checkpoint exists; addresses pass.
-
-    Args:
-        path (str): File or address.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-    """
-    if is_local(path) and not osp.isfile(osp.expanduser(path)):
-        raise FileNotFoundError(f'Checkpoint {path} does not exist.')
 
 
 def check_teacher(cfg: Config) -> None:
@@ -113,48 +88,6 @@ def check_resume(path: str | None, work_dir: str) -> str | None:
             f'load_from={path} instead.'
         )
     return path
-
-
-def read_checkpoint(path: str) -> dict:
-    """Read a whole checkpoint, under ``weights_only`` where it is a file.
-
-    Args:
-        path (str): File, or an address that mmengine fetches.
-
-    Returns:
-        dict: Its content on the CPU.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no checkpoint.
-    """
-    check_checkpoint_file(path)
-    if is_local(path):
-        content = load_file(osp.expanduser(path))
-    else:
-        content = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    if not isinstance(content, dict):
-        raise ValueError(
-            f'{path} holds a {type(content).__name__}, not a checkpoint.'
-        )
-    return content
-
-
-def weights_of(content: dict) -> dict[str, Tensor]:
-    """Pick the tensors that mmengine would load from a checkpoint.
-
-    Args:
-        content (dict): Content of a checkpoint.
-
-    Returns:
-        dict[str, Tensor]: Tensors by name; none where the file keeps them
-        elsewhere.
-    """
-    return {
-        name.removeprefix('module.'): value
-        for name, value in content.get('state_dict', content).items()
-        if isinstance(value, Tensor)
-    }
 
 
 def check_match(model: nn.Module, path: str, partial: bool = False) -> None:

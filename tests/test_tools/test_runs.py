@@ -12,7 +12,7 @@ import cv2
 import pytest
 import torch
 
-from mmmobilemamba.utils.checkpoint import load_file
+from mmmobilemamba.utils.checkpoint import read_checkpoint
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')
@@ -75,7 +75,7 @@ def test_train_in_mixed_precision_with_scaled_rate(det):
     assert f"type='{wrapper}'" in log
     assert re.search(r'Epoch\(train\).*loss: \d', log)
     assert re.search(r'coco/segm_mAP: \d', log)
-    checkpoint = load_file(str(det / 'epoch_1.pth'))
+    checkpoint = read_checkpoint(det / 'epoch_1.pth')
     rate = checkpoint['optimizer']['param_groups'][0]['lr']
     assert rate == pytest.approx(1e-3 * 0.125)
     assert all(
@@ -88,7 +88,7 @@ def test_resume_goes_on(det, workspace, tool):
     args = [str(workspace / 'det.py'), '--work-dir', str(det), '--resume']
     more = ['--cfg-options', 'train_cfg.max_epochs=2']
     tool('train').main([*args, *more])
-    checkpoint = load_file(str(det / 'epoch_2.pth'))
+    checkpoint = read_checkpoint(det / 'epoch_2.pth')
     assert checkpoint['meta']['epoch'] == 2
     # Two iterations were done before, two now.
     assert checkpoint['meta']['iter'] == 4

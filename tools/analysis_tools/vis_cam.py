@@ -17,6 +17,7 @@ from torch import nn
 from mmmobilemamba.analysis.cam import METHODS, Views, look
 from mmmobilemamba.analysis.figures import check_figure_path, figure_file
 from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
+from mmmobilemamba.utils.checkpoint import check_checkpoint_file
 from mmmobilemamba.utils.cli import add_cfg_options, user_errors
 from mmmobilemamba.utils.config import load_config
 from mmmobilemamba.utils.inference import (
@@ -25,7 +26,6 @@ from mmmobilemamba.utils.inference import (
     predict,
     read_image,
 )
-from mmmobilemamba.utils.start import check_checkpoint_file
 
 # Pictures below this height are enlarged under what is drawn on them.
 LEGIBLE = 480  # pixels

@@ -21,6 +21,7 @@ from mmmobilemamba.analysis.requests import Form, Request
 from mmmobilemamba.analysis.run_logs import read_run
 from mmmobilemamba.analysis.timing import time_interleaved
 from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
+from mmmobilemamba.utils.checkpoint import check_checkpoint_file
 from mmmobilemamba.utils.cli import add_cfg_options, user_errors
 from mmmobilemamba.utils.config import check_host
 from mmmobilemamba.utils.files import whole_file
@@ -28,7 +29,6 @@ from mmmobilemamba.utils.image_split import ImageSplit, split_images
 from mmmobilemamba.utils.inference import build_model
 from mmmobilemamba.utils.run_setup import build_runner, set_loader_defaults
 from mmmobilemamba.utils.scratch_recipe import check_model_names, make_config
-from mmmobilemamba.utils.start import check_checkpoint_file
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL_NAMES = ['t2', 'mambaout_femto', 'mobilenetv2_100', 'efficientvit_m2']
