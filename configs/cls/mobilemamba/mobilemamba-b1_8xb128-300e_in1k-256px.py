@@ -84,7 +84,8 @@ param_scheduler = [
     ),
     dict(
         type='CosineAnnealingLR',
-        eta_min=3e-5,
+        # Down to 3e-5, and less where the rate is scaled down.
+        eta_min_ratio=1e-2,
         by_epoch=True,
         begin=warmup_epochs,
         end=max_epochs,
