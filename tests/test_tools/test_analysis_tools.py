@@ -148,6 +148,7 @@ def test_erf_refuses(refuse, workspace):
     config = workspace / 'seg.py'
     assert 'figure ends in' in refuse('erf', config, '--out', 'a.txt')
     assert 'is no network' in refuse('erf', 'b1')
+    assert 'cannot be used' in refuse('erf', config, '--device', 'cuda:99')
     assert '--names takes one' in refuse('erf', config, '--names', 'a', 'b')
     assert '--num-images' in refuse('erf', config, '--num-images', 0)
     said = refuse('erf', config, '--stages', 3, '--size', 64)
@@ -180,6 +181,8 @@ def test_vis_cam_refuses(refuse, workspace, tmp_path):
     said = refuse('vis_cam', image, config, '--layers', 'backbone.stage')
     assert 'has no module' in said and 'backbone.stages' in said
     assert 'can be read' in refuse('vis_cam', config, config)
+    said = refuse('vis_cam', image, config, '--device', 'cuda:99')
+    assert 'cannot be used' in said
     said = refuse('vis_cam', image, config, 'none.pth')
     assert 'none.pth does not exist' in said
     assert not (tmp_path / 'outputs').exists()

@@ -18,7 +18,7 @@ from mmmobilemamba.analysis.field_figure import Row, draw_fields, field_table
 from mmmobilemamba.analysis.figures import check_figure_path
 from mmmobilemamba.analysis.receptive_field import receptive_fields
 from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
-from mmmobilemamba.utils.cli import user_errors
+from mmmobilemamba.utils.cli import check_device, user_errors
 from mmmobilemamba.utils.inference import find_images, read_image
 
 # ImageNet's, of RGB pixels, as most networks expect them
@@ -97,6 +97,7 @@ def _square(image: np.ndarray, size: int) -> Tensor:
 def check_arguments(args: argparse.Namespace) -> None:
     """Refuse what cannot be drawn before any network is built."""
     check_figure_path(args.out)
+    check_device(args.device)
     for name in ('num_images', 'size'):
         if getattr(args, name) < 1:
             raise ValueError(

@@ -18,7 +18,11 @@ from mmmobilemamba.analysis.cam import METHODS, Views, look
 from mmmobilemamba.analysis.figures import check_figure_path, figure_file
 from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
 from mmmobilemamba.utils.checkpoint import check_checkpoint_file
-from mmmobilemamba.utils.cli import add_cfg_options, user_errors
+from mmmobilemamba.utils.cli import (
+    add_cfg_options,
+    check_device,
+    user_errors,
+)
 from mmmobilemamba.utils.config import load_config
 from mmmobilemamba.utils.inference import (
     draw,
@@ -173,12 +177,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     allow_mmengine_checkpoints()
     with user_errors(parser):
         check_figure_path(args.out)
+        device = check_device(args.device)
         if args.checkpoint:
             check_checkpoint_file(args.checkpoint)
         read_image(args.image)
         cfg = load_config(args.config, args.cfg_options)
         torch.manual_seed(0)
-        model = load_model(cfg, args.checkpoint, args.device)
+        model = load_model(cfg, args.checkpoint, device)
         target = find_class(model, args.target)
         prediction = drawn_prediction(model, args.image, args.score_thr)
         views = look(
