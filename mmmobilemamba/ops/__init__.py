@@ -6,17 +6,22 @@ from .backend import (
     INSTALL_COMMAND,
     bidirectional_scan,
     find_extension,
+    inference_kernels,
     scan_backend,
     selective_scan,
 )
+from .inference import PackCache, infers_on_cpu
 from .reference import state_dtype
 
 __all__ = [
     'BACKENDS',
     'ENV_NAME',
     'INSTALL_COMMAND',
+    'PackCache',
     'bidirectional_scan',
     'find_extension',
+    'inference_kernels',
+    'infers_on_cpu',
     'scan_backend',
     'selective_scan',
     'state_dtype',

@@ -129,6 +129,20 @@ def _implementation(backend: str | None, u: Tensor) -> ModuleType:
     return parallel
 
 
+def inference_kernels(backend: str) -> ModuleType | None:
+    """Return the operators around the scan, which infer on CPUs in float32.
+
+    Args:
+        backend (str): Backend that a layer was made with.
+
+    Returns:
+        ModuleType, optional: The extension, with ``depthwise_conv2d``,
+        ``wavelet_conv2d`` and ``gated_layer_norm``; None for the other
+        backends, and where the extension is not at hand.
+    """
+    return find_extension().module if backend == 'extension' else None
+
+
 def selective_scan(
     u: Tensor,
     delta: Tensor,

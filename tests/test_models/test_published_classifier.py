@@ -26,7 +26,8 @@ PARAMETERS = {
 
 def classifier(variant: str) -> torch.nn.Module:
     """Build the model of a variant's config."""
-    (path,) = CONFIGS.glob(f'mobilemamba-{variant}_8xb128-300e_in1k-*.py')
+    name = f'mobilemamba-{variant}_8xb128-300e_in1k-[0-9]*px.py'
+    (path,) = CONFIGS.glob(name)
     config = Config.fromfile(path)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         return MODELS.build(config.model)

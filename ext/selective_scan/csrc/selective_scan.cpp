@@ -25,6 +25,14 @@ TORCH_LIBRARY(selective_scan, m) {
       "Tensor dt_proj, Tensor dt_bias, Tensor A, Tensor D) -> (Tensor, "
       "Tensor, Tensor, Tensor, Tensor, Tensor)",
       tags);
+  m.def(
+      "depthwise_conv2d(Tensor x, Tensor weight, Tensor? bias=None, "
+      "str activation=\"none\", Tensor? scale=None, Tensor? shift=None) -> "
+      "Tensor");
+  m.def("wavelet_conv2d(Tensor x, Tensor weight) -> Tensor");
+  m.def(
+      "gated_layer_norm(Tensor x, Tensor z, Tensor weight, Tensor bias, "
+      "float eps) -> Tensor");
   m.def("cpu_variant() -> str");
   m.def("set_cpu_variant(str name) -> ()");
 }

@@ -2,6 +2,14 @@
 
 from ._library import built_with_cuda, cpu_variant, set_cpu_variant
 from .functional import bidirectional_scan, selective_scan
+from .inference import (
+    depthwise_conv2d,
+    gated_layer_norm,
+    pack_channels,
+    pack_depthwise,
+    pack_wavelet,
+    wavelet_conv2d,
+)
 from .reference import bidirectional_scan_reference, selective_scan_reference
 
 __version__ = '0.1.0'
@@ -11,7 +19,13 @@ __all__ = [
     'bidirectional_scan_reference',
     'built_with_cuda',
     'cpu_variant',
+    'depthwise_conv2d',
+    'gated_layer_norm',
+    'pack_channels',
+    'pack_depthwise',
+    'pack_wavelet',
     'selective_scan',
     'selective_scan_reference',
     'set_cpu_variant',
+    'wavelet_conv2d',
 ]

@@ -123,7 +123,6 @@ class MobileMamba(BaseModule):
         ):
             stem.append(ConvBN(before, after, 3, stride=2, **common))
         self.stem = nn.ModuleList(stem)
-        self.act = nn.ReLU()
 
         last = max(sum(depths) - 1, 1)
         drops = [drop_path_rate * i / last for i in range(sum(depths))]
@@ -243,8 +242,12 @@ class MobileMamba(BaseModule):
                 one value per channel.
         """
         self._check_input(x)
-        for i, conv in enumerate(self.stem):
-            x = conv(self.act(x) if i else x)
+        # Faster layouts within are not for mmcv's operators, RoIAlign above
+        # all, which read memory as if it were contiguous.
+        contiguous = x.is_contiguous()
+        for conv in self.stem[:-1]:
+            x = conv(x, act='relu')
+        x = self.stem[-1](x)
         outs = []
         for i, stage in enumerate(self._stages_run()):
             if i:
@@ -255,7 +258,7 @@ class MobileMamba(BaseModule):
                 else:
                     x = block(x)
             if i in self.out_indices:
-                outs.append(x)
+                outs.append(x.contiguous() if contiguous else x)
         return tuple(outs)
 
     def switch_to_deploy(self) -> None:

@@ -2,9 +2,10 @@
 
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
-from torchvision.ops import SqueezeExcitation
+from torchvision import ops
 
 from .conv_bn import ConvBN, ResidualDWConv, ResidualFFN
+from .fused_conv import FusedConv2d
 from .mixer import Mixer
 
 
@@ -50,6 +51,20 @@ class MobileMambaBlock(nn.Module):
         return x + self.drop_path(y)
 
 
+class SqueezeExcitation(ops.SqueezeExcitation):
+    """Scale the channels of a map by a function of their means.
+
+    Args:
+        channels (int): Channels of input and output.
+        hidden (int): Channels between the two 1x1 convolutions.
+    """
+
+    def __init__(self, channels: int, hidden: int):
+        super().__init__(channels, hidden)
+        self.fc1 = FusedConv2d(channels, hidden, 1)
+        self.fc2 = FusedConv2d(hidden, channels, 1)
+
+
 class Downsample(nn.Module):
     """Halve a map between two stages and change its channels.
 
@@ -70,7 +85,6 @@ class Downsample(nn.Module):
         self.dw0 = ResidualDWConv(in_channels, **kwargs)
         self.ffn0 = ResidualFFN(in_channels, **kwargs)
         self.expand = ConvBN(in_channels, hidden, **kwargs)
-        self.act = nn.ReLU()
         self.dwconv = ConvBN(
             hidden, hidden, 3, stride=2, groups=hidden, **kwargs
         )
@@ -82,6 +96,6 @@ class Downsample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, in, H, W) to (batch, out, ceil(H/2), ceil(W/2))."""
         x = self.ffn0(self.dw0(x))
-        x = self.act(self.expand(x))
-        x = self.se(self.act(self.dwconv(x)))
+        x = self.expand(x, act='relu')
+        x = self.se(self.dwconv(x, act='relu'))
         return self.ffn1(self.dw1(self.project(x)))

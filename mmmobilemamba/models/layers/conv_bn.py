@@ -1,10 +1,13 @@
 """Convolution with BatchNorm, and the residual parts built from it."""
 
 import torch
+import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from .fused_conv import FusedConv2d
 
 
 class ConvBN(nn.Module):
@@ -36,7 +39,7 @@ class ConvBN(nn.Module):
         deploy: bool = False,
     ):
         super().__init__()
-        self.conv = nn.Conv2d(
+        self.conv = FusedConv2d(
             in_channels,
             out_channels,
             kernel_size,
@@ -57,10 +60,27 @@ class ConvBN(nn.Module):
             if zero_init:
                 nn.init.zeros_(self.bn.weight)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, in, H, W) to (batch, out, H / stride, W / stride)."""
-        x = self.conv(x)
-        return x if self.bn is None else self.bn(x)
+    def forward(
+        self, x: Tensor, act: str | None = None, add: Tensor | None = None
+    ) -> Tensor:
+        """Convolve and normalise, activate, then add.
+
+        Args:
+            x (Tensor): Map (batch, in_channels, H, W).
+            act (str, optional): ``'relu'``, ``'silu'`` or None. Defaults to
+                None.
+            add (Tensor, optional): Added to the result, of its shape.
+                Defaults to None.
+
+        Returns:
+            Tensor: Map (batch, out_channels, H / stride, W / stride).
+        """
+        if self.bn is None:
+            return self.conv(x, act, add)
+        x = self.bn(self.conv(x))
+        if act is not None:
+            x = getattr(F, act)(x)
+        return x if add is None else x + add
 
     @torch.no_grad()
     def switch_to_deploy(self) -> None:
@@ -96,9 +116,8 @@ class ResidualDWConv(ConvBN):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, channels, H, W) to the same shape."""
-        y = super().forward(x)
         # The deployed kernel holds the shortcut in its centre.
-        return y if self.bn is None else x + y
+        return super().forward(x, add=None if self.bn is None else x)
 
     @torch.no_grad()
     def switch_to_deploy(self) -> None:
@@ -121,9 +140,8 @@ class ResidualFFN(nn.Module):
     def __init__(self, channels: int, **kwargs):
         super().__init__()
         self.pw1 = ConvBN(channels, 2 * channels, **kwargs)
-        self.act = nn.ReLU()
         self.pw2 = ConvBN(2 * channels, channels, zero_init=True, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, channels, H, W) to the same shape."""
-        return x + self.pw2(self.act(self.pw1(x)))
+        return self.pw2(self.pw1(x, act='relu'), add=x)

@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from ...ops import PackCache, inference_kernels, infers_on_cpu
 from .conv_bn import ConvBN
+from .fused_conv import FusedConv2d
 from .ss2d import SS2D
 from .wavelet import haar_dwt2d, haar_iwt2d
 
@@ -67,7 +69,7 @@ class GlobalPath(nn.Module):
         super().__init__()
         self.ss2d = SS2D(dim, deploy=deploy, **kwargs)
         self.wavelet_convs = nn.ModuleList(
-            nn.Conv2d(
+            FusedConv2d(
                 4 * dim,
                 4 * dim,
                 kernel_size,
@@ -77,6 +79,7 @@ class GlobalPath(nn.Module):
             )
             for _ in range(wavelet_levels)
         )
+        self._packs = PackCache()
         self.base_scale = self.wavelet_scales = None
         if not deploy:
             self.base_scale = nn.Parameter(torch.ones(1, dim, 1, 1))
@@ -99,14 +102,28 @@ class GlobalPath(nn.Module):
             y = torch.stack((low + deeper, *rest), dim=2).flatten(1, 2)
         return haar_iwt2d(y, size)
 
+    def _wavelet_path(self, x: Tensor) -> Tensor:
+        """Run all levels, by one kernel where it serves."""
+        kernels = inference_kernels(self.ss2d.backend)
+        if (
+            kernels is None
+            or len(self.wavelet_convs) > 1
+            or self.wavelet_scales is not None
+            or not infers_on_cpu(x)
+        ):
+            return self._wavelet(x, 0)
+        weight = self._packs.get(
+            'wavelet', kernels.pack_wavelet, self.wavelet_convs[0].weight
+        )
+        return kernels.wavelet_conv2d(x, weight)
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, dim, H, W) to the same shape."""
-        y = self.ss2d(x)
-        if self.base_scale is not None:
-            y = y * self.base_scale
-        if len(self.wavelet_convs):
-            y = y + self._wavelet(x, 0)
-        return y
+        wavelet = self._wavelet_path(x) if len(self.wavelet_convs) else None
+        if self.base_scale is None:
+            return self.ss2d(x, add=wavelet)
+        y = self.ss2d(x) * self.base_scale
+        return y if wavelet is None else y + wavelet
 
     @torch.no_grad()
     def switch_to_deploy(self) -> None:
@@ -138,12 +155,11 @@ class LocalPart(nn.Module):
         self.dw = ConvBN(
             channels, channels, kernel_size, groups=channels, **kwargs
         )
-        self.act = nn.ReLU()
         self.scale = ConvBN(channels, channels, groups=channels, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, channels, H, W) to the same shape."""
-        return self.scale(self.act(self.dw(x)))
+        return self.scale(self.dw(x, act='relu'))
 
 
 class LocalPath(nn.ModuleList):
@@ -220,7 +236,8 @@ class Mixer(nn.Module):
             self.local_path = LocalPath(
                 local, kernel_size, local_splits, **common
             )
-        self.act = nn.ReLU()
+        # In place: what it takes is a fresh concatenation.
+        self.act = nn.ReLU(inplace=True)
         self.proj = ConvBN(channels, channels, zero_init=True, **common)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,8 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...ops import bidirectional_scan, scan_backend, state_dtype
+from ...ops import (
+    PackCache,
+    bidirectional_scan,
+    inference_kernels,
+    infers_on_cpu,
+    scan_backend,
+    state_dtype,
+)
 from .conv_bn import ConvBN
+from .fused_conv import FusedConv2d, onednn_conv2d
 
 SCAN_DIRECTIONS = (1, 2, 4)
 
@@ -46,9 +54,10 @@ class SS2D(nn.Module):
         self.d_state = d_state
         self.directions = directions = scan_directions
         self.backend = scan_backend()
+        self._packs = PackCache()
 
         self.in_proj = ConvBN(dim, 2 * inner, norm_cfg=norm_cfg, deploy=deploy)
-        self.dwconv = nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
+        self.dwconv = FusedConv2d(inner, inner, 3, padding=1, groups=inner)
         self.act = nn.SiLU()
         self.x_proj_weight = nn.Parameter(
             torch.empty(directions, rank + 2 * d_state, inner)
@@ -75,28 +84,65 @@ class SS2D(nn.Module):
         self.A_log.copy_(decay.log().expand_as(self.A_log))
         nn.init.ones_(self.D)
 
+    def _decay(self) -> Tensor:
+        """Return A, (directions, inner, state), in the state's dtype."""
+
+        def decay(A_log: Tensor) -> Tensor:
+            A_log = A_log.to(state_dtype(A_log))
+            return -torch.exp(A_log).view(self.directions, self.inner, -1)
+
+        if infers_on_cpu(self.A_log.data):
+            return self._packs.get('A', decay, self.A_log)
+        return decay(self.A_log)
+
+    def _project(self, x: Tensor) -> Tensor:
+        """Project (batch, inner, H, W) to rows dt, B, C per direction."""
+        weight = self.x_proj_weight.flatten(0, 1)[:, :, None, None]
+        if infers_on_cpu(x):
+            proj = onednn_conv2d(x, self._packs, weight)
+        else:
+            proj = F.conv2d(x, weight)
+        return proj.unflatten(1, (self.directions, -1))
+
     def _scan(self, x: Tensor, proj: Tensor, ks: slice) -> Tensor:
         """Scan (batch, inner, H, W) in the directions ``ks``."""
-        inner = self.inner
-        A_log = self.A_log.to(state_dtype(self.A_log))
-        A = -torch.exp(A_log).view(self.directions, inner, -1)
         return bidirectional_scan(
             x.flatten(2),
             proj[:, ks].flatten(3),
             self.dt_proj_weight[ks],
             self.dt_proj_bias[ks],
-            A[ks],
-            self.D.view(self.directions, inner)[ks],
+            self._decay()[ks],
+            self.D.view(self.directions, self.inner)[ks],
             backend=self.backend,
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, dim, H, W) to the same shape."""
+    def _gate(self, y: Tensor, z: Tensor) -> Tensor:
+        """Normalise (batch, inner, H * W) and gate it with ``z``'s map."""
+        kernels = inference_kernels(self.backend)
+        if kernels is not None and infers_on_cpu(y):
+            norm = self.out_norm
+            y = kernels.gated_layer_norm(
+                y.mT, z.flatten(2).mT, norm.weight, norm.bias, norm.eps
+            )
+            return y.mT.unflatten(2, z.shape[2:])
+        y = self.out_norm(y.mT).mT
+        return y.unflatten(2, z.shape[2:]) * self.act(z)
+
+    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+        """Mix the tokens of a map.
+
+        Args:
+            x (Tensor): Map (batch, dim, H, W).
+            add (Tensor, optional): Added to the result, of its shape.
+                Defaults to None.
+
+        Returns:
+            Tensor: Map of the shape of ``x``.
+        """
         height, width = x.shape[2:]
         x, z = self.in_proj(x).chunk(2, dim=1)
-        x = self.act(self.dwconv(x))
-        weight = self.x_proj_weight.flatten(0, 1)[:, :, None, None]
-        proj = F.conv2d(x, weight).unflatten(1, (self.directions, -1))
+        x = self.dwconv(x, act='silu')
+        proj = self._project(x)
         if self.directions == 4:
             y = self._scan(x, proj, slice(0, None, 2))
             columns = self._scan(
@@ -107,6 +153,4 @@ class SS2D(nn.Module):
             ).flatten(2)
         else:
             y = self._scan(x, proj, slice(None))
-        y = self.out_norm(y.transpose(1, 2)).transpose(1, 2)
-        y = y.unflatten(2, (height, width))
-        return self.out_proj(y * self.act(z))
+        return self.out_proj(self._gate(y, z), add=add)

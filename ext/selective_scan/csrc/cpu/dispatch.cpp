@@ -2,6 +2,7 @@
 #include <atomic>
 
 #include "kernels.h"
+#include "map_kernels.h"
 
 #if defined(_MSC_VER) && (defined(_M_X64) || defined(_M_IX86))
 #include <immintrin.h>
@@ -85,6 +86,13 @@ const char* variant_name(Variant variant) {
 
 const Kernels& kernels(Storage storage) {
   return *find(current_variant(), storage);
+}
+
+const MapKernels& map_kernels() {
+  const MapKernels* found = nullptr;
+  if (current_variant() == Variant::kAvx512) found = avx512_map_kernels();
+  if (current_variant() == Variant::kAvx2) found = avx2_map_kernels();
+  return found != nullptr ? *found : *plain_map_kernels();
 }
 
 }  // namespace selective_scan::cpu

@@ -5,11 +5,11 @@
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
-#include <memory>
 #include <string>
 
 #include "../common/operands.h"
 #include "kernels.h"
+#include "scratch.h"
 
 namespace selective_scan {
 namespace {
@@ -30,20 +30,6 @@ cpu::Storage storage_of(const at::Tensor& tensor) {
     default:
       return cpu::Storage::kFloat;
   }
-}
-
-// This thread's scratch, aligned to 64 bytes. It is kept from call to call,
-// as mapping fresh memory takes longer than a small scan.
-void* scratch_memory(size_t bytes) {
-  thread_local std::unique_ptr<char[]> memory;
-  thread_local size_t capacity = 0;
-  if (capacity < bytes + 64) {
-    memory = std::make_unique<char[]>(bytes + 64);
-    capacity = bytes + 64;
-  }
-  void* start = memory.get();
-  size_t space = capacity;
-  return std::align(64, bytes, start, space);
 }
 
 // Operands with what they point into.

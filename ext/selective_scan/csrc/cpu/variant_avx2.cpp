@@ -3,6 +3,7 @@
 // dispatch.cpp found that. Standard headers must come before the pragma: their
 // inline functions may be shared with code that runs everywhere.
 #include "kernels.h"
+#include "map_kernels.h"
 
 #if defined(__x86_64__) || defined(_M_X64)
 
@@ -31,6 +32,8 @@
 #include "scan_block.h"
 #include "forward.h"
 #include "backward.h"
+#include "filters.h"
+#include "gate.h"
 // clang-format on
 
 namespace selective_scan::cpu {
@@ -49,6 +52,10 @@ const Kernels* avx2_kernels(Storage storage) {
   }
 }
 
+const MapKernels* avx2_map_kernels() {
+  return avx2::map_kernel_table<avx2::Vec8>();
+}
+
 }  // namespace selective_scan::cpu
 
 #if defined(__clang__)
@@ -62,6 +69,7 @@ const Kernels* avx2_kernels(Storage storage) {
 namespace selective_scan::cpu {
 
 const Kernels* avx2_kernels(Storage) { return nullptr; }
+const MapKernels* avx2_map_kernels() { return nullptr; }
 
 }  // namespace selective_scan::cpu
 

@@ -3,6 +3,7 @@
 // dispatch.cpp found that. Standard headers must come before the pragma: their
 // inline functions may be shared with code that runs everywhere.
 #include "kernels.h"
+#include "map_kernels.h"
 
 #if defined(__x86_64__) || defined(_M_X64)
 
@@ -34,6 +35,8 @@
 #include "scan_block.h"
 #include "forward.h"
 #include "backward.h"
+#include "filters.h"
+#include "gate.h"
 // clang-format on
 
 namespace selective_scan::cpu {
@@ -52,6 +55,10 @@ const Kernels* avx512_kernels(Storage storage) {
   }
 }
 
+const MapKernels* avx512_map_kernels() {
+  return avx512::map_kernel_table<avx512::Vec16>();
+}
+
 }  // namespace selective_scan::cpu
 
 #if defined(__clang__)
@@ -65,6 +72,7 @@ const Kernels* avx512_kernels(Storage storage) {
 namespace selective_scan::cpu {
 
 const Kernels* avx512_kernels(Storage) { return nullptr; }
+const MapKernels* avx512_map_kernels() { return nullptr; }
 
 }  // namespace selective_scan::cpu
 

@@ -2,6 +2,7 @@
 #define SCAN_VARIANT plain
 
 #include "kernels.h"
+#include "map_kernels.h"
 // clang-format off: each header needs those before it
 #include "vec_plain.h"
 #include "pack.h"
@@ -10,6 +11,8 @@
 #include "scan_block.h"
 #include "forward.h"
 #include "backward.h"
+#include "filters.h"
+#include "gate.h"
 // clang-format on
 
 namespace selective_scan::cpu {
@@ -26,6 +29,10 @@ const Kernels* plain_kernels(Storage storage) {
     default:
       return kernel_table<PlainVec<float>, float>("plain");
   }
+}
+
+const MapKernels* plain_map_kernels() {
+  return plain::map_kernel_table<plain::PlainVec<float>>();
 }
 
 }  // namespace selective_scan::cpu

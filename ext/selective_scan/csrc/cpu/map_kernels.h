@@ -1,0 +1,67 @@
+// What surrounds a scan in a network, for inference in float32: operands of
+// the kernels on maps whose channels lie side by side, and their tables.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace selective_scan::cpu {
+
+constexpr int kMapBlock = 16;  // channels of a task: one line of a cache
+
+enum class Activation { kNone, kRelu, kSilu };
+
+// A map (batch, height, width, channels) with adjacent channels.
+template <typename T>
+struct MapView {
+  T* data = nullptr;
+  int64_t image = 0, row = 0, column = 0;  // strides in elements
+
+  T* at(int64_t b, int64_t i, int64_t j, int64_t c) const {
+    return data + b * image + i * row + j * column + c;
+  }
+};
+
+// A depthwise filter of odd side. Weights and what follows are padded to whole
+// blocks of channels; any of bias, scale and shift may be null.
+struct FilterTask {
+  MapView<const float> x;
+  MapView<float> y;
+  int64_t batch = 0, channels = 0, height = 0, width = 0;
+  int64_t side = 0;               // of the kernel, in cells
+  int64_t padded = 0;             // channels of a row of weights
+  const float* weight = nullptr;  // (side, side, bands, padded)
+  const float* bias = nullptr;
+  const float* scale = nullptr;
+  const float* shift = nullptr;
+  Activation activation = Activation::kNone;
+};
+
+// Rows of `channels` values: y = norm(x) * silu(z).
+struct GateTask {
+  MapView<const float> x, z;  // rows are tokens, columns unused
+  MapView<float> y;
+  int64_t length = 0, channels = 0;
+  const float* weight = nullptr;
+  const float* bias = nullptr;
+  float eps = 0;
+};
+
+// Filter tasks are (image, channel block) pairs, blocks fastest; gate tasks
+// are tokens of all images.
+struct MapKernels {
+  size_t (*depthwise_scratch)(const FilterTask&);
+  void (*depthwise)(const FilterTask&, int64_t begin, int64_t end, float*);
+  size_t (*wavelet_scratch)(const FilterTask&);
+  void (*wavelet)(const FilterTask&, int64_t begin, int64_t end, float*);
+  void (*gate)(const GateTask&, int64_t begin, int64_t end);
+};
+
+const MapKernels* plain_map_kernels();
+const MapKernels* avx2_map_kernels();
+const MapKernels* avx512_map_kernels();
+
+// The table of the variant in use.
+const MapKernels& map_kernels();
+
+}  // namespace selective_scan::cpu

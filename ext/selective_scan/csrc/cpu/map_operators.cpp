@@ -1,0 +1,174 @@
+// Operators around the scan, for inference on the CPU in float32.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/library.h>
+
+#include <string>
+
+#include "map_kernels.h"
+#include "scratch.h"
+
+namespace selective_scan {
+namespace {
+
+using cpu::Activation;
+using cpu::FilterTask;
+using cpu::GateTask;
+using cpu::MapView;
+using OptionalTensor = std::optional<at::Tensor>;
+
+// Work below which starting threads takes longer than it saves.
+constexpr int64_t kGrain = 1 << 16;
+
+int64_t grain(int64_t work_per_task) {
+  return std::max<int64_t>(1, kGrain / std::max<int64_t>(1, work_per_task));
+}
+
+void check_float(const at::Tensor& tensor, const char* name) {
+  TORCH_CHECK_TYPE(tensor.scalar_type() == at::kFloat, name,
+                   " must be float32, got ", tensor.scalar_type());
+}
+
+// The map with adjacent channels: itself where it has them.
+at::Tensor with_adjacent_channels(const at::Tensor& x) {
+  return x.stride(1) == 1 ? x : x.contiguous(at::MemoryFormat::ChannelsLast);
+}
+
+MapView<const float> view_map(const at::Tensor& x) {
+  return {x.const_data_ptr<float>(), x.stride(0), x.stride(2), x.stride(3)};
+}
+
+const float* parameter(const OptionalTensor& tensor, const char* name,
+                       int64_t size, std::vector<at::Tensor>& owners) {
+  if (!tensor.has_value()) return nullptr;
+  check_float(*tensor, name);
+  TORCH_CHECK_VALUE(tensor->dim() == 1 && tensor->size(0) == size, name,
+                    " must have the ", size, " channels of weight, got ",
+                    tensor->sizes());
+  owners.push_back(tensor->contiguous());
+  return owners.back().const_data_ptr<float>();
+}
+
+// Check x and weight (side, side[, bands], padded) and fill what they give.
+FilterTask filter_task(const at::Tensor& x, const at::Tensor& weight) {
+  check_float(x, "x");
+  check_float(weight, "weight");
+  TORCH_CHECK_VALUE(x.dim() == 4, "x must be (batch, channels, height, "
+                    "width), got ", x.sizes());
+  FilterTask task;
+  task.batch = x.size(0);
+  task.channels = x.size(1);
+  task.height = x.size(2);
+  task.width = x.size(3);
+  task.side = weight.size(0);
+  task.padded = weight.size(-1);
+  const int64_t whole =
+      (task.channels + cpu::kMapBlock - 1) / cpu::kMapBlock * cpu::kMapBlock;
+  TORCH_CHECK_VALUE(
+      weight.is_contiguous() && weight.size(1) == task.side &&
+          task.side % 2 == 1 && task.padded == whole,
+      "weight must be contiguous, of an odd square side and padded to ", whole,
+      " channels, got ", weight.sizes());
+  return task;
+}
+
+template <typename Scratch, typename Kernel>
+at::Tensor run_filter(FilterTask& task, const at::Tensor& x,
+                      const at::Tensor& weight, Scratch scratch,
+                      Kernel kernel) {
+  const auto usable = with_adjacent_channels(x);
+  auto y = at::empty(x.sizes(), x.options(), at::MemoryFormat::ChannelsLast);
+  if (y.numel() == 0) return y;
+  task.x = view_map(usable);
+  task.y = {y.mutable_data_ptr<float>(), y.stride(0), y.stride(2),
+            y.stride(3)};
+  task.weight = weight.const_data_ptr<float>();
+  const size_t bytes = scratch(task) * sizeof(float);
+  const int64_t blocks = task.padded / cpu::kMapBlock;
+  const int64_t work = task.height * task.width * task.side * task.side *
+                       cpu::kMapBlock;
+  at::parallel_for(0, task.batch * blocks, grain(work),
+                   [&](int64_t begin, int64_t end) {
+                     kernel(task, begin, end,
+                            static_cast<float*>(scratch_memory(bytes)));
+                   });
+  return y;
+}
+
+at::Tensor depthwise_conv2d_cpu(const at::Tensor& x, const at::Tensor& weight,
+                                const OptionalTensor& bias,
+                                const std::string& activation,
+                                const OptionalTensor& scale,
+                                const OptionalTensor& shift) {
+  TORCH_CHECK_VALUE(weight.dim() == 3,
+                    "weight must be (side, side, channels), got ",
+                    weight.sizes());
+  auto task = filter_task(x, weight);
+  std::vector<at::Tensor> owners;
+  task.bias = parameter(bias, "bias", task.padded, owners);
+  task.scale = parameter(scale, "scale", task.padded, owners);
+  task.shift = parameter(shift, "shift", task.padded, owners);
+  if (activation == "relu") {
+    task.activation = Activation::kRelu;
+  } else if (activation == "silu") {
+    task.activation = Activation::kSilu;
+  } else {
+    TORCH_CHECK_VALUE(activation == "none",
+                      "activation must be none, relu or silu, got ",
+                      activation);
+  }
+  const auto& kernels = cpu::map_kernels();
+  return run_filter(task, x, weight, kernels.depthwise_scratch,
+                    kernels.depthwise);
+}
+
+at::Tensor wavelet_conv2d_cpu(const at::Tensor& x, const at::Tensor& weight) {
+  TORCH_CHECK_VALUE(weight.dim() == 4 && weight.size(2) == 4,
+                    "weight must be (side, side, 4, channels), got ",
+                    weight.sizes());
+  auto task = filter_task(x, weight);
+  const auto& kernels = cpu::map_kernels();
+  return run_filter(task, x, weight, kernels.wavelet_scratch,
+                    kernels.wavelet);
+}
+
+at::Tensor gated_layer_norm_cpu(const at::Tensor& x, const at::Tensor& z,
+                                const at::Tensor& weight,
+                                const at::Tensor& bias, double eps) {
+  check_float(x, "x");
+  check_float(z, "z");
+  TORCH_CHECK_VALUE(x.dim() == 3 && x.sizes() == z.sizes(),
+                    "x and z must be (batch, length, channels) alike, got ",
+                    x.sizes(), " and ", z.sizes());
+  std::vector<at::Tensor> owners;
+  GateTask task;
+  task.length = x.size(1);
+  task.channels = x.size(2);
+  task.weight = parameter(weight, "weight", task.channels, owners);
+  task.bias = parameter(bias, "bias", task.channels, owners);
+  task.eps = static_cast<float>(eps);
+  auto y = at::empty(x.sizes(), x.options());
+  if (y.numel() == 0) return y;
+  const auto rows = x.stride(2) == 1 ? x : x.contiguous();
+  const auto gates = z.stride(2) == 1 ? z : z.contiguous();
+  task.x = {rows.const_data_ptr<float>(), rows.stride(0), rows.stride(1), 0};
+  task.z = {gates.const_data_ptr<float>(), gates.stride(0), gates.stride(1),
+            0};
+  task.y = {y.mutable_data_ptr<float>(), y.stride(0), y.stride(1), 0};
+  const auto& kernels = cpu::map_kernels();
+  at::parallel_for(0, x.size(0) * task.length, grain(16 * task.channels),
+                   [&](int64_t begin, int64_t end) {
+                     kernels.gate(task, begin, end);
+                   });
+  return y;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(selective_scan, CPU, m) {
+  m.impl("depthwise_conv2d", &depthwise_conv2d_cpu);
+  m.impl("wavelet_conv2d", &wavelet_conv2d_cpu);
+  m.impl("gated_layer_norm", &gated_layer_norm_cpu);
+}
+
+}  // namespace selective_scan

@@ -1,0 +1,127 @@
+"""What surrounds a scan in a network, for inference on the CPU in float32.
+
+Maps are (batch, channels, height, width) and best have adjacent channels
+(``torch.channels_last``, or a slice of channels of such a map, which is read
+in place). None of these functions has a gradient.
+"""
+
+import torch
+import torch.nn.functional as F
+
+from . import _library  # noqa: F401  registers the operators
+
+# Channels that the kernels take at a time; weights are padded to it.
+BLOCK = 16
+
+_OPS = torch.ops.selective_scan
+
+
+def _pad(tensor):
+    return F.pad(tensor, (0, -tensor.shape[-1] % BLOCK)).contiguous()
+
+
+def pack_channels(values):
+    """Pad a value per channel to whole blocks of channels.
+
+    Args:
+        values (Tensor): Values (channels,), as of a bias.
+
+    Returns:
+        Tensor: The values, then zeros, (padded,).
+    """
+    return _pad(values.detach())
+
+
+def pack_depthwise(weight):
+    """Lay out the weight of a depthwise convolution.
+
+    Args:
+        weight (Tensor): Weight (channels, 1, side, side) of odd side, as
+            PyTorch's convolutions have it.
+
+    Returns:
+        Tensor: Weight (side, side, padded) for :func:`depthwise_conv2d`.
+    """
+    return _pad(weight.detach()[:, 0].permute(1, 2, 0))
+
+
+def pack_wavelet(weight):
+    """Lay out the weight of a depthwise convolution on Haar subbands.
+
+    Args:
+        weight (Tensor): Weight (4 * channels, 1, side, side) of odd side;
+            the subbands of channel c are channels 4c to 4c + 3.
+
+    Returns:
+        Tensor: Weight (side, side, 4, padded) for :func:`wavelet_conv2d`.
+    """
+    bands = weight.detach()[:, 0].unflatten(0, (-1, 4))
+    return _pad(bands.permute(2, 3, 1, 0))
+
+
+def depthwise_conv2d(
+    x, weight, bias=None, activation='none', scale=None, shift=None
+):
+    """Convolve channel by channel, activate, then scale and shift.
+
+    Args:
+        x (Tensor): Map (batch, channels, height, width), float32.
+        weight (Tensor): Weight from :func:`pack_depthwise`.
+        bias (Tensor | None): Added before the activation, from
+            :func:`pack_channels`. Defaults to None.
+        activation (str): 'none', 'relu' or 'silu'. Defaults to 'none'.
+        scale (Tensor | None): Factors after the activation, from
+            :func:`pack_channels`. Defaults to None.
+        shift (Tensor | None): Added last, beside scale alone. Defaults to
+            None.
+
+    Returns:
+        Tensor: Map of x's shape, channels_last.
+
+    Raises:
+        TypeError: A tensor is not float32.
+        ValueError: A shape or the activation does not fit.
+    """
+    return _OPS.depthwise_conv2d(x, weight, bias, activation, scale, shift)
+
+
+def wavelet_conv2d(x, weight):
+    """Transform to Haar subbands, convolve them depthwise, transform back.
+
+    An odd side is padded by a row or column of zeros at its end, and the
+    result is cropped.
+
+    Args:
+        x (Tensor): Map (batch, channels, height, width), float32.
+        weight (Tensor): Weight from :func:`pack_wavelet`.
+
+    Returns:
+        Tensor: Map of x's shape, channels_last.
+
+    Raises:
+        TypeError: A tensor is not float32.
+        ValueError: A shape does not fit.
+
+    Source: MobileMamba (arXiv:2411.15941), section 3.3.
+    """
+    return _OPS.wavelet_conv2d(x, weight)
+
+
+def gated_layer_norm(x, z, weight, bias, eps=1e-5):
+    """Normalise tokens over their channels and gate them.
+
+    Args:
+        x (Tensor): Tokens (batch, length, channels), float32.
+        z (Tensor): Gates before their activation, SiLU, as x.
+        weight (Tensor): Norm's weight (channels,).
+        bias (Tensor): Norm's bias (channels,).
+        eps (float): Added to the variance. Defaults to 1e-5.
+
+    Returns:
+        Tensor: ``layer_norm(x) * silu(z)`` (batch, length, channels).
+
+    Raises:
+        TypeError: A tensor is not float32.
+        ValueError: A shape does not fit.
+    """
+    return _OPS.gated_layer_norm(x, z, weight, bias, eps)

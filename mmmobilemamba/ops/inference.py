@@ -1,0 +1,74 @@
+"""When the kernels that only infer may run, and what they keep packed."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def infers_on_cpu(x: Tensor) -> bool:
+    """Return whether ``x`` may go through kernels that only infer on CPUs.
+
+    They know float32 and no gradients. Tracing, exporting, compiling and
+    counting with fake tensors have to see PyTorch's own operators.
+
+    Args:
+        x (Tensor): Input of a layer.
+
+    Returns:
+        bool: True for a plain float32 tensor on the CPU, without gradients,
+        where oneDNN is at hand.
+    """
+    # First, as a compiler stops at the questions below.
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    return (
+        type(x) is Tensor
+        and x.device.type == 'cpu'
+        and x.dtype == torch.float32
+        and not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled('cpu')
+        and torch.backends.mkldnn.enabled
+        and torch.backends.mkldnn.is_available()
+    )
+
+
+class PackCache:
+    """Weights in a kernel's own layout, made again where they change.
+
+    A copy or a pickle of the module that holds it starts empty: a layout may
+    belong to this processor, and oneDNN's tensors cannot be stored.
+    """
+
+    def __init__(self):
+        self._values: dict[str, tuple] = {}
+
+    def __deepcopy__(self, memo) -> 'PackCache':
+        return PackCache()
+
+    def __reduce__(self):
+        return (PackCache, ())
+
+    def get(
+        self, name: str, make: Callable, *weights: Tensor | None
+    ) -> Tensor | tuple:
+        """Return what ``make`` made of these weights.
+
+        Args:
+            name (str): What is kept.
+            make (Callable): Takes the weights.
+            *weights (Tensor, optional): The weights; None passes through.
+
+        Returns:
+            Tensor | tuple: The result of ``make``.
+        """
+        key = tuple(
+            (w.data_ptr(), 0 if w.is_inference() else w._version)
+            for w in weights
+            if w is not None
+        )
+        kept = self._values.get(name)
+        if kept is None or kept[0] != key:
+            kept = (key, make(*weights))
+            self._values[name] = kept
+        return kept[1]
