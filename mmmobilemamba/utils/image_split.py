@@ -1,5 +1,6 @@
 """Training and validation lists of a folder with one subfolder per class."""
 
+import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,8 @@ def split_images(
         ValueError: It has fewer than two classes, a class without enough
             images, or classes in one split only.
     """
-    root = Path(root).absolute()
+    # Without the dots of a relative path, whatever folder it was given in.
+    root = Path(os.path.abspath(root))
     if not root.is_dir():
         raise FileNotFoundError(f'Data folder {root} does not exist.')
     if not 0 < val_share < 1:

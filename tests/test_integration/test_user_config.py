@@ -49,6 +49,37 @@ val_evaluator = dict(ann_file='{data}/annotations/instances_val.json')
 train_cfg = dict(max_epochs=1)
 """
 
+# The neck comes with the backbone, and the command line names another one.
+PYRAMID = DETECTOR.replace(
+    """
+    backbone=dict(_delete_=True, type='mmmobilemamba.MobileMamba', arch='t2'),
+    neck=dict(in_channels=[144, 272, 368], start_level=0),
+    bbox_head=dict(
+        num_classes=3, anchor_generator=dict(strides=[16, 32, 64, 128, 256])
+    ),
+""",
+    """
+    backbone=dict(
+        _delete_=True,
+        type='mmmobilemamba.PyramidBackbone',
+        backbone=dict(
+            type='mmmobilemamba.TIMMBackbone', model_name='efficientvit_m0'
+        ),
+        neck=dict(
+            type='mmmobilemamba.DeconvFPN',
+            out_channels=256,
+            out_strides=(8, 16, 32, 64, 128),
+        ),
+    ),
+    neck=None,
+    bbox_head=dict(num_classes=3),
+""",
+)
+ANOTHER_NAME = (
+    '--cfg-options',
+    'model.backbone.backbone.model_name=mobilenetv2_050',
+)
+
 SEGMENTOR = """
 _base_ = 'mmseg::upernet/upernet_r50_4xb4-160k_ade20k-512x512.py'
 
@@ -91,14 +122,16 @@ default_hooks = dict(checkpoint=dict(interval=1))
 
 
 @pytest.mark.parametrize(
-    'library, text, checkpoint, metric',
+    'library, text, options, checkpoint, metric',
     [
-        ('mmdet', DETECTOR, 'epoch_1.pth', 'Evaluating bbox'),
-        ('mmseg', SEGMENTOR, 'iter_1.pth', 'mIoU'),
+        ('mmdet', DETECTOR, (), 'epoch_1.pth', 'Evaluating bbox'),
+        ('mmdet', PYRAMID, ANOTHER_NAME, 'epoch_1.pth', 'Evaluating bbox'),
+        ('mmseg', SEGMENTOR, (), 'iter_1.pth', 'mIoU'),
     ],
+    ids=['detector', 'pyramid', 'segmentor'],
 )
 def test_backbone_in_a_config_outside(
-    library, text, checkpoint, metric, shapes, tmp_path
+    library, text, options, checkpoint, metric, shapes, tmp_path
 ):
     spec = importlib.util.find_spec(library)
     if spec is None:
@@ -106,8 +139,9 @@ def test_backbone_in_a_config_outside(
     tool = Path(spec.origin).parent / '.mim/tools/train.py'
     config = tmp_path / 'mine.py'
     config.write_text(text.replace('{data}', str(shapes)))
+    command = [sys.executable, '-W', 'ignore', tool, config]
     run = subprocess.run(
-        [sys.executable, '-W', 'ignore', tool, config, '--work-dir', tmp_path],
+        [*command, '--work-dir', tmp_path, *options],
         cwd=tmp_path,
         env={**os.environ, 'OMP_NUM_THREADS': '1'},
         capture_output=True,
