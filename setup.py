@@ -88,7 +88,9 @@ class EditableWheelWithMim(editable_wheel):
         return result
 
 
-LIBRARIES = {name: read_requirements(name) for name in ('det', 'seg', 'cls')}
+LIBRARIES = {
+    name: read_requirements(name) for name in ('det', 'seg', 'cls', 'deploy')
+}
 MIM_INSTALL = read_requirements('mminstall')
 TESTS = read_requirements('tests')
 

@@ -1,0 +1,19 @@
+"""Taking a trained network to a device.
+
+Nothing is imported here, so that the tools can ask for the kind of a file
+where onnx and onnxruntime are not installed.
+"""
+
+import os
+
+
+def is_onnx(path: str | os.PathLike) -> bool:
+    """Tell whether a file is an exported network rather than a checkpoint.
+
+    Args:
+        path (str or PathLike): What the user gave.
+
+    Returns:
+        bool: True for names that end in ``.onnx``.
+    """
+    return os.fspath(path).lower().endswith('.onnx')
