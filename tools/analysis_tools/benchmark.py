@@ -8,6 +8,7 @@ differ from those of the run.
 """
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -199,6 +200,15 @@ def read_settings(
     )
 
 
+def widen_kernel_cache() -> None:
+    """Let oneDNN keep the kernels of all networks of a run.
+
+    It keeps 1024. Networks in turn would drive each other's out, and each
+    would compile its own again at every turn, which it never does alone.
+    """
+    os.environ.setdefault('ONEDNN_PRIMITIVE_CACHE_CAPACITY', '65536')
+
+
 def say(text: str) -> None:
     """Show progress, apart from the tables."""
     print(text, file=sys.stderr, flush=True)
@@ -211,6 +221,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     command = shlex.join(
         ['python', 'tools/analysis_tools/benchmark.py', *words]
     )
+    widen_kernel_cache()
     with user_errors(parser):
         check_device(args.device)
         requests = read_requests(args)
