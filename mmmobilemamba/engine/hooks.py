@@ -15,7 +15,9 @@ class ChannelsLastHook(Hook):
     """Keep the weights and the batches in channels_last memory format.
 
     Convolutions of GPUs with tensor cores and of CPUs work on that layout
-    without a conversion of their own. Results and checkpoints are the same.
+    without a conversion of their own. Results and checkpoints are the same:
+    mmcv's operators, RoIAlign among them, which read any memory as if it were
+    contiguous, get contiguous weights and inputs.
     """
 
     # Before EMAHook copies the model.
@@ -36,6 +38,10 @@ class ChannelsLastHook(Hook):
         if is_model_wrapper(model):
             model = model.module
         model.to(memory_format=torch.channels_last)
+        for module in model.modules():
+            if type(module).__module__.startswith('mmcv.ops.'):
+                module.to(memory_format=torch.contiguous_format)
+                module.register_forward_pre_hook(_to_contiguous)
         model.data_preprocessor.register_forward_hook(_to_channels_last)
         self._done = True
 
@@ -45,6 +51,10 @@ def _to_channels_last(module: nn.Module, args: tuple, output: dict) -> dict:
     if isinstance(inputs, Tensor) and inputs.dim() == 4:
         output['inputs'] = inputs.contiguous(memory_format=torch.channels_last)
     return output
+
+
+def _to_contiguous(module: nn.Module, args: tuple) -> tuple:
+    return tuple(x.contiguous() if isinstance(x, Tensor) else x for x in args)
 
 
 @HOOKS.register_module()
