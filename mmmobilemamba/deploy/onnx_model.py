@@ -1,0 +1,236 @@
+"""An exported network in the place of a model, for the hosts' evaluation."""
+
+import os
+from copy import deepcopy
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config, ConfigDict
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, init_default_scope
+from mmengine.structures import InstanceData, PixelData
+from torch import Tensor, nn
+
+from ..registry import MODELS
+from ..utils.run_setup import innermost_dataset
+from .samples import paste_masks
+from .session import Session
+
+_KINDS = dict(mmdet='detector', mmseg='segmentor', mmpretrain='classifier')
+
+
+@MODELS.register_module()
+class OnnxModel(BaseModel):
+    """Predict with an exported network as a host's model does.
+
+    Pictures come as the host's data set gives them and results go as the
+    samples that its metrics read, so that a metric is that of the file.
+
+    Args:
+        path (str or PathLike): File of ``tools/deploy/export_onnx.py``.
+        data_preprocessor (dict, optional): The host's. Defaults to None.
+        runtime (str): ``'onnxruntime'`` or ``'openvino'``. Defaults to
+            ``'onnxruntime'``.
+        threads (int, optional): Threads of an operator. Defaults to None,
+            the runtime's choice.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        data_preprocessor: dict | None = None,
+        runtime: str = 'onnxruntime',
+        threads: int | None = None,
+    ):
+        session = Session(path, runtime, threads)
+        super().__init__(_outside(data_preprocessor, session.metadata))
+        self.session, self.metadata = session, session.metadata
+        # The libraries ask the first parameter for a model's device.
+        self.nothing = nn.Parameter(torch.empty(0), requires_grad=False)
+
+    def forward(
+        self,
+        inputs: Tensor,
+        data_samples: list | None = None,
+        mode: str = 'predict',
+    ) -> list:
+        """Predict a batch.
+
+        Args:
+            inputs (Tensor): Pictures (batch, channels, H, W).
+            data_samples (list, optional): The host's samples. Defaults to
+                None, which a classifier accepts.
+            mode (str): ``'predict'``. Defaults to ``'predict'``.
+
+        Returns:
+            list: The samples with their predictions.
+
+        Raises:
+            ValueError: Another mode: an exported network only predicts.
+        """
+        if mode != 'predict':
+            raise ValueError(
+                f"mode must be 'predict' for an exported network, got "
+                f'{mode!r}.'
+            )
+        add = getattr(self, f'_add_{self.metadata["kind"]}')
+        return add(inputs.cpu(), data_samples)
+
+    def _add_classifier(self, inputs: Tensor, samples: list | None) -> list:
+        from mmpretrain.structures import DataSample
+
+        scores = torch.cat([self._run(x)['scores'] for x in inputs])
+        if samples is None:
+            samples = [DataSample() for _ in scores]
+        for sample, score in zip(samples, scores, strict=True):
+            sample.set_pred_score(score).set_pred_label(score.argmax())
+        return samples
+
+    def _add_segmentor(self, inputs: Tensor, samples: list) -> list:
+        from mmseg.models.segmentors.base import BaseSegmentor
+
+        outputs = [self._run(x) for x in inputs]
+        if 'logits' in outputs[0]:
+            logits = torch.cat([out['logits'] for out in outputs])
+            like = SimpleNamespace(
+                align_corners=self.metadata['align_corners'],
+                decode_head=SimpleNamespace(
+                    threshold=self.metadata['threshold']
+                ),
+            )
+            return BaseSegmentor.postprocess_result(like, logits, samples)
+        for sample, out in zip(samples, outputs, strict=True):
+            labels = out['labels'][None].float()
+            labels = F.interpolate(labels, sample.ori_shape, mode='nearest')
+            sample.pred_sem_seg = PixelData(data=labels[0].long())
+        return samples
+
+    def _add_detector(self, inputs: Tensor, samples: list) -> list:
+        for x, sample in zip(inputs, samples, strict=True):
+            # Without what fills a batch of different sizes.
+            height, width = sample.img_shape[:2]
+            out = self._run(self._fit(x[:, :height, :width]))
+            there = out['labels'][0] >= 0
+            found = {key: value[0][there] for key, value in out.items()}
+            limit = found['boxes'].new_tensor([width, height] * 2)
+            boxes = torch.minimum(found['boxes'], limit)
+            boxes = boxes / boxes.new_tensor(tuple(sample.scale_factor) * 2)
+            result = InstanceData(
+                bboxes=boxes, scores=found['scores'], labels=found['labels']
+            )
+            if 'masks' in found:
+                result.masks = paste_masks(
+                    found['masks'].numpy(),
+                    boxes,
+                    tuple(sample.ori_shape[:2]),
+                    self.metadata['mask_threshold'],
+                )
+            sample.pred_instances = result
+        return samples
+
+    def _fit(self, x: Tensor) -> Tensor:
+        """Fill a smaller picture up to a fixed size, right and bottom."""
+        size = self.metadata['size']
+        if not size:
+            return x
+        pads = [side - there for side, there in zip(size, x.shape[1:])]
+        if min(pads) < 0:  # the session says what is wrong
+            return x
+        return F.pad(x, (0, pads[1], 0, pads[0]))
+
+    def _run(self, x: Tensor) -> dict[str, Tensor]:
+        """Run one picture (channels, H, W)."""
+        batch = self.metadata['batch'] or 1
+        image = np.repeat(x[None].numpy(), batch, axis=0)
+        out = self.session(image)
+        return {key: torch.from_numpy(v[:1]) for key, v in out.items()}
+
+
+def _outside(data_preprocessor: dict | None, metadata: dict) -> dict | None:
+    """Leave out of a data preprocessor what the network has inside."""
+    settings = deepcopy(data_preprocessor)
+    if settings is None:
+        return None
+    if metadata['kind'] == 'detector':
+        settings.update(pad_size_divisor=1)
+    if metadata['preprocess']:
+        settings.update(mean=None, std=None)
+        for key in ('bgr_to_rgb', 'rgb_to_bgr', 'to_rgb'):
+            if key in settings:
+                settings[key] = False
+    return settings
+
+
+def use_onnx(
+    cfg: Config, path: str | os.PathLike, runtime: str = 'onnxruntime'
+) -> None:
+    """Put an exported network into the place of a config's model.
+
+    Args:
+        cfg (Config): Config of MMDetection, MMSegmentation or MMPretrain,
+            changed in place.
+        path (str or PathLike): File of ``tools/deploy/export_onnx.py``.
+        runtime (str): See :class:`OnnxModel`. Defaults to
+            ``'onnxruntime'``.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no exported network, or of another kind than the
+            config's model.
+    """
+    kind = Session(path, runtime).metadata['kind']
+    wanted = _KINDS.get(cfg.get('default_scope'))
+    if kind != wanted:
+        raise ValueError(
+            f'{path} is a {kind} and the config, of '
+            f'{cfg.get("default_scope")}, describes a {wanted}.'
+        )
+    preprocessor = deepcopy(
+        cfg.model.get('data_preprocessor')
+        or cfg.pop('data_preprocessor', None)
+        or ConfigDict()
+    )
+    cfg.pop('data_preprocessor', None)
+    if kind == 'classifier':
+        preprocessor.setdefault('type', 'ClsDataPreprocessor')
+    cfg.model = ConfigDict(
+        type='mmmobilemamba.OnnxModel',
+        path=os.fspath(path),
+        data_preprocessor=preprocessor or None,
+        runtime=runtime,
+    )
+    cfg.load_from = None
+
+
+def load_onnx_model(
+    cfg: Config, path: str | os.PathLike, runtime: str = 'onnxruntime'
+) -> OnnxModel:
+    """Make an exported network ready for the hosts' inference functions.
+
+    Args:
+        cfg (Config): Config of the model that was exported, changed in
+            place.
+        path (str or PathLike): File of ``tools/deploy/export_onnx.py``.
+        runtime (str): See :class:`OnnxModel`. Defaults to
+            ``'onnxruntime'``.
+
+    Returns:
+        OnnxModel: What :func:`mmmobilemamba.utils.inference.predict` takes.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no exported network, or of another kind than the
+            config's model.
+    """
+    use_onnx(cfg, path, runtime)
+    dataset = innermost_dataset(cfg.test_dataloader.dataset)
+    init_default_scope(cfg.default_scope)
+    model = MODELS.build(cfg.model)
+    meta = DATASETS.build(dict(dataset, lazy_init=True)).metainfo
+    cfg.setdefault('test_pipeline', dataset.pipeline)
+    # Names that the libraries' inference functions look for.
+    model.cfg = model._config = cfg
+    model.dataset_meta = model._dataset_meta = dict(meta)
+    return model.eval()
