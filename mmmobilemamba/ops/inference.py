@@ -50,7 +50,11 @@ class PackCache:
         return (PackCache, ())
 
     def get(
-        self, name: str, make: Callable, *weights: Tensor | None
+        self,
+        name: str,
+        make: Callable,
+        *weights: Tensor | None,
+        shape: tuple | None = None,
     ) -> Tensor | tuple:
         """Return what ``make`` made of these weights.
 
@@ -58,14 +62,19 @@ class PackCache:
             name (str): What is kept.
             make (Callable): Takes the weights.
             *weights (Tensor, optional): The weights; None passes through.
+            shape (tuple, optional): Shape of the input, where the layout
+                depends on it. Defaults to None.
 
         Returns:
             Tensor | tuple: The result of ``make``.
         """
-        key = tuple(
-            (w.data_ptr(), 0 if w.is_inference() else w._version)
-            for w in weights
-            if w is not None
+        key = (
+            shape,
+            tuple(
+                (w.data_ptr(), 0 if w.is_inference() else w._version)
+                for w in weights
+                if w is not None
+            ),
         )
         kept = self._values.get(name)
         if kept is None or kept[0] != key:

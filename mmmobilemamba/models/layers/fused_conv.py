@@ -52,9 +52,10 @@ def onednn_conv2d(
             weight.detach(), *geometry, x.shape
         )
 
+    # A weight laid out for another size is converted at every call, slowly.
     return torch.ops.mkldnn._convolution_pointwise(
         x,
-        packs.get('onednn', pack, weight),
+        packs.get('onednn', pack, weight, shape=x.shape),
         bias,
         *geometry,
         ACTIVATIONS[act],
