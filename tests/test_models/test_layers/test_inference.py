@@ -22,7 +22,7 @@ def seed():
 def assert_near(fast, plain):
     # Of a whole network by norm: single values may be what sums left over.
     error = torch.linalg.vector_norm(fast - plain)
-    assert error <= 1e-5 * torch.linalg.vector_norm(plain)
+    assert error <= 1e-4 * torch.linalg.vector_norm(plain)
 
 
 def fill(module, seed=0):
