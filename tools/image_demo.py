@@ -4,9 +4,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from mmengine.device import get_device
 
+from mmmobilemamba.deploy import is_onnx
 from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
 from mmmobilemamba.utils.checkpoint import check_checkpoint_file
 from mmmobilemamba.utils.cli import (
@@ -23,13 +23,16 @@ from mmmobilemamba.utils.inference import (
     predict,
     read_image,
 )
+from mmmobilemamba.utils.speed_up import add_speed_arguments, speed_up
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('image', help='image file, or a folder of images')
     parser.add_argument('config', help='config file of any of the libraries')
-    parser.add_argument('checkpoint', help='checkpoint file of its model')
+    parser.add_argument(
+        'checkpoint', help='checkpoint file of its model, or its .onnx file'
+    )
     parser.add_argument(
         '--out-dir',
         default='outputs',
@@ -47,11 +50,7 @@ def make_parser() -> argparse.ArgumentParser:
         default=0.3,
         help='lowest score of a detection to draw; default: %(default)s',
     )
-    parser.add_argument(
-        '--deploy',
-        action='store_true',
-        help='fuse the backbone before predicting',
-    )
+    add_speed_arguments(parser)
     add_cfg_options(parser)
     return parser
 
@@ -63,16 +62,6 @@ def check_out_dir(out_dir: str, images: list[Path]) -> Path:
         raise ValueError(f'--out-dir {out_dir} would overwrite the images.')
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def fuse(model: torch.nn.Module) -> None:
-    """Turn the backbone into its deployed form."""
-    backbone = getattr(model, 'backbone', None)
-    if not hasattr(backbone, 'switch_to_deploy'):
-        raise ValueError(
-            f'--deploy: {type(backbone).__name__} has no deployed form.'
-        )
-    backbone.switch_to_deploy()
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -87,9 +76,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_checkpoint_file(args.checkpoint)
         cfg = load_config(args.config, args.cfg_options)
         out_dir = check_out_dir(args.out_dir, images)
-        model = load_model(cfg, args.checkpoint, device)
-        if args.deploy:
-            fuse(model)
+        if is_onnx(args.checkpoint):
+            # Needs what requirements/deploy.txt names.
+            from mmmobilemamba.deploy.onnx_model import load_onnx_model
+
+            model = load_onnx_model(cfg, args.checkpoint)
+        else:
+            model = load_model(cfg, args.checkpoint, device)
+        speed_up(model, args.deploy, args.compile)
 
     for path in images:
         try:

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import METRICS
 from mmengine.runner import Runner
 
+from mmmobilemamba.deploy import is_onnx
 from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
 from mmmobilemamba.utils.checkpoint import check_checkpoint_file
 from mmmobilemamba.utils.cli import (
@@ -29,13 +30,16 @@ from mmmobilemamba.utils.run_setup import (
     set_visualization,
     set_work_dir,
 )
+from mmmobilemamba.utils.speed_up import add_speed_arguments, speed_up
 from mmmobilemamba.utils.start import check_match
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file of any of the libraries')
-    parser.add_argument('checkpoint', help='checkpoint file of its model')
+    parser.add_argument(
+        'checkpoint', help='checkpoint file of its model, or its .onnx file'
+    )
     parser.add_argument(
         '--out',
         help='where the predictions go: a .pkl file for detectors and '
@@ -59,6 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
         action='store_true',
         help='accept a checkpoint that fits the model only in part',
     )
+    add_speed_arguments(parser)
     add_run_arguments(parser)
     return parser
 
@@ -69,6 +74,13 @@ def prepare(args: argparse.Namespace) -> Config:
     cfg.launcher = args.launcher
     check_checkpoint_file(args.checkpoint)
     cfg.load_from, cfg.resume = args.checkpoint, False
+    if is_onnx(args.checkpoint):
+        if args.tta:
+            raise ValueError('--tta needs a checkpoint, not an .onnx file.')
+        # Needs what requirements/deploy.txt names.
+        from mmmobilemamba.deploy.onnx_model import use_onnx
+
+        use_onnx(cfg, args.checkpoint)
     check_data(cfg, ('test',))
     if args.show or args.show_dir:
         if args.show:
@@ -122,7 +134,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = prepare(args)
     runner = build_runner(cfg)
     with user_errors(parser):
-        check_match(runner.model, args.checkpoint, partial=args.allow_partial)
+        if not is_onnx(args.checkpoint):
+            check_match(
+                runner.model, args.checkpoint, partial=args.allow_partial
+            )
+        if args.deploy or args.compile:
+            # Fusing changes the weights' names: they are loaded before.
+            runner.load_or_resume()
+            speed_up(runner.model, args.deploy, args.compile)
     if args.out:
         dump_predictions(runner, args.out)
     runner.test()

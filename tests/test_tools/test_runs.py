@@ -187,6 +187,21 @@ def test_evaluate_classifier(cls, workspace, tool, tmp_path, monkeypatch):
     assert len(list((tmp_path / 'drawn').iterdir())) == 8
 
 
+def test_a_fused_model_predicts_the_same(
+    cls, workspace, tool, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    args = [str(workspace / 'cls.py'), str(cls / 'epoch_1.pth'), '--out']
+    tool('test').main([*args, 'plain.pkl'])
+    tool('test').main([*args, 'fused.pkl', '--deploy'])
+    plain, fused = (
+        pickle.loads((tmp_path / f'{name}.pkl').read_bytes())
+        for name in ('plain', 'fused')
+    )
+    for a, b in zip(plain, fused, strict=True):
+        assert torch.allclose(a['pred_score'], b['pred_score'], atol=1e-4)
+
+
 @pytest.mark.parametrize('name', ['det', 'seg', 'cls'])
 def test_demo_draws(name, workspace, tool, tmp_path, request, capsys):
     work_dir = request.getfixturevalue(name)
