@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 FORMS = ('chunked', 'doubling', 'scan')
-# Tokens whose recurrence is unrolled, by measurement: see docs/deployment.md.
+# Tokens whose recurrence is unrolled: more make a larger graph, fewer a deeper.
 CHUNK = 8
 # Placeholder of the sequential form until deploy.graph puts ONNX Scan there.
 DOMAIN = 'mmmobilemamba'

@@ -74,8 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
         dest='form',
         default='chunked',
         choices=['chunked', 'doubling', 'scan'],
-        help='form of the scan in the graph; default: %(default)s, which '
-        'was the fastest',
+        help='form of the scan in the graph; default: %(default)s',
     )
     parser.add_argument(
         '--images',
