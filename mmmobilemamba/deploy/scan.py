@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 FORMS = ('chunked', 'doubling', 'scan')
-# Tokens whose recurrence is unrolled: more make a larger graph, fewer a deeper.
+# Tokens whose recurrence is unrolled: more make a larger graph, fewer a
+# deeper one.
 CHUNK = 8
 # Placeholder of the sequential form until deploy.graph puts ONNX Scan there.
 DOMAIN = 'mmmobilemamba'
