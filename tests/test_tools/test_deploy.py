@@ -151,3 +151,21 @@ def test_file_of_another_kind_than_the_config(
     with pytest.raises(SystemExit):
         tool('test').main([str(workspace / 'seg.py'), str(out)])
     assert 'is a classifier' in capsys.readouterr().err
+
+
+def test_int8_and_fp16_from_the_exported_file(
+    exported, workspace, tool, capsys, tmp_path
+):
+    out = str(exported('seg', '--preprocess', '--dynamic-size')[1])
+    tool('deploy/quantize_onnx').main(
+        [
+            *(str(workspace / 'seg.py'), out, str(tmp_path / 'int8.onnx')),
+            *(str(workspace / PICTURES['seg']), '--max-loss', '100'),
+        ]
+    )
+    report = capsys.readouterr().out
+    assert 'mIoU: ' in report and 'latency: ' in report
+    tool('deploy/onnx_to_fp16').main([out, str(tmp_path / 'fp16.onnx')])
+    assert 'relative error: ' in capsys.readouterr().out
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {'int8.onnx', 'fp16.onnx'}

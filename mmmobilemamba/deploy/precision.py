@@ -1,0 +1,340 @@
+"""Smaller numbers in an exported network: int8 for CPUs, fp16 for GPUs."""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+from onnxruntime.transformers.float16 import (
+    DEFAULT_OP_BLOCK_LIST,
+    convert_float_to_float16,
+)
+from onnxruntime.transformers.onnx_model import OnnxModel
+
+from ..analysis.timing import time_interleaved
+from ..utils.files import whole_file
+from ..utils.inference import find_images, read_image
+from .export import ExportOptions, picture_as_input, random_image
+from .graph import set_metadata
+from .parity import relative_error
+from .session import Session
+
+# Nodes of the scan carry the name of its module.
+SCAN = '/ss2d/'
+FP16_TOLERANCE = 2e-2
+METHODS = dict(
+    minmax=CalibrationMethod.MinMax,
+    percentile=CalibrationMethod.Percentile,
+    entropy=CalibrationMethod.Entropy,
+)
+
+
+@dataclass
+class Change:
+    """What smaller numbers changed.
+
+    Args:
+        path (Path): File that was written.
+        size_mb (tuple[float]): Size before and after, 10^6 bytes.
+        latency_ms (tuple[float], optional): Median milliseconds of a picture
+            before and after. Defaults to None.
+        metric (tuple, optional): Name, and points before and after.
+            Defaults to None.
+        error (float, optional): Largest relative error. Defaults to None.
+    """
+
+    path: Path
+    size_mb: tuple[float, float]
+    latency_ms: tuple[float, float] | None = None
+    metric: tuple[str, float, float] | None = None
+    error: float | None = None
+
+    def __str__(self) -> str:
+        lines = [f'size: {self.size_mb[0]:.1f} -> {self.size_mb[1]:.1f} MB']
+        if self.latency_ms:
+            before, after = self.latency_ms
+            lines.append(f'latency: {before:.1f} -> {after:.1f} ms')
+        if self.metric:
+            name, before, after = self.metric
+            lines.append(
+                f'{name}: {before:.2f} -> {after:.2f} '
+                f'({after - before:+.2f} points)'
+            )
+        if self.error is not None:
+            lines.append(f'relative error: {self.error:.1e}')
+        return '\n'.join([*lines, f'written: {self.path}'])
+
+
+class MetricLossError(ValueError):
+    """A quantised network that predicts too much worse."""
+
+
+class _Pictures(CalibrationDataReader):
+    """Feed pictures to onnxruntime's calibration."""
+
+    def __init__(self, arrays: Sequence[np.ndarray]):
+        self.left = iter(arrays)
+
+    def get_next(self):
+        image = next(self.left, None)
+        return None if image is None else {'image': image}
+
+
+def read_calibration(
+    folder: str | os.PathLike, metadata: dict, count: int
+) -> list[np.ndarray]:
+    """Read pictures as an exported network takes them.
+
+    Args:
+        folder (str or PathLike): Folder of pictures.
+        metadata (dict): The network's.
+        count (int): Pictures to take, evenly from the folder.
+
+    Returns:
+        list[np.ndarray]: Batches as the network takes them.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or it has no pictures.
+        ValueError: Pictures cannot be read; all of them are named.
+    """
+    if count < 1:
+        raise ValueError(f'count must be 1 or more, got {count}.')
+    paths = find_images(folder)
+    step = max(len(paths) / count, 1)
+    paths = [paths[int(i * step)] for i in range(min(count, len(paths)))]
+    pixels, unreadable = [], []
+    for path in paths:
+        try:
+            pixels.append(read_image(path))
+        except ValueError:
+            unreadable.append(str(path))
+    if unreadable:
+        raise ValueError(
+            'Pictures for the calibration cannot be read: '
+            f'{", ".join(unreadable)}.'
+        )
+    size = tuple(metadata['size'] or metadata['traced_size'])
+    batch = metadata['batch'] or 1
+    return [
+        picture_as_input(image, size, metadata, batch).numpy()
+        for image in pixels
+    ]
+
+
+def quantize(
+    src: str | os.PathLike,
+    out: str | os.PathLike,
+    folder: str | os.PathLike,
+    count: int = 64,
+    method: str = 'minmax',
+    measure: Callable[[Path], tuple[str, float]] | None = None,
+    max_loss: float = 1.0,
+    threads: int | None = None,
+) -> Change:
+    """Quantise an exported network to int8 by calibration.
+
+    Convolutions and fully connected layers get weights of 7 bits, so that no
+    processor overflows, with a scale per channel. The scan, the norms and
+    what chooses boxes stay float.
+
+    Args:
+        src (str or PathLike): File of ``tools/deploy/export_onnx.py``.
+        out (str or PathLike): File to write, whole or not at all.
+        folder (str or PathLike): Folder of pictures to calibrate on.
+        count (int): Pictures to take from it. Defaults to 64.
+        method (str): ``'minmax'``, ``'percentile'`` or ``'entropy'``.
+            Defaults to ``'minmax'``.
+        measure (Callable, optional): Gives a file's metric, name and points.
+            Defaults to None, which measures none.
+        max_loss (float): Points that the metric may lose. Defaults to 1.
+        threads (int, optional): Threads of the timing. Defaults to None.
+
+    Returns:
+        Change: What was written, and what it costs.
+
+    Raises:
+        FileNotFoundError: The network or the pictures do not exist.
+        ValueError: An argument or a picture is at fault.
+        MetricLossError: The metric loses more than ``max_loss``.
+    """
+    if method not in METHODS:
+        raise ValueError(
+            f'method must be one of {tuple(METHODS)}, got {method!r}.'
+        )
+    session = _float_network(src, out, threads)
+    metadata = session.metadata
+    images = read_calibration(folder, metadata, count)
+    before = measure(Path(src)) if measure else None
+    with whole_file(out) as draft:
+        _quantize(Path(src), draft, images, METHODS[method], metadata)
+        metric = None
+        if before:
+            name, after = measure(draft)
+            metric = (name, before[1], after)
+            if before[1] - after > max_loss:
+                raise MetricLossError(
+                    f'{name} falls from {before[1]:.2f} to {after:.2f}, by '
+                    f'more than {max_loss} points, so that no file was '
+                    'written; try more pictures or another --method, or '
+                    'allow it by --max-loss.'
+                )
+        latency = _latency(session, Session(draft, threads=threads), images[0])
+        sizes = (Path(src).stat().st_size, draft.stat().st_size)
+    return Change(
+        Path(out), tuple(size / 1e6 for size in sizes), latency, metric
+    )
+
+
+def _float_network(src, out, threads: int | None = None) -> Session:
+    """Load the network to convert; refuse what cannot be converted."""
+    if not str(out).endswith('.onnx'):
+        raise ValueError(f'out must end in .onnx, got {out}.')
+    session = Session(src, threads=threads)
+    precision = session.metadata['precision']
+    if precision != 'float32':
+        raise ValueError(f'{src} is {precision} already.')
+    return session
+
+
+def _nodes_of_scan(model: onnx.ModelProto) -> list[str]:
+    return [
+        node.name
+        for node in model.graph.node
+        if SCAN in node.name and node.op_type != 'Conv'
+    ]
+
+
+def _quantize(src: Path, out: Path, images, method, metadata: dict) -> None:
+    model = onnx.load(src)
+    logger = logging.getLogger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # it advises on a step that is done
+    try:
+        quantize_static(
+            src,
+            out,
+            _Pictures(images),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=['Conv', 'Gemm'],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            # Sums of two products overflow on processors without VNNI.
+            reduce_range=True,
+            nodes_to_exclude=_nodes_of_scan(model),
+            calibrate_method=method,
+        )
+    finally:
+        logger.setLevel(level)
+    model = onnx.load(out)
+    set_metadata(model, dict(metadata, precision='int8'))
+    onnx.checker.check_model(model)
+    onnx.save(model, out)
+
+
+def _latency(first: Session, second: Session, image) -> tuple[float, float]:
+    timings = time_interleaved(
+        {'before': lambda: first(image), 'after': lambda: second(image)},
+        rounds=10,
+    )
+    return tuple(timings[name].median * 1e3 for name in ('before', 'after'))
+
+
+def to_float16(src: str | os.PathLike, out: str | os.PathLike) -> Change:
+    """Convert an exported network to fp16, for runtimes on GPUs.
+
+    Inputs and outputs keep their types; the scan and what chooses boxes are
+    computed in float32. The file is compared with the one it came from on the
+    CPU, which says nothing of its speed on a GPU.
+
+    Args:
+        src (str or PathLike): File of ``tools/deploy/export_onnx.py``.
+        out (str or PathLike): File to write, whole or not at all.
+
+    Returns:
+        Change: What was written.
+
+    Raises:
+        FileNotFoundError: The network does not exist.
+        ValueError: It is no float32 network of this package, or it computes
+            something else in fp16.
+    """
+    session = _float_network(src, out)
+    metadata = session.metadata
+    model = onnx.load(src)
+    model = convert_float_to_float16(
+        model,
+        keep_io_types=True,
+        op_block_list=[*DEFAULT_OP_BLOCK_LIST, 'Scan'],
+        node_block_list=_nodes_of_scan(model),
+    )
+    model = _join_casts(model)
+    set_metadata(model, dict(metadata, precision='float16'))
+    onnx.checker.check_model(model)
+    with whole_file(out) as draft:
+        onnx.save(model, draft)
+        size = tuple(metadata['size'] or metadata['traced_size'])
+        options = ExportOptions(
+            batch=metadata['batch'] or 1, preprocess=metadata['preprocess']
+        )
+        image = random_image(options, size, seed=0).numpy()
+        error = None
+        # Boxes at a threshold come and go with the last digits.
+        if metadata['kind'] != 'detector':
+            error = _error(session(image), Session(draft)(image))
+            if error > FP16_TOLERANCE:
+                raise ValueError(
+                    f'In fp16 {src} differs by {error:.1e} of its largest '
+                    f'value, more than {FP16_TOLERANCE}; no file was written.'
+                )
+        else:
+            Session(draft)(image)
+        sizes = (Path(src).stat().st_size, draft.stat().st_size)
+    return Change(Path(out), tuple(size / 1e6 for size in sizes), error=error)
+
+
+def _join_casts(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Leave in float32 what goes from one float32 node to the next.
+
+    The converter casts the output of each such node to float16 and back for
+    every node that reads it, under one name.
+    """
+    down, up = {}, {}
+    for node in model.graph.node:
+        if node.op_type == 'Cast':
+            (source,), (out,) = node.input, node.output
+            if node.name == f'{source}_cast_to_fp32_node':
+                up[out] = source
+            elif node.name == f'{out}_cast_to_fp16_node':
+                down[out] = source
+    seen, nodes = set(), []
+    for node in model.graph.node:
+        if tuple(node.output) in seen:
+            continue
+        seen.add(tuple(node.output))
+        for i, name in enumerate(node.input):
+            if up.get(name) in down:
+                node.input[i] = down[up[name]]
+        nodes.append(node)
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    wrapped = OnnxModel(model)
+    wrapped.prune_graph()
+    wrapped.topological_sort()
+    return wrapped.model
+
+
+def _error(before, after) -> float:
+    if 'labels' in before:
+        return float(np.mean(before['labels'] != after['labels']))
+    return max(relative_error(after[key], before[key]) for key in before)

@@ -1,0 +1,23 @@
+"""Convert an exported network to fp16, for runtimes on GPUs."""
+
+import argparse
+from collections.abc import Sequence
+
+from mmmobilemamba.utils.cli import user_errors
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('model', help='file of export_onnx.py')
+    parser.add_argument('out', help='file to write, ending in .onnx')
+    args = parser.parse_args(argv)
+    with user_errors(parser):
+        # Its requirements are an extra of their own.
+        from mmmobilemamba.deploy.precision import to_float16
+
+        change = to_float16(args.model, args.out)
+    print(change)
+
+
+if __name__ == '__main__':
+    main()

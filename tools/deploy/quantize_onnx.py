@@ -1,0 +1,109 @@
+"""Quantise an exported network to int8, and say what that costs."""
+
+import argparse
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmmobilemamba.utils.cli import add_cfg_options, user_errors
+from mmmobilemamba.utils.config import load_config
+from mmmobilemamba.utils.data_paths import check_data
+from mmmobilemamba.utils.run_setup import build_runner, set_loader_defaults
+
+# What is compared, by the name that the host's metric reports; in points.
+METRICS = {
+    'coco/segm_mAP': 100,
+    'coco/bbox_mAP': 100,
+    'mIoU': 1,
+    'accuracy/top1': 1,
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file of the exported model')
+    parser.add_argument('model', help='file of export_onnx.py')
+    parser.add_argument('out', help='file to write, ending in .onnx')
+    parser.add_argument('pictures', help='folder of pictures to calibrate on')
+    parser.add_argument(
+        '--count',
+        type=int,
+        default=64,
+        help='pictures to take from the folder; default: %(default)s',
+    )
+    parser.add_argument(
+        '--method',
+        default='minmax',
+        choices=['minmax', 'percentile', 'entropy'],
+        help='how ranges are chosen; default: %(default)s',
+    )
+    parser.add_argument(
+        '--max-loss',
+        type=float,
+        default=1.0,
+        metavar='POINTS',
+        help='points of AP, mIoU or accuracy that may be lost; default: '
+        '%(default)s',
+    )
+    parser.add_argument(
+        '--no-metric',
+        action='store_true',
+        help="do without the config's test data",
+    )
+    parser.add_argument('--threads', type=int, help='threads of the timing')
+    add_cfg_options(parser)
+    return parser
+
+
+def make_measure(
+    cfg: Config, work_dir: str
+) -> Callable[[Path], tuple[str, float]]:
+    """Return what evaluates a file on the test data of its config."""
+    from mmmobilemamba.deploy.onnx_model import use_onnx
+
+    check_data(cfg, ('test',))
+    set_loader_defaults(cfg)
+    cfg.work_dir, cfg.log_level = work_dir, 'WARNING'
+
+    def measure(path: Path) -> tuple[str, float]:
+        run = cfg.copy()
+        use_onnx(run, path)
+        found = build_runner(run).test()
+        for name, scale in METRICS.items():
+            if name in found:
+                return name, float(found[name]) * scale
+        raise ValueError(
+            f'The metrics of the config report {", ".join(found)}; one of '
+            f'{", ".join(METRICS)} is needed, or --no-metric.'
+        )
+
+    return measure
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    # Of both evaluations, as they share a visualizer.
+    with tempfile.TemporaryDirectory() as folder, user_errors(parser):
+        # Its requirements are an extra of their own.
+        from mmmobilemamba.deploy.precision import quantize
+
+        cfg = load_config(args.config, args.cfg_options)
+        measure = None if args.no_metric else make_measure(cfg, folder)
+        change = quantize(
+            args.model,
+            args.out,
+            args.pictures,
+            count=args.count,
+            method=args.method,
+            measure=measure,
+            max_loss=args.max_loss,
+            threads=args.threads,
+        )
+    print(change)
+
+
+if __name__ == '__main__':
+    main()
