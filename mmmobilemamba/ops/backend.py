@@ -28,12 +28,15 @@ class _Extension:
         module (ModuleType, optional): The imported package.
         why (str): What stood in the way of the import.
         devices (tuple[str]): Device types that it has kernels for.
+        inference (ModuleType, optional): The package, where it has the
+            operators around the scan; version 0.1 has not.
     """
 
     def __init__(self):
         self.module: ModuleType | None = None
         self.why = ''
         self.devices: tuple[str, ...] = ()
+        self.inference: ModuleType | None = None
         try:
             self.module = importlib.import_module('selective_scan')
         except ImportError as error:
@@ -45,6 +48,8 @@ class _Extension:
             return
         cuda = self.module.built_with_cuda()
         self.devices = ('cpu', 'cuda') if cuda else ('cpu',)
+        if hasattr(self.module, 'wavelet_conv2d'):
+            self.inference = self.module
 
 
 # A global and no cached function, so that compiled graphs can read it.
@@ -138,9 +143,9 @@ def inference_kernels(backend: str) -> ModuleType | None:
     Returns:
         ModuleType, optional: The extension, with ``depthwise_conv2d``,
         ``wavelet_conv2d`` and ``gated_layer_norm``; None for the other
-        backends, and where the extension is not at hand.
+        backends, and where the extension is not at hand or too old.
     """
-    return find_extension().module if backend == 'extension' else None
+    return find_extension().inference if backend == 'extension' else None
 
 
 def selective_scan(

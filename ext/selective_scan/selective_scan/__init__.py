@@ -12,7 +12,7 @@ from .inference import (
 )
 from .reference import bidirectional_scan_reference, selective_scan_reference
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 __all__ = [
     'bidirectional_scan',

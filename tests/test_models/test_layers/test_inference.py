@@ -8,6 +8,7 @@ import torch
 
 from mmmobilemamba.models.backbones import MobileMamba
 from mmmobilemamba.models.layers import FusedConv2d
+from mmmobilemamba.ops import find_extension
 
 NANO = dict(channels=(64, 80, 96), depths=(1, 1, 1))
 # float32, sums in another order.
@@ -145,6 +146,15 @@ def test_copies_and_pickles_hold_no_packed_weights():
         assert torch.equal(both(other, x)[1][-1], out)
         assert set(other.state_dict()) == names
     assert len(pickle.dumps(model)) < 1.01 * size
+
+
+def test_an_extension_without_these_kernels_serves(monkeypatch):
+    model = fill(MobileMamba(arch=NANO))
+    model.switch_to_deploy()
+    x = torch.randn(1, 3, 64, 64)
+    expected = both(model, x)[1][-1]
+    monkeypatch.setattr(find_extension(), 'inference', None)
+    assert_near(both(model, x)[1][-1], expected)
 
 
 def test_tracing_sees_ordinary_operators():
