@@ -19,6 +19,7 @@ from ...utils.timm_models import (
     timm_name,
     unread_parameters,
 )
+from ...utils.timm_positions import follow_sizes
 from .indices import resolve_out_indices
 
 # What create_model knows and this class has another way for.
@@ -125,6 +126,7 @@ class TIMMBackbone(BaseModule):
                 f'timm cannot give out_indices={self.out_indices} of '
                 f'{model_name}: {error}.'
             ) from error
+        follow_sizes(self.timm_model)
         if with_cp:
             self.timm_model.set_grad_checkpointing(True)
         self._depths = None

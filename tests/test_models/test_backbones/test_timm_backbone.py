@@ -1,5 +1,7 @@
 """Networks of timm as backbones: layout, freezing, files, errors."""
 
+import copy
+
 import pytest
 import torch
 from mmengine.registry import MODELS
@@ -310,14 +312,47 @@ def test_bad_arguments(error, named, kwargs):
 
 
 def test_network_that_is_built_for_one_size():
-    model = TIMMBackbone('efficientformerv2_s0', img_size=(96, 128)).eval()
+    model = TIMMBackbone('swin_tiny_patch4_window7_224', img_size=(64, 96))
     with torch.no_grad():
-        maps = model(torch.rand(1, 3, 96, 128))
-        assert [m.shape[3] for m in maps] == [32, 16, 8, 4]
-        with pytest.raises(ValueError, match='96x128 pixels, got 64x64'):
+        maps = model.eval()(torch.rand(1, 3, 64, 96))
+        assert [m.shape[3] for m in maps] == [24, 12, 6, 3]
+        with pytest.raises(ValueError, match='64x96 pixels, got 64x64'):
             model(torch.rand(1, 3, 64, 64))
     with pytest.raises(ValueError, match='efficientformer_l1.*128x128'):
         TIMMBackbone('efficientformer_l1', img_size=128)
+
+
+def test_tables_of_offsets_follow_the_picture():
+    name = 'efficientformerv2_s0'
+    torch.manual_seed(0)
+    model = TIMMBackbone(name, img_size=(128, 192)).eval()
+    small = timm.create_model(name, img_size=(64, 96), features_only=True)
+    names = set(model.state_dict())
+    state = model.timm_model.state_dict()
+    cropped = small.state_dict()
+    for key, table in state.items():
+        if not key.endswith('attention_biases'):
+            cropped[key] = table
+            continue
+        torch.nn.init.normal_(table)
+        # The table is as large as the map; strides 16 and 32 have some.
+        side = (8, 12) if table.shape[1] == 96 else (4, 6)
+        half = [n // 2 for n in side]
+        table = table.unflatten(1, side)[:, : half[0], : half[1]]
+        cropped[key] = table.flatten(1)
+    small.load_state_dict(cropped)
+    with torch.no_grad():
+        x = torch.rand(1, 3, 64, 96)
+        for a, b in zip(model(x), small.eval()(x), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    model.train()
+    for size in ((224, 160), (97, 131)):
+        maps = model(torch.rand(2, 3, *size))
+        for m, stride in zip(maps, model.out_strides, strict=True):
+            assert tuple(m.shape[2:]) == tuple(-(-n // stride) for n in size)
+        sum(m.mean() for m in maps).backward()
+    assert set(model.state_dict()) == names
+    copy.deepcopy(model)(torch.rand(2, 3, 64, 64))
 
 
 def test_stages_that_are_no_modules_cannot_be_frozen():
