@@ -10,7 +10,7 @@ from .backend import (
     scan_backend,
     selective_scan,
 )
-from .inference import PackCache, infers_on_cpu
+from .inference import PackCache, PacksWeights, infers_on_cpu
 from .reference import state_dtype
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     'ENV_NAME',
     'INSTALL_COMMAND',
     'PackCache',
+    'PacksWeights',
     'bidirectional_scan',
     'find_extension',
     'inference_kernels',

@@ -43,6 +43,10 @@ class PackCache:
     def __init__(self):
         self._values: dict[str, tuple] = {}
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._values.clear()
+
     def __deepcopy__(self, memo) -> 'PackCache':
         return PackCache()
 
@@ -81,3 +85,22 @@ class PackCache:
             kept = (key, make(*weights))
             self._values[name] = kept
         return kept[1]
+
+
+class PacksWeights:
+    """Mixin of modules with a :class:`PackCache` named ``_packs``."""
+
+    def train(self, mode: bool = True):
+        """Set the mode, and pack the weights anew in the next inference.
+
+        Weights may be exchanged through their ``data``, which leaves no
+        trace; moving averages are put in place for an evaluation that way.
+
+        Args:
+            mode (bool): Training or evaluation. Defaults to True.
+
+        Returns:
+            nn.Module: The module.
+        """
+        self._packs.clear()
+        return super().train(mode)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ...ops import (
     PackCache,
+    PacksWeights,
     inference_kernels,
     infers_on_cpu,
     scan_backend,
@@ -64,7 +65,7 @@ def onednn_conv2d(
     )
 
 
-class FusedConv2d(nn.Conv2d):
+class FusedConv2d(PacksWeights, nn.Conv2d):
     """Convolution, activation and a sum in one call.
 
     In inference on a CPU, oneDNN runs them with a weight that is packed at

@@ -3,7 +3,12 @@
 import torch
 from torch import Tensor, nn
 
-from ...ops import PackCache, inference_kernels, infers_on_cpu
+from ...ops import (
+    PackCache,
+    PacksWeights,
+    inference_kernels,
+    infers_on_cpu,
+)
 from .conv_bn import ConvBN
 from .fused_conv import FusedConv2d
 from .ss2d import SS2D
@@ -42,7 +47,7 @@ def split_channels(
     return wide, local, channels - wide - local
 
 
-class GlobalPath(nn.Module):
+class GlobalPath(PacksWeights, nn.Module):
     """Scan and wavelet path side by side (WTE-Mamba).
 
     Args:

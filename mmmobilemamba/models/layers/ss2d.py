@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ...ops import (
     PackCache,
+    PacksWeights,
     bidirectional_scan,
     inference_kernels,
     infers_on_cpu,
@@ -20,7 +21,7 @@ from .fused_conv import FusedConv2d, onednn_conv2d
 SCAN_DIRECTIONS = (1, 2, 4)
 
 
-class SS2D(nn.Module):
+class SS2D(PacksWeights, nn.Module):
     """Gated selective scan over the tokens of a map in 1, 2 or 4 orders.
 
     Directions come in the order row-major, then (with four) column-major,

@@ -136,6 +136,22 @@ def test_new_weights_are_used():
     assert_near(fast[-1], plain[-1])
 
 
+@pytest.mark.parametrize('deploy', [False, True])
+def test_weights_exchanged_behind_autograd_are_used(deploy):
+    """mmengine's EMAHook swaps the data of parameters, then calls eval."""
+    model = fill(MobileMamba(arch=NANO))
+    if deploy:
+        model.switch_to_deploy()
+    x = torch.randn(1, 3, 64, 64)
+    before = both(model, x)[1][-1]
+    for parameter in model.parameters():
+        parameter.data.copy_(parameter.data * 1.3)
+    model.eval()
+    plain, fast = both(model, x)
+    assert not torch.allclose(fast[-1], before, rtol=0.05)
+    assert_near(fast[-1], plain[-1])
+
+
 def test_copies_and_pickles_hold_no_packed_weights():
     model = fill(MobileMamba(arch=NANO))
     x = torch.randn(1, 3, 64, 64)
