@@ -1,6 +1,5 @@
 """MobileMamba backbone: variants, stages, freezing, deployment."""
 
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -9,13 +8,13 @@ from ...registry import MODELS
 from ...utils.checkpoint import load_backbone
 from ..layers import ConvBN, Downsample, MobileMambaBlock
 from .arch import resolve_arch
-from .indices import resolve_out_indices
+from .feature_backbone import FeatureBackbone, resolve_out_indices
 
 MIN_SIDE = 32  # pixels
 
 
 @MODELS.register_module()
-class MobileMamba(BaseModule):
+class MobileMamba(FeatureBackbone):
     """Three-stage backbone of scans, wavelets and depthwise convolutions.
 
     A PyTorch implementation of `MobileMamba: Lightweight Multi-Receptive
@@ -155,16 +154,6 @@ class MobileMamba(BaseModule):
         ]
         self._freeze()
 
-    @property
-    def out_channels(self) -> list[int]:
-        """Channels of the returned maps."""
-        return [self.feature_info[i]['num_chs'] for i in self.out_indices]
-
-    @property
-    def out_strides(self) -> list[int]:
-        """Strides of the returned maps in pixels."""
-        return [self.feature_info[i]['reduction'] for i in self.out_indices]
-
     def _stages_run(self) -> nn.ModuleList:
         """Return the stages up to the last one that is read."""
         return self.stages[: self.out_indices[-1] + 1]
@@ -178,17 +167,6 @@ class MobileMamba(BaseModule):
             part.eval()
             for parameter in part.parameters():
                 parameter.requires_grad = False
-
-    def train(self, mode: bool = True) -> 'MobileMamba':
-        """Set the mode, leaving frozen parts and norms as configured."""
-        super().train(mode)
-        if mode:
-            self._freeze()
-            if self.norm_eval:
-                for module in self.modules():
-                    if isinstance(module, _BatchNorm):
-                        module.eval()
-        return self
 
     def init_weights(self) -> None:
         """Initialise as configured; a pretrained file has to fit."""

@@ -4,9 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...registry import MODELS
 from ...utils.checkpoint import fit_report, read_state_dict
@@ -20,14 +18,14 @@ from ...utils.timm_models import (
     unread_parameters,
 )
 from ...utils.timm_positions import follow_sizes
-from .indices import resolve_out_indices
+from .feature_backbone import FeatureBackbone, resolve_out_indices
 
 # What create_model knows and this class has another way for.
 _TAKEN = ('features_only', 'checkpoint_path', 'in_chans', 'num_classes')
 
 
 @MODELS.register_module()
-class TIMMBackbone(BaseModule):
+class TIMMBackbone(FeatureBackbone):
     """A network of `timm <https://github.com/huggingface/pytorch-image-models>`_
     that gives its maps of several strides.
 
@@ -149,16 +147,6 @@ class TIMMBackbone(BaseModule):
         self._freeze()
 
     @property
-    def out_channels(self) -> list[int]:
-        """Channels of the returned maps."""
-        return [self.feature_info[i]['num_chs'] for i in self.out_indices]
-
-    @property
-    def out_strides(self) -> list[int]:
-        """Strides of the returned maps in pixels."""
-        return [self.feature_info[i]['reduction'] for i in self.out_indices]
-
-    @property
     def _features(self) -> dict:
         return dict(features_only=True, out_indices=self.out_indices)
 
@@ -232,17 +220,6 @@ class TIMMBackbone(BaseModule):
             module.training = False
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad = False
-
-    def train(self, mode: bool = True) -> 'TIMMBackbone':
-        """Set the mode, leaving frozen parts and norms as configured."""
-        super().train(mode)
-        if mode:
-            self._freeze()
-            if self.norm_eval:
-                for module in self.modules():
-                    if isinstance(module, _BatchNorm):
-                        module.eval()
-        return self
 
     def init_weights(self) -> None:
         """Initialise as configured; a pretrained file has to fit."""

@@ -1,13 +1,12 @@
 """Convolution with BatchNorm, and the residual parts built from it."""
 
 import torch
-import torch.nn.functional as F
 from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from .fused_conv import FusedConv2d
+from .fused_conv import FusedConv2d, activate_and_add
 
 
 class ConvBN(nn.Module):
@@ -77,10 +76,7 @@ class ConvBN(nn.Module):
         """
         if self.bn is None:
             return self.conv(x, act, add)
-        x = self.bn(self.conv(x))
-        if act is not None:
-            x = getattr(F, act)(x)
-        return x if add is None else x + add
+        return activate_and_add(self.bn(self.conv(x)), act, add)
 
     @torch.no_grad()
     def switch_to_deploy(self) -> None:

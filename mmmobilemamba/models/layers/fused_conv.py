@@ -19,8 +19,6 @@ ACTIVATIONS = {None: 'none', 'relu': 'relu', 'silu': 'swish'}
 # Elements of a map from which oneDNN's depthwise convolution, which starts
 # slower and then has the better kernel for dense maps, is the faster one.
 LARGE_MAP = 2**18
-
-
 # Padding, stride, dilation, groups.
 POINTWISE = ((0, 0), (1, 1), (1, 1), 1)
 
@@ -63,6 +61,22 @@ def onednn_conv2d(
         [],
         '',
     )
+
+
+def activate_and_add(x: Tensor, act: str | None, add: Tensor | None) -> Tensor:
+    """Activate a map by PyTorch's operators, then add another one.
+
+    Args:
+        x (Tensor): Map of any shape.
+        act (str, optional): A key of ``ACTIVATIONS``.
+        add (Tensor, optional): Map of the same shape.
+
+    Returns:
+        Tensor: Map of the shape of ``x``.
+    """
+    if act is not None:
+        x = getattr(F, act)(x)
+    return x if add is None else x + add
 
 
 class FusedConv2d(PacksWeights, nn.Conv2d):
@@ -135,7 +149,4 @@ class FusedConv2d(PacksWeights, nn.Conv2d):
             # oneDNN's own sum is slower than a pass of its own: its kernels
             # for it keep fewer results in registers.
             return y if add is None else y.add_(add)
-        y = super().forward(x)
-        if act is not None:
-            y = getattr(F, act)(y)
-        return y if add is None else y + add
+        return activate_and_add(super().forward(x), act, add)

@@ -1,6 +1,9 @@
-"""The check of ``out_indices`` that the backbones share."""
+"""What the backbones with stages share."""
 
 from collections.abc import Sequence
+
+from mmengine.model import BaseModule
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def resolve_out_indices(
@@ -44,3 +47,33 @@ def resolve_out_indices(
             'and each once, in rising order.'
         )
     return tuple(positive)
+
+
+class FeatureBackbone(BaseModule):
+    """Base of backbones that give out the maps of their stages.
+
+    A subclass has ``out_indices``, ``feature_info`` (a dict with ``num_chs``
+    and ``reduction`` per stage), ``norm_eval``, and ``_freeze()``, which takes
+    frozen and unread parts out of training.
+    """
+
+    @property
+    def out_channels(self) -> list[int]:
+        """Channels of the returned maps."""
+        return [self.feature_info[i]['num_chs'] for i in self.out_indices]
+
+    @property
+    def out_strides(self) -> list[int]:
+        """Strides of the returned maps in pixels."""
+        return [self.feature_info[i]['reduction'] for i in self.out_indices]
+
+    def train(self, mode: bool = True) -> 'FeatureBackbone':
+        """Set the mode, leaving frozen parts and norms as configured."""
+        super().train(mode)
+        if mode:
+            self._freeze()
+            if self.norm_eval:
+                for module in self.modules():
+                    if isinstance(module, _BatchNorm):
+                        module.eval()
+        return self
