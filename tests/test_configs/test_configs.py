@@ -424,7 +424,8 @@ BATCHES = {
     [
         name
         for name, path in CONFIGS.items()
-        if name.split('_')[0] in BATCHES and 'quickstart' not in path.parts
+        if name.split('_')[0] in BATCHES
+        and not {'quickstart', 'own_data'} & set(path.parts)
     ],
 )
 def test_batch_size_and_its_scaling(name):
