@@ -3,7 +3,7 @@
 _base_ = [
     './_base_/fpn_mobilemamba-t2.py',
     './_base_/label_images.py',
-    './_base_/schedule.py',
+    './_base_/scratch_schedule.py',
 ]
 
 metainfo = dict(

@@ -4,7 +4,7 @@
 _base_ = [
     './_base_/mask-rcnn_mobilemamba-t2.py',
     './_base_/coco_masks.py',
-    './_base_/schedule.py',
+    './_base_/scratch_schedule.py',
 ]
 
 data_root = 'data/fruit_nuts/'

@@ -2,7 +2,7 @@
 # data and classes, and train.
 _base_ = [
     './_base_/classifier_mobilemamba-t2.py',
-    './_base_/schedule.py',
+    './_base_/scratch_schedule.py',
     './_base_/image_folders.py',
 ]
 

@@ -3,7 +3,7 @@
 _base_ = [
     './_base_/retinanet_mobilemamba-t2.py',
     './_base_/voc_boxes.py',
-    './_base_/schedule.py',
+    './_base_/scratch_schedule.py',
 ]
 
 data_root = 'data/bccd/'
