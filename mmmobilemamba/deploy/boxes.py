@@ -135,8 +135,10 @@ def suppress(
         tuple[Tensor]: Boxes (batch, k, 4), scores and labels (batch, k), the
         best first; rows that are no box are 0, 0 and -1.
     """
-    # As mmcv: boxes of different labels are moved so that none overlap.
-    span = boxes.amax(dim=(1, 2), keepdim=True) + 1
+    # As mmcv: boxes of different labels are moved so that none overlap, by
+    # what the boxes that count need, which rounds alike.
+    counts = (scores > score_thr)[..., None].to(boxes.dtype)
+    span = (boxes * counts).amax(dim=(1, 2), keepdim=True) + 1
     moved = boxes + labels[..., None].to(boxes.dtype) * span
     rows = call(_NMS, moved, scores, iou_thr, score_thr, count)
     left = torch.full_like(scores, -1.0)
@@ -147,12 +149,14 @@ def suppress(
         most = (left > score_thr).sum(1).max().clamp(1, count)
         keep = most.reshape(1)
     scores, places = top_k(left, keep)
+    # Some runtimes round a sigmoid to more than 1.
+    scores = scores.clamp(0, 1)
     there = scores > score_thr
     boxes = take(boxes, places) * there[..., None].to(boxes.dtype)
     labels = labels.gather(1, places)
     return (
         boxes,
-        scores.clamp(min=0),
+        scores,
         torch.where(there, labels, torch.full_like(labels, -1)),
     )
 

@@ -10,7 +10,7 @@ from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from torch import Tensor, nn
 
 from .boxes import pool, suppress, take, top_k
-from .networks import Network
+from .networks import PROPOSALS, Network
 
 
 class Detector(Network):
@@ -140,13 +140,16 @@ class MaskRCNN(Detector):
         _check_dense(model.rpn_head)
         _check_roi_head(model.roi_head)
         super().__init__(model, *args, **kwargs)
+        self.inner_names = PROPOSALS
+        count = {} if self.fixed_count else {1: 'proposal_count'}
+        self.dynamic += (count,) * len(PROPOSALS)
 
     def compute(self, x: Tensor) -> tuple[Tensor, ...]:
         roi_head, size = self.model.roi_head, self.size_of(x)
         feats = self.model.extract_feat(self._pad(x))
-        proposals, there = self._propose(feats, size)
+        inner = proposals, _, levels = self._propose(feats, size)
         boxes, scores, labels = self._classify(
-            roi_head, feats, proposals, there, size
+            roi_head, feats, proposals, levels >= 0, size
         )
         cfg = roi_head.test_cfg
         boxes, scores, labels = suppress(
@@ -159,16 +162,16 @@ class MaskRCNN(Detector):
             self.fixed_count,
         )
         if not roi_head.with_mask:
-            return boxes, scores, labels
+            return boxes, scores, labels, *inner
         masks = self._mask(roi_head, feats, boxes, labels)
-        return boxes, scores, labels, masks
+        return boxes, scores, labels, masks, *inner
 
-    def _propose(self, feats, size) -> tuple[Tensor, Tensor]:
-        """Return proposals (batch, p, 4) and which of them are there."""
+    def _propose(self, feats, size) -> tuple[Tensor, Tensor, Tensor]:
+        """Return proposals (batch, p, 4), scores, and levels or -1."""
         head = self.model.rpn_head
         boxes, scores, levels = self._dense(head, feats, size, True)
         cfg = head.test_cfg
-        proposals, _, levels = suppress(
+        return suppress(
             boxes,
             scores,
             levels,
@@ -177,7 +180,6 @@ class MaskRCNN(Detector):
             cfg.max_per_img,
             self.fixed_count,
         )
-        return proposals, levels >= 0
 
     def _classify(self, roi_head, feats, proposals, there, size):
         """Return a box, score and label for every proposal and class."""

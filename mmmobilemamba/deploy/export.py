@@ -215,6 +215,9 @@ def export_model(
     metadata = _metadata(model, kind, options)
     network = _network(model, kind, options, metadata)
     proto = graph.finish(_trace(network, options), options.opset, metadata)
+    outputs = [o for o in proto.graph.output if o.name in network.output_names]
+    del proto.graph.output[:]
+    proto.graph.output.extend(outputs)
     with whole_file(out) as draft:
         onnx.save(proto, draft)
         comparisons = _prove(model, draft, options, pictures)
@@ -323,14 +326,14 @@ def _network(
 
 def _trace(network: Network, options: ExportOptions) -> onnx.ModelProto:
     axes: dict[str, dict[int, str]] = {}
-    names = ('image', *network.output_names)
+    names = ('image', *network.output_names, *network.inner_names)
     free = ({2: 'height', 3: 'width'}, *network.dynamic)
     for name, sides in zip(names, free, strict=True):
         axes[name] = {}
         if options.dynamic_batch:
             axes[name][0] = 'batch'
         for axis, label in sides.items():
-            if options.dynamic_size or label == 'count':
+            if options.dynamic_size or label.endswith('count'):
                 axes[name][axis] = label
     image = random_image(options, options.size, seed=0)
     file = io.BytesIO()
@@ -347,7 +350,7 @@ def _trace(network: Network, options: ExportOptions) -> onnx.ModelProto:
                     dynamo=False,
                     opset_version=min(options.opset, graph.TRACED_OPSET),
                     input_names=['image'],
-                    output_names=list(network.output_names),
+                    output_names=list(names[1:]),
                     dynamic_axes=axes,
                     custom_opsets={graph.DOMAIN: 1},
                 )

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from .layers import replace_layers
 
 KINDS = ('backbone', 'classifier', 'segmentor', 'detector')
+# Names within the graph of a two-stage detector, which are no outputs.
+PROPOSALS = ('proposals', 'proposal_scores', 'proposal_levels')
 
 
 class Preprocess(nn.Module):
@@ -77,6 +79,8 @@ class Network(nn.Module):
     output_names: tuple[str, ...]
     # per output, what the dimensions behind the first are called if free
     dynamic: tuple[dict[int, str], ...]
+    # What is traced behind the outputs to have a name, and left within.
+    inner_names: tuple[str, ...] = ()
 
     def __init__(
         self, model: nn.Module, preprocess: nn.Module, fixed_size: bool

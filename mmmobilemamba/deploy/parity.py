@@ -1,17 +1,15 @@
 """Comparing an exported network with the model that it came from."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .networks import Preprocess
 from .session import Session
 
 TOLERANCE = 1e-4
-# A mask's pixel flips where its probability is at the threshold.
-MASK_IOU = 0.99
 
 
 @dataclass
@@ -24,6 +22,9 @@ class Comparison:
         error (float): Largest relative error of a tensor, or of matched
             boxes and scores.
         boxes (int, optional): Pairs of boxes. Defaults to None.
+        masks (int, optional): Pairs of masks. Defaults to None.
+        ties (int): Boxes, and proposals of a second stage, that are right by
+            another outcome of a tie. Defaults to 0.
         problems (list[str]): What does not agree. Defaults to none.
     """
 
@@ -31,37 +32,37 @@ class Comparison:
     size: tuple[int, int]
     error: float
     boxes: int | None = None
+    masks: int | None = None
+    ties: int = 0
     problems: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        boxes = '' if self.boxes is None else f', {self.boxes} boxes matched'
-        return (
+        text = (
             f'{self.picture} {self.size[0]}x{self.size[1]}: relative error '
-            f'{self.error:.1e}{boxes}'
-            + ''.join(f'; {p}' for p in self.problems)
+            f'{self.error:.1e}'
         )
+        if self.boxes is not None:
+            masks = '' if self.masks is None else f' and {self.masks} masks'
+            text += f', {self.boxes} boxes{masks} matched'
+        if self.ties:
+            text += f', {self.ties} boxes by the outcome of ties'
+        return '; '.join([text, *self.problems])
 
 
 @torch.no_grad()
 def eager_outputs(
     model: nn.Module, metadata: dict, image: Tensor
-) -> dict[str, Tensor] | list:
-    """Compute what an exported network must reproduce.
+) -> dict[str, Tensor]:
+    """Compute the tensors that an exported network must reproduce.
 
     Args:
         model (nn.Module): Model of a host library as it is evaluated.
         metadata (dict): The exported network's.
-        image (Tensor): Pictures (batch, channels, H, W) before the
-            preprocessing where that is inside, else normalised.
+        image (Tensor): Normalised pictures (batch, channels, H, W).
 
     Returns:
-        dict[str, Tensor] or list: Tensors by output, or for a detector what
-        MMDetection's ``predict`` gives for each picture.
+        dict[str, Tensor]: Tensors by output.
     """
-    if metadata['preprocess']:
-        from .networks import Preprocess
-
-        image = Preprocess(metadata['normalize'])(image)
     kind = metadata['kind']
     if kind == 'backbone':
         maps = model.backbone(image)
@@ -70,30 +71,7 @@ def eager_outputs(
         logits = model.head(model.extract_feat(image))
         return dict(scores=torch.softmax(logits, 1))
     size = tuple(image.shape[2:])
-    if kind == 'segmentor':
-        logits = model.encode_decode(image, [dict(img_shape=size)])
-        return dict(logits=logits)
-    return _predict_boxes(model, metadata, image)
-
-
-def _predict_boxes(model: nn.Module, metadata: dict, image: Tensor) -> list:
-    from mmdet.structures import DetDataSample
-
-    height, width = image.shape[2:]
-    divisor = metadata['normalize']['pad_divisor']
-    pads = (0, -width % divisor, 0, -height % divisor)
-    padded = nn.functional.pad(image, pads)
-    shape = tuple(padded.shape[2:])
-    meta = dict(
-        img_shape=(height, width),
-        ori_shape=(height, width),
-        pad_shape=shape,
-        batch_input_shape=shape,
-        scale_factor=(1.0, 1.0),
-    )
-    samples = [DetDataSample(metainfo=dict(meta)) for _ in image]
-    samples = model.predict(padded, samples, rescale=False)
-    return [sample.pred_instances for sample in samples]
+    return dict(logits=model.encode_decode(image, [dict(img_shape=size)]))
 
 
 def compare(
@@ -116,12 +94,18 @@ def compare(
     Returns:
         Comparison: What was found.
     """
-    wanted = eager_outputs(model, session.metadata, image)
+    metadata = session.metadata
+    pixels = image
+    if metadata['preprocess']:
+        pixels = Preprocess(metadata['normalize'])(image)
+    if metadata['kind'] == 'detector':
+        # Imports MMDetection, which the others do without.
+        from .detector_parity import compare_detector
+
+        return compare_detector(name, model, session, image, pixels, tolerance)
+    wanted = eager_outputs(model, metadata, pixels)
     got = session(image.numpy())
-    size = tuple(image.shape[2:])
-    if session.metadata['kind'] == 'detector':
-        return _compare_boxes(name, size, model, wanted, got, tolerance)
-    result = Comparison(name, size, 0.0)
+    result = Comparison(name, tuple(image.shape[2:]), 0.0)
     for key, value in wanted.items():
         if key not in got:  # the best class was asked for
             result.problems += _compare_labels(value, got['labels'], tolerance)
@@ -164,83 +148,3 @@ def _compare_labels(
     lost = logits.amax(1, keepdim=True) - logits.gather(1, places)
     wrong = int((lost > tolerance * logits.abs().max()).sum())
     return [f'{wrong} pixels have another class'] if wrong else []
-
-
-def _compare_boxes(
-    name: str,
-    size: tuple[int, int],
-    model: nn.Module,
-    wanted: Sequence,
-    got: dict[str, np.ndarray],
-    tolerance: float,
-) -> Comparison:
-    """Pair every box with one of the same label, place and score."""
-    from .samples import paste_masks
-
-    result = Comparison(name, size, 0.0, boxes=0)
-    for i, truth in enumerate(wanted):
-        there = got['labels'][i] >= 0
-        boxes = torch.from_numpy(got['boxes'][i][there])
-        scores = torch.from_numpy(got['scores'][i][there])
-        labels = torch.from_numpy(got['labels'][i][there])
-        if len(boxes) != len(truth):
-            result.problems.append(
-                f'{len(boxes)} boxes instead of {len(truth)}'
-            )
-        if not len(boxes) or not len(truth):
-            continue
-        places = (boxes[:, None] - truth.bboxes).abs().amax(2) / max(size)
-        distance = torch.maximum(
-            places, (scores[:, None] - truth.scores).abs()
-        )
-        distance[labels[:, None] != truth.labels] = torch.inf
-        pairs = match_one_to_one(distance)
-        errors = [float(distance[a, b]) for a, b in pairs]
-        good = [
-            p for p, e in zip(pairs, errors, strict=True) if e <= tolerance
-        ]
-        result.boxes += len(good)
-        result.error = max(
-            [result.error, *(e for e in errors if np.isfinite(e))]
-        )
-        if len(good) < len(truth):
-            result.problems.append(
-                f'{len(truth) - len(good)} of {len(truth)} boxes have no '
-                'counterpart'
-            )
-        if 'masks' in got and good:
-            masks = paste_masks(
-                got['masks'][i][there],
-                boxes,
-                size,
-                model.roi_head.test_cfg.mask_thr_binary,
-            )
-            mine = masks[[a for a, _ in good]].flatten(1).bool()
-            theirs = truth.masks[[b for _, b in good]].flatten(1).bool()
-            both = (mine & theirs).sum(1).clamp(min=1e-9)
-            either = (mine | theirs).sum(1)
-            overlap = torch.where(either > 0, both / either, 1.0)
-            bad = int((overlap < MASK_IOU).sum())
-            if bad:
-                result.problems.append(f'{bad} masks differ')
-    return result
-
-
-def match_one_to_one(distance: Tensor) -> list[tuple[int, int]]:
-    """Pair rows with columns, the nearest first.
-
-    Args:
-        distance (Tensor): Distances (rows, columns).
-
-    Returns:
-        list[tuple[int, int]]: A row and a column each, used once.
-    """
-    pairs, distance = [], distance.clone()
-    for _ in range(min(distance.shape)):
-        place = int(distance.argmin())
-        row, column = divmod(place, distance.shape[1])
-        if not torch.isfinite(distance[row, column]):
-            break
-        pairs.append((row, column))
-        distance[row], distance[:, column] = torch.inf, torch.inf
-    return pairs
