@@ -19,21 +19,26 @@ def check_tensors(required, optional=()):
         optional (dict[str, Tensor | None]): Those that may be None.
 
     Raises:
-        TypeError: An argument is no tensor, or not of a floating dtype.
+        TypeError: An argument is no tensor, sparse, or not of a floating
+            dtype.
         ValueError: The devices differ.
     """
     given = dict(required)
     given.update({k: v for k, v in dict(optional).items() if v is not None})
     for name, value in given.items():
-        if not isinstance(value, torch.Tensor):
-            raise TypeError(
-                f'{name} must be a tensor, got {type(value).__name__}'
-            )
-        if value.dtype not in INPUT_DTYPES:
-            raise TypeError(
-                f'{name} must be float32, float16, bfloat16 or float64, '
-                f'got {value.dtype}'
-            )
+        _check_tensor(name, value)
+    check_devices(given)
+
+
+def check_devices(given):
+    """Check that tensors are on one device.
+
+    Args:
+        given (dict[str, Tensor]): The tensors by argument name, u among them.
+
+    Raises:
+        ValueError: The devices differ.
+    """
     device = given['u'].device
     for name, value in given.items():
         if value.device != device:
@@ -41,6 +46,64 @@ def check_tensors(required, optional=()):
                 f'{name} is on {value.device} and u on {device}; all tensors '
                 'must share one device'
             )
+
+
+def check_channel_values(name, values):
+    """Check values per channel.
+
+    Args:
+        name (str): Name of the argument.
+        values (Tensor): The values.
+
+    Raises:
+        TypeError: They are no dense tensor of a floating dtype.
+        ValueError: They have not one dimension.
+    """
+    _check_tensor(name, values)
+    if values.dim() != 1:
+        raise ValueError(
+            f'{name} must have the shape (channels,), got '
+            f'{tuple(values.shape)}'
+        )
+
+
+def check_depthwise_weight(weight, bands=1):
+    """Check the weight of a depthwise convolution.
+
+    Args:
+        weight (Tensor): The weight.
+        bands (int): Number of subbands that a channel has. Defaults to 1.
+
+    Raises:
+        TypeError: It is no dense tensor of a floating dtype.
+        ValueError: Its shape is another.
+    """
+    _check_tensor('weight', weight)
+    shape = tuple(weight.shape)
+    if (
+        len(shape) != 4
+        or shape[0] % bands
+        or shape[1] != 1
+        or shape[2] != shape[3]
+        or shape[2] % 2 == 0
+    ):
+        channels = 'channels' if bands == 1 else f'{bands} * channels'
+        raise ValueError(
+            f'weight must have the shape ({channels}, 1, side, side) with an '
+            f'odd side, got {shape}'
+        )
+
+
+def _check_tensor(name, value):
+    if not isinstance(value, torch.Tensor):
+        raise TypeError(f'{name} must be a tensor, got {type(value).__name__}')
+    if value.layout != torch.strided:
+        raise TypeError(f'{name} must be a dense tensor, got {value.layout}')
+    if value.dtype not in INPUT_DTYPES:
+        raise TypeError(
+            f'{name} must be float32, float16, bfloat16 or float64, '
+            f'got {value.dtype}'
+        )
 
 
 def _check_sizes(name, tensor, wanted, meaning):

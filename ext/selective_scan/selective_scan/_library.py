@@ -4,6 +4,7 @@ import torch
 
 from ._checks import (
     check_bidirectional_scan,
+    check_devices,
     check_selective_scan,
     state_dtype,
 )
@@ -64,6 +65,12 @@ def _empty_like_layout(tensor):
     return tensor.new_empty(tensor.movedim(-1, 1).shape).movedim(1, -1)
 
 
+# Fake kernels also answer for tensors on 'meta', and one such argument among
+# others on the CPU would get memory that nobody has written.
+def _check_fake(**given):
+    check_devices({k: v for k, v in given.items() if v is not None})
+
+
 @torch.library.register_fake('selective_scan::selective_scan')
 def _(
     u,
@@ -77,6 +84,7 @@ def _(
     reverse=False,
 ):
     check_selective_scan(u, delta, A, B, C, D, delta_bias)
+    _check_fake(u=u, delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
     return _empty_like_layout(u)
 
 
@@ -93,6 +101,17 @@ def _(
     delta_softplus=False,
     reverse=False,
 ):
+    check_selective_scan(u, delta, A, B, C, D, delta_bias)
+    _check_fake(
+        u=u,
+        grad=grad,
+        delta=delta,
+        A=A,
+        B=B,
+        C=C,
+        D=D,
+        delta_bias=delta_bias,
+    )
     state = state_dtype(u.dtype)
     parameters = [
         A.new_empty(0, dtype=state)
@@ -107,11 +126,22 @@ def _(
 @torch.library.register_fake('selective_scan::bidirectional_scan')
 def _(u, proj, dt_proj, dt_bias, A, D):
     check_bidirectional_scan(u, proj, dt_proj, dt_bias, A, D)
+    _check_fake(u=u, proj=proj, dt_proj=dt_proj, dt_bias=dt_bias, A=A, D=D)
     return _empty_like_layout(u)
 
 
 @torch.library.register_fake('selective_scan::bidirectional_scan_backward')
 def _(grad, u, proj, dt_proj, dt_bias, A, D):
+    check_bidirectional_scan(u, proj, dt_proj, dt_bias, A, D)
+    _check_fake(
+        u=u,
+        grad=grad,
+        proj=proj,
+        dt_proj=dt_proj,
+        dt_bias=dt_bias,
+        A=A,
+        D=D,
+    )
     parameters = [x.new_empty(x.shape) for x in (dt_proj, dt_bias, A, D)]
     return (_empty_like_layout(u), _empty_like_layout(proj), *parameters)
 

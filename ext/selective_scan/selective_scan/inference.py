@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from . import _library  # noqa: F401  registers the operators
+from ._checks import check_channel_values, check_depthwise_weight
 
 # Channels that the kernels take at a time; weights are padded to it.
 BLOCK = 16
@@ -28,7 +29,12 @@ def pack_channels(values):
 
     Returns:
         Tensor: The values, then zeros, (padded,).
+
+    Raises:
+        TypeError: They are no floating tensor.
+        ValueError: They have not one dimension.
     """
+    check_channel_values('values', values)
     return _pad(values.detach())
 
 
@@ -41,7 +47,12 @@ def pack_depthwise(weight):
 
     Returns:
         Tensor: Weight (side, side, padded) for :func:`depthwise_conv2d`.
+
+    Raises:
+        TypeError: It is no floating tensor.
+        ValueError: Its shape is another.
     """
+    check_depthwise_weight(weight)
     return _pad(weight.detach()[:, 0].permute(1, 2, 0))
 
 
@@ -54,7 +65,12 @@ def pack_wavelet(weight):
 
     Returns:
         Tensor: Weight (side, side, 4, padded) for :func:`wavelet_conv2d`.
+
+    Raises:
+        TypeError: It is no floating tensor.
+        ValueError: Its shape is another.
     """
+    check_depthwise_weight(weight, bands=4)
     bands = weight.detach()[:, 0].unflatten(0, (-1, 4))
     return _pad(bands.permute(2, 3, 1, 0))
 

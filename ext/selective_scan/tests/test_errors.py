@@ -120,3 +120,22 @@ def test_backward_wants_a_grad_like_u():
     case = plain_case()
     with pytest.raises(ValueError, match=r'grad must have u.s shape'):
         ops.selective_scan_backward(torch.zeros(2, 6, 8), **case)
+
+
+@pytest.mark.parametrize('name', ['A', 'D'])
+def test_op_wants_one_device(name):
+    case = plain_case()
+    case[name] = case[name].to('meta')
+    # The fake kernel answers, which has no memory to compute with.
+    with pytest.raises(ValueError, match=f'{name} is on meta and u on cpu'):
+        ops.selective_scan(**case)
+    case = fused_case()
+    case[name] = case[name].to('meta')
+    with pytest.raises(ValueError, match=f'{name} is on meta and u on cpu'):
+        ops.bidirectional_scan_backward(case['u'], **case)
+
+
+def test_sparse_tensors_are_refused():
+    case = fused_case()
+    with pytest.raises(TypeError, match='u must be a dense tensor'):
+        ss.bidirectional_scan(**{**case, 'u': case['u'].to_sparse()})

@@ -145,7 +145,17 @@ def test_errors_name_the_argument():
     with pytest.raises(ValueError, match='padded to 32 channels'):
         depthwise_conv2d(x, weight[..., :20].contiguous())
     with pytest.raises(ValueError, match='odd square side'):
-        depthwise_conv2d(x, pack_depthwise(random(20, 1, 2, 2)))
+        depthwise_conv2d(x, random(2, 2, 32))
+    with pytest.raises(ValueError, match=r'weight must .* got \(20, 1, 2, 2'):
+        pack_depthwise(random(20, 1, 2, 2))
+    with pytest.raises(ValueError, match=r'weight must .*4 \* channels'):
+        pack_wavelet(random(18, 1, 3, 3))
+    with pytest.raises(ValueError, match=r'values must .*\(channels,\)'):
+        pack_channels(random(4, 4))
+    with pytest.raises(ValueError, match='shift must stand beside scale'):
+        depthwise_conv2d(x, weight, shift=random(32))
+    with pytest.raises(ValueError, match='eps must be'):
+        gated_layer_norm(x[0], x[0], torch.ones(4), torch.zeros(4), -1.0)
     with pytest.raises(ValueError, match='activation must be none'):
         depthwise_conv2d(x, weight, None, 'gelu')
     with pytest.raises(ValueError, match='bias must have the 32 channels'):

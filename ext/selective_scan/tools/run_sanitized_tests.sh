@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the CPU code with AddressSanitizer and UndefinedBehaviorSanitizer and
-# runs the tests on it. Needs GCC on Linux. Arguments go to pytest.
+# runs the tests on it. Needs GCC on Linux. Arguments go to pytest; those after
+# --fuzz go to fuzz_operators.py instead, which then takes the tests' place.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -18,11 +19,18 @@ cp selective_scan/*.py "$work/package/selective_scan/"
 # comes along so that the sanitizer finds what throws. pytest must leave the
 # output alone (-s), or a report would be lost with the process.
 cd "$work/package"
+export LD_PRELOAD ASAN_OPTIONS UBSAN_OPTIONS PYTHONPATH OMP_NUM_THREADS
 LD_PRELOAD="$(gcc -print-file-name=libasan.so) \
-$(gcc -print-file-name=libstdc++.so)" \
-  ASAN_OPTIONS=detect_leaks=0:halt_on_error=1 \
-  UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
-  PYTHONPATH=$work/package \
-  OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} \
-  "$python" -m pytest -q -s -p no:cacheprovider "$here/tests" \
+$(gcc -print-file-name=libstdc++.so)"
+# More memory than there is must fail as it does without the sanitizer.
+ASAN_OPTIONS=detect_leaks=0:halt_on_error=1:allocator_may_return_null=1
+UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
+PYTHONPATH=$work/package
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-2}
+if [[ ${1:-} == --fuzz ]]; then
+  shift
+  exec "$python" "$here/tools/fuzz_operators.py" \
+    --state "$work/fuzz.state" "$@"
+fi
+exec "$python" -m pytest -q -s -p no:cacheprovider "$here/tests" \
   --ignore="$here/tests/test_cuda_compiles.py" "$@"

@@ -3,6 +3,7 @@
 #include <ATen/Parallel.h>
 #include <torch/library.h>
 
+#include <cmath>
 #include <string>
 
 #include "map_kernels.h"
@@ -108,6 +109,8 @@ at::Tensor depthwise_conv2d_cpu(const at::Tensor& x, const at::Tensor& weight,
   task.bias = parameter(bias, "bias", task.padded, owners);
   task.scale = parameter(scale, "scale", task.padded, owners);
   task.shift = parameter(shift, "shift", task.padded, owners);
+  TORCH_CHECK_VALUE(task.scale != nullptr || !shift.has_value(),
+                    "shift must stand beside scale, which is None");
   if (activation == "relu") {
     task.activation = Activation::kRelu;
   } else if (activation == "silu") {
@@ -140,6 +143,8 @@ at::Tensor gated_layer_norm_cpu(const at::Tensor& x, const at::Tensor& z,
   TORCH_CHECK_VALUE(x.dim() == 3 && x.sizes() == z.sizes(),
                     "x and z must be (batch, length, channels) alike, got ",
                     x.sizes(), " and ", z.sizes());
+  TORCH_CHECK_VALUE(std::isfinite(eps) && eps >= 0,
+                    "eps must be 0 or a positive number, got ", eps);
   std::vector<at::Tensor> owners;
   GateTask task;
   task.length = x.size(1);
