@@ -89,7 +89,8 @@ class EditableWheelWithMim(editable_wheel):
 
 
 LIBRARIES = {
-    name: read_requirements(name) for name in ('det', 'seg', 'cls', 'deploy')
+    name: read_requirements(name)
+    for name in ('det', 'seg', 'cls', 'deploy', 'openvino')
 }
 MIM_INSTALL = read_requirements('mminstall')
 TESTS = read_requirements('tests')

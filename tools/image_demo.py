@@ -7,6 +7,10 @@ from pathlib import Path
 from mmengine.device import get_device
 
 from mmmobilemamba.deploy import is_onnx
+from mmmobilemamba.deploy.arguments import (
+    add_runtime_arguments,
+    runtime_of,
+)
 from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
 from mmmobilemamba.utils.checkpoint import check_checkpoint_file
 from mmmobilemamba.utils.cli import (
@@ -51,6 +55,7 @@ def make_parser() -> argparse.ArgumentParser:
         help='lowest score of a detection to draw; default: %(default)s',
     )
     add_speed_arguments(parser)
+    add_runtime_arguments(parser)
     add_cfg_options(parser)
     return parser
 
@@ -74,13 +79,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             read_image(images[0])
         device = check_device(args.device)
         check_checkpoint_file(args.checkpoint)
+        runtime = runtime_of(args)
         cfg = load_config(args.config, args.cfg_options)
         out_dir = check_out_dir(args.out_dir, images)
         if is_onnx(args.checkpoint):
             # Needs what requirements/deploy.txt names.
             from mmmobilemamba.deploy.onnx_model import load_onnx_model
 
-            model = load_onnx_model(cfg, args.checkpoint)
+            model = load_onnx_model(cfg, args.checkpoint, **runtime)
         else:
             model = load_model(cfg, args.checkpoint, device)
         speed_up(model, args.deploy, args.compile)

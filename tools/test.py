@@ -10,6 +10,10 @@ from mmengine.registry import METRICS
 from mmengine.runner import Runner
 
 from mmmobilemamba.deploy import is_onnx
+from mmmobilemamba.deploy.arguments import (
+    add_runtime_arguments,
+    runtime_of,
+)
 from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
 from mmmobilemamba.utils.checkpoint import check_checkpoint_file
 from mmmobilemamba.utils.cli import (
@@ -64,6 +68,7 @@ def make_parser() -> argparse.ArgumentParser:
         help='accept a checkpoint that fits the model only in part',
     )
     add_speed_arguments(parser)
+    add_runtime_arguments(parser)
     add_run_arguments(parser)
     return parser
 
@@ -74,13 +79,14 @@ def prepare(args: argparse.Namespace) -> Config:
     cfg.launcher = args.launcher
     check_checkpoint_file(args.checkpoint)
     cfg.load_from, cfg.resume = args.checkpoint, False
+    runtime = runtime_of(args)
     if is_onnx(args.checkpoint):
         if args.tta:
             raise ValueError('--tta needs a checkpoint, not an .onnx file.')
         # Needs what requirements/deploy.txt names.
         from mmmobilemamba.deploy.onnx_model import use_onnx
 
-        use_onnx(cfg, args.checkpoint)
+        use_onnx(cfg, args.checkpoint, **runtime)
     check_data(cfg, ('test',))
     if args.show or args.show_dir:
         if args.show:

@@ -6,6 +6,8 @@ where onnx and onnxruntime are not installed.
 
 import os
 
+RUNTIMES = ('onnxruntime', 'openvino')
+
 
 def is_onnx(path: str | os.PathLike) -> bool:
     """Tell whether a file is an exported network rather than a checkpoint.

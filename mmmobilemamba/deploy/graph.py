@@ -60,8 +60,9 @@ def _scan_node(node: onnx.NodeProto) -> onnx.NodeProto:
 
     body = helper.make_graph(
         [
-            helper.make_node('Mul', ['a', 'before'], ['kept']),
-            helper.make_node('Add', ['kept', 'b'], ['after']),
+            # In this order: OpenVINO 2026.4 computes "a * before" wrongly.
+            helper.make_node('Mul', ['before', 'a'], ['kept']),
+            helper.make_node('Add', ['b', 'kept'], ['after']),
             helper.make_node('Identity', ['after'], ['state']),
         ],
         'recurrence',

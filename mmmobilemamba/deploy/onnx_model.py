@@ -164,7 +164,10 @@ def _outside(data_preprocessor: dict | None, metadata: dict) -> dict | None:
 
 
 def use_onnx(
-    cfg: Config, path: str | os.PathLike, runtime: str = 'onnxruntime'
+    cfg: Config,
+    path: str | os.PathLike,
+    runtime: str = 'onnxruntime',
+    threads: int | None = None,
 ) -> None:
     """Put an exported network into the place of a config's model.
 
@@ -174,13 +177,15 @@ def use_onnx(
         path (str or PathLike): File of ``tools/deploy/export_onnx.py``.
         runtime (str): See :class:`OnnxModel`. Defaults to
             ``'onnxruntime'``.
+        threads (int, optional): See :class:`OnnxModel`. Defaults to None.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: It is no exported network, or of another kind than the
             config's model.
+        ImportError: The runtime is not installed.
     """
-    kind = Session(path, runtime).metadata['kind']
+    kind = Session(path, runtime, threads).metadata['kind']
     wanted = _KINDS.get(cfg.get('default_scope'))
     if kind != wanted:
         raise ValueError(
@@ -200,12 +205,16 @@ def use_onnx(
         path=os.fspath(path),
         data_preprocessor=preprocessor or None,
         runtime=runtime,
+        threads=threads,
     )
     cfg.load_from = None
 
 
 def load_onnx_model(
-    cfg: Config, path: str | os.PathLike, runtime: str = 'onnxruntime'
+    cfg: Config,
+    path: str | os.PathLike,
+    runtime: str = 'onnxruntime',
+    threads: int | None = None,
 ) -> OnnxModel:
     """Make an exported network ready for the hosts' inference functions.
 
@@ -215,6 +224,7 @@ def load_onnx_model(
         path (str or PathLike): File of ``tools/deploy/export_onnx.py``.
         runtime (str): See :class:`OnnxModel`. Defaults to
             ``'onnxruntime'``.
+        threads (int, optional): See :class:`OnnxModel`. Defaults to None.
 
     Returns:
         OnnxModel: What :func:`mmmobilemamba.utils.inference.predict` takes.
@@ -223,8 +233,9 @@ def load_onnx_model(
         FileNotFoundError: There is no such file.
         ValueError: It is no exported network, or of another kind than the
             config's model.
+        ImportError: The runtime is not installed.
     """
-    use_onnx(cfg, path, runtime)
+    use_onnx(cfg, path, runtime, threads)
     dataset = innermost_dataset(cfg.test_dataloader.dataset)
     init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model)

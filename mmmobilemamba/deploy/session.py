@@ -2,15 +2,22 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 
+from . import RUNTIMES
 from .graph import METADATA
 
-RUNTIMES = ('onnxruntime', 'openvino')
+_DTYPES = {
+    onnx.TensorProto.UINT8: 'uint8',
+    onnx.TensorProto.FLOAT16: 'float16',
+    onnx.TensorProto.FLOAT: 'float32',
+}
+Runner = Callable[[np.ndarray], Sequence[np.ndarray]]
 
 
 class Session:
@@ -27,8 +34,8 @@ class Session:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no exported network of this package, or the
-            runtime is unknown.
+        ValueError: The file is no exported network of this package, the
+            runtime is unknown, or there is less than one thread.
         ImportError: OpenVINO is not installed.
     """
 
@@ -40,46 +47,20 @@ class Session:
         providers: list[str] | None = None,
     ):
         self.path = Path(path)
-        if not self.path.is_file():
-            raise FileNotFoundError(f'Model {path} does not exist.')
         if runtime not in RUNTIMES:
             raise ValueError(
                 f'runtime must be one of {RUNTIMES}, got {runtime!r}.'
             )
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        try:
-            session = onnxruntime.InferenceSession(
-                self.path,
-                options,
-                providers=providers or ['CPUExecutionProvider'],
-            )
-        except Exception as error:
-            # onnxruntime raises types of its own that share no base.
-            reason = str(error).partition('\n')[0]
-            raise ValueError(
-                f'{path} is no model that onnxruntime loads: {reason}'
-            ) from error
-        stored = session.get_modelmeta().custom_metadata_map
-        if METADATA not in stored:
-            raise ValueError(
-                f'{path} was not written by tools/deploy/export_onnx.py: it '
-                f'has no {METADATA!r} among its metadata.'
-            )
-        self.metadata = json.loads(stored[METADATA])
-        (image,) = session.get_inputs()
-        self.dtype = np.dtype(
-            {'tensor(uint8)': 'uint8', 'tensor(float16)': 'float16'}.get(
-                image.type, 'float32'
-            )
-        )
-        self.output_names = [out.name for out in session.get_outputs()]
+        if threads is not None and threads < 1:
+            raise ValueError(f'threads must be 1 or more, got {threads}.')
+        graph, self.metadata = _read(self.path)
+        (image,) = graph.input
+        self.dtype = np.dtype(_DTYPES[image.type.tensor_type.elem_type])
+        self.output_names = [out.name for out in graph.output]
         if runtime == 'openvino':
             self._run = _openvino(self.path, threads)
         else:
-            self._run = lambda image: session.run(None, {'image': image})
+            self._run = _onnxruntime(self.path, threads, providers)
 
     def __call__(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
         """Run the network.
@@ -131,8 +112,42 @@ def check_size(metadata: dict, shape: tuple[int, ...]) -> None:
         )
 
 
-def _openvino(path: Path, threads: int | None):
-    """Return a function that runs a file in OpenVINO."""
+def _read(path: Path) -> tuple[onnx.GraphProto, dict]:
+    """Read the graph and the metadata of an exported network."""
+    if not path.is_file():
+        raise FileNotFoundError(f'Model {path} does not exist.')
+    try:
+        model = onnx.load(path)
+    except Exception as error:
+        # protobuf's types of error differ from version to version.
+        raise ValueError(f'{path} is no model that onnx reads.') from error
+    stored = {prop.key: prop.value for prop in model.metadata_props}
+    if METADATA not in stored:
+        raise ValueError(
+            f'{path} was not written by tools/deploy/export_onnx.py: it '
+            f'has no {METADATA!r} among its metadata.'
+        )
+    return model.graph, json.loads(stored[METADATA])
+
+
+def _onnxruntime(
+    path: Path, threads: int | None, providers: list[str] | None
+) -> Runner:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    try:
+        session = onnxruntime.InferenceSession(
+            path, options, providers=providers or ['CPUExecutionProvider']
+        )
+    except Exception as error:
+        # onnxruntime raises types of its own that share no base.
+        raise _unloadable(path, 'onnxruntime', error) from error
+    return lambda image: session.run(None, {'image': image})
+
+
+def _openvino(path: Path, threads: int | None) -> Runner:
     try:
         import openvino
     except ImportError as error:
@@ -143,5 +158,13 @@ def _openvino(path: Path, threads: int | None):
     options = dict(PERFORMANCE_HINT='LATENCY', INFERENCE_PRECISION_HINT='f32')
     if threads is not None:
         options['INFERENCE_NUM_THREADS'] = threads
-    model = openvino.Core().compile_model(str(path), 'CPU', options)
-    return lambda image: [np.array(v) for v in model([image]).values()]
+    try:
+        model = openvino.Core().compile_model(path, 'CPU', options)
+    except RuntimeError as error:
+        raise _unloadable(path, 'OpenVINO', error) from error
+    return lambda image: model([image], share_inputs=True).to_tuple()
+
+
+def _unloadable(path: Path, runtime: str, error: Exception) -> ValueError:
+    reason = str(error).strip().partition('\n')[0]
+    return ValueError(f'{path} is no model that {runtime} loads: {reason}')

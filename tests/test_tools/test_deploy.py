@@ -43,7 +43,7 @@ def exported(workspace, tool):
     return call
 
 
-def metrics(tool, monkeypatch, workspace, name, checkpoint):
+def metrics(tool, monkeypatch, workspace, name, checkpoint, *args):
     """Evaluate through tools/test.py and return what it measured."""
     from mmengine.runner import Runner
 
@@ -60,6 +60,7 @@ def metrics(tool, monkeypatch, workspace, name, checkpoint):
             str(checkpoint),
             '--work-dir',
             str(workspace / f'{name}_evaluated'),
+            *args,
         ]
     )
     return found
@@ -76,6 +77,38 @@ def test_exported_file_evaluates_as_its_checkpoint(
         got = metrics(tool, patch, workspace, name, out)
     assert wanted
     assert got == pytest.approx(wanted, abs=1e-3)
+
+
+def test_openvino_evaluates_as_onnxruntime(
+    exported, tool, monkeypatch, workspace, tmp_path
+):
+    pytest.importorskip('openvino', reason='OpenVINO is an option')
+    out = exported('det', '--preprocess', '--dynamic-size')[1]
+    run = ('--runtime', 'openvino', '--threads', '1')
+    with monkeypatch.context() as patch:
+        wanted = metrics(tool, patch, workspace, 'det', out)
+    with monkeypatch.context() as patch:
+        got = metrics(tool, patch, workspace, 'det', out, *run)
+    assert wanted
+    assert got == pytest.approx(wanted, abs=1e-3)
+    pictures = workspace / PICTURES['det']
+    args = (pictures, workspace / 'det.py', out, '--out-dir', tmp_path, *run)
+    tool('image_demo').main(list(map(str, args)))
+    assert len(list(tmp_path.iterdir())) == len(list(pictures.iterdir()))
+
+
+@pytest.mark.parametrize('name', ['test', 'image_demo'])
+def test_runtimes_are_for_exported_files(
+    workspace, tool, capsys, tmp_path, name
+):
+    torch.save(dict(state_dict=dict(x=torch.ones(1))), tmp_path / 'x.pth')
+    args = [workspace / 'cls.py', tmp_path / 'x.pth', '--runtime', 'openvino']
+    if name == 'image_demo':
+        args.insert(0, workspace / PICTURES['det'])
+    with pytest.raises(SystemExit) as ended:
+        tool(name).main(list(map(str, args)))
+    assert ended.value.code == 2
+    assert 'x.pth is a checkpoint' in capsys.readouterr().err
 
 
 def test_demo_draws_from_the_exported_file(
