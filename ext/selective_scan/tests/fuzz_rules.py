@@ -13,7 +13,7 @@ from fuzz_cases import DTYPES
 from scan_cases import assert_close
 from selective_scan._checks import check_tensors, state_dtype
 
-LARGEST = 2**20  # values of a map, beyond which there is no memory
+LARGEST = 2**32  # values of a tensor, beyond which there is no memory
 _ACTIVATIONS = {'none': lambda x: x, 'relu': F.relu, 'silu': F.silu}
 
 
