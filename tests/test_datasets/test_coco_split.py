@@ -1,0 +1,112 @@
+"""Dividing an annotation file: whole images, even classes, same for a seed."""
+
+import importlib.util
+import json
+from collections import Counter
+
+import pytest
+
+from mmmobilemamba.datasets.coco_split import split_coco
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Twenty images: figs on every one, the two dates on two."""
+    annotations = [
+        dict(id=i, image_id=100 + i % 20, category_id=7) for i in range(60)
+    ]
+    annotations += [
+        dict(id=60 + i, image_id=100 + 9 * i, category_id=3) for i in range(2)
+    ]
+    content = dict(
+        info=dict(year=2026),
+        images=[dict(id=100 + i, file_name=f'{i}.jpg') for i in range(20)],
+        annotations=annotations,
+        categories=[dict(id=7, name='fig'), dict(id=3, name='date')],
+    )
+    path = tmp_path / 'all.json'
+    path.write_text(json.dumps(content))
+    return path
+
+
+def read(folder):
+    return [
+        json.loads((folder / f'{name}.json').read_text())
+        for name in ('train', 'val')
+    ]
+
+
+def test_every_image_and_object_is_in_one_file(source, tmp_path):
+    summary = split_coco(source, tmp_path / 'out', val_share=0.25)
+    train, val = read(tmp_path / 'out')
+    whole = json.loads(source.read_text())
+    for key in ('images', 'annotations'):
+        ids = [entry['id'] for entry in train[key] + val[key]]
+        assert sorted(ids) == [entry['id'] for entry in whole[key]]
+    for part in (train, val):
+        assert part['info'] == whole['info']
+        assert part['categories'] == whole['categories']
+        ids = {image['id'] for image in part['images']}
+        assert {entry['image_id'] for entry in part['annotations']} <= ids
+    assert summary['val'] == dict(images=5, fig=15, date=1)
+    assert summary['train'] == dict(images=15, fig=45, date=1)
+
+
+def test_a_rare_class_is_in_both_for_any_seed(source, tmp_path):
+    chosen = Counter()
+    for seed in range(5):
+        split_coco(source, tmp_path, 0.1, seed, overwrite=True)
+        train, val = read(tmp_path)
+        for part in (train, val):
+            assert any(a['category_id'] == 3 for a in part['annotations'])
+        chosen[tuple(image['id'] for image in val['images'])] += 1
+    assert len(chosen) > 1
+
+
+def test_a_seed_gives_the_same_files(source, tmp_path):
+    for name in ('a', 'b'):
+        split_coco(source, tmp_path / name, seed=3)
+    assert read(tmp_path / 'a') == read(tmp_path / 'b')
+
+
+def test_nothing_is_replaced_unasked(source, tmp_path):
+    (tmp_path / 'val.json').write_text('mine')
+    with pytest.raises(FileExistsError, match=r'val\.json exists'):
+        split_coco(source, tmp_path)
+    assert not (tmp_path / 'train.json').exists()
+    assert (tmp_path / 'val.json').read_text() == 'mine'
+
+
+@pytest.mark.parametrize(
+    'change, named',
+    [
+        (lambda c: c['images'].pop(0), 'image 100 and category 7'),
+        (lambda c: c.pop('categories'), "COCO's form"),
+        (lambda c: c['images'].clear(), 'two images or more'),
+    ],
+)
+def test_what_is_refused(source, tmp_path, change, named):
+    content = json.loads(source.read_text())
+    change(content)
+    source.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=named):
+        split_coco(source, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()
+
+
+def test_command(source, tmp_path, repo, capsys):
+    path = repo / 'tools' / 'dataset_converters' / 'split_coco.py'
+    spec = importlib.util.spec_from_file_location('split_coco_tool', path)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    tool.main([str(source), str(tmp_path / 'out'), '--val-share', '0.25'])
+    assert '15 images, 45 fig, 1 date' in capsys.readouterr().out
+    for wrong in (['--val-share', '1'], []):
+        with pytest.raises(SystemExit) as ended:
+            tool.main([str(source), str(tmp_path / 'out'), *wrong])
+        assert ended.value.code == 2
+        assert 'Traceback' not in capsys.readouterr().err
+    source.write_text('no JSON')
+    with pytest.raises(SystemExit):
+        tool.main([str(source), str(tmp_path / 'other')])
+    assert 'is no JSON file' in capsys.readouterr().err
