@@ -3,7 +3,6 @@
 _base_ = 'mmseg::_base_/default_runtime.py'
 
 image_size = (240, 180)
-crop_size = (176, 224)  # height, width; train_pipeline and preprocessor
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -14,7 +13,7 @@ train_pipeline = [
         ratio_range=(0.75, 1.5),
         keep_ratio=True,
     ),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='RandomCrop', crop_size=(176, 224), cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PhotoMetricDistortion'),
     dict(type='PackSegInputs'),

@@ -1,0 +1,155 @@
+"""The configs for data of one's own train and evaluate, on photos too."""
+
+import importlib.util
+import math
+import shutil
+
+import pytest
+import torch
+from mmengine.config import Config
+from own_data import make_coco, make_folders, make_labels, make_voc
+
+from mmmobilemamba.analysis.run_logs import read_run
+from mmmobilemamba.datasets.coco_split import split_coco
+
+for library in ('mmdet', 'mmseg', 'mmpretrain'):
+    pytest.importorskip(library)
+
+# Config, folder of photos, metric.
+CASES = {
+    'voc': (
+        'retinanet_mobilemamba-t2_voc-320px',
+        'bccd',
+        'pascal_voc/mAP',
+    ),
+    'coco': (
+        'mask-rcnn_mobilemamba-t2_coco-masks-320px',
+        'fruit_nuts/data',
+        'coco/segm_mAP',
+    ),
+    'labels': (
+        'fpn_mobilemamba-t2_label-images-240px',
+        'camvid_sub',
+        'mIoU',
+    ),
+    'folders': (
+        'mobilemamba-t2_image-folders-64px',
+        'cifar10_sub',
+        'accuracy/top1',
+    ),
+}
+# Photos with a box that has no area, and one without.
+VOC_LISTS = {
+    'train': ('BloodImage_00343', 'BloodImage_00001'),
+    'val': ('BloodImage_00338', 'BloodImage_00000'),
+}
+
+
+def make_data(kind, cfg, root):
+    """Write data of a kind with the classes of a config."""
+    classes = cfg.metainfo.classes
+    if kind == 'voc':
+        return make_voc(root, classes)
+    if kind == 'coco':
+        return make_coco(root, classes)
+    if kind == 'labels':
+        return make_labels(root, len(classes), void=cfg.void)
+    return make_folders(root, classes)
+
+
+def point_to(kind, cfg, root, scratch):
+    """Let a config read data, as a user does, but little of it."""
+    for split in ('train', 'val', 'test'):
+        dataset = cfg[f'{split}_dataloader'].dataset
+        dataset.data_root = f'{root}/'
+        dataset.indices = 4 if kind == 'folders' else 2
+    if kind == 'coco':
+        source = root / ('all.json' if scratch else 'trainval.json')
+        split_coco(source, cfg.work_dir, val_share=0.5)
+        cfg.train_dataloader.dataset.ann_file = f'{cfg.work_dir}/train.json'
+        for split in ('val', 'test'):
+            path = f'{cfg.work_dir}/val.json'
+            cfg[f'{split}_dataloader'].dataset.ann_file = path
+            cfg[f'{split}_evaluator'].ann_file = path
+    if kind == 'voc' and not scratch:
+        for split, names in VOC_LISTS.items():
+            path = f'{cfg.work_dir}/{split}.txt'
+            with open(path, 'w') as file:
+                file.write('\n'.join(names))
+            cfg[f'{split}_dataloader'].dataset.ann_file = path
+
+
+def shrink(kind, cfg):
+    """Make a step quick: a narrow network, small pictures."""
+    nano = dict(channels=(32, 40, 48), depths=(1, 1, 1))
+    backbone = cfg.model.backbone
+    if kind == 'folders':
+        backbone.arch, cfg.model.head.in_channels = nano, 48
+    else:
+        backbone.backbone.arch = nano
+    for split in ('train', 'val', 'test'):
+        loader = cfg[f'{split}_dataloader']
+        loader.update(batch_size=2, num_workers=0, persistent_workers=False)
+        for step in loader.dataset.pipeline:
+            if kind != 'folders' and 'scale' in step:
+                step['scale'] = (112, 84)
+            if kind == 'labels' and 'crop_size' in step:
+                step['crop_size'] = (64, 96)
+    cfg.train_cfg.update(max_epochs=2, val_interval=2)
+    cfg.default_hooks.logger.interval = 1
+
+
+@pytest.fixture
+def train(repo):
+    """Give the main function of tools/train.py."""
+    path = repo / 'tools' / 'train.py'
+    spec = importlib.util.spec_from_file_location('tools_train', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.mark.parametrize('source', ['drawn', 'photos'])
+@pytest.mark.parametrize('kind', CASES)
+def test_trains_and_evaluates(kind, source, repo, tmp_path, train, request):
+    name, folder, metric = CASES[kind]
+    cfg = Config.fromfile(repo / 'configs' / 'own_data' / f'{name}.py')
+    cfg.work_dir = str(tmp_path / 'run')
+    (tmp_path / 'run').mkdir()
+    if source == 'photos':
+        root = request.getfixturevalue('shared_folder') / 'data' / folder
+        if not root.is_dir():
+            pytest.skip(f'no photos in {root}')
+    else:
+        root = make_data(kind, cfg, tmp_path / 'data')
+    shrink(kind, cfg)
+    point_to(kind, cfg, root, scratch=source == 'drawn')
+    cfg.dump(tmp_path / 'config.py')
+
+    train([str(tmp_path / 'config.py')])
+
+    run = read_run(cfg.work_dir)
+    steps = 4 if kind == 'folders' else 2
+    assert len(run.train) == steps
+    for record in run.train.values():
+        # A box without area once made it infinite.
+        assert math.isfinite(record['loss'])
+    _, values = run.curve(metric)
+    assert len(values) == 1 and 0 <= values[0] <= 100
+    file = torch.load(f'{cfg.work_dir}/epoch_2.pth', weights_only=False)
+    classes = cfg.metainfo.classes
+    assert file['meta']['dataset_meta']['classes'] == classes
+    shutil.rmtree(cfg.work_dir)
+
+
+def test_void_counts_nowhere(repo):
+    """Neither in the loss, nor in the metric, nor in what is padded."""
+    cfg = Config.fromfile(
+        repo / 'configs' / 'own_data' / f'{CASES["labels"][0]}.py'
+    )
+    assert cfg.model.decode_head.ignore_index == 11
+    assert cfg.val_evaluator.ignore_index == 11
+    assert cfg.test_evaluator.ignore_index == 11
+    assert cfg.model.data_preprocessor.seg_pad_val == 11
+    assert not cfg.train_dataloader.dataset.get('reduce_zero_label')
+    assert cfg.model.decode_head.num_classes == len(cfg.metainfo.classes)
