@@ -33,6 +33,14 @@ TORCH_LIBRARY(selective_scan, m) {
   m.def(
       "gated_layer_norm(Tensor x, Tensor z, Tensor weight, Tensor bias, "
       "float eps) -> Tensor");
+  m.def(
+      "dense_conv2d(Tensor x, Tensor weight, Tensor? bias, int channels, "
+      "int[] kernel_size, int[] stride, int[] padding, str activation, "
+      "Tensor? add) -> Tensor");
+  m.def(
+      "feed_forward(Tensor x, Tensor first, Tensor? first_bias, "
+      "Tensor second, Tensor? second_bias, int hidden, str activation) -> "
+      "Tensor");
   m.def("cpu_variant() -> str");
   m.def("set_cpu_variant(str name) -> ()");
 }

@@ -3,26 +3,32 @@
 from ._library import built_with_cuda, cpu_variant, set_cpu_variant
 from .functional import bidirectional_scan, selective_scan
 from .inference import (
+    dense_conv2d,
     depthwise_conv2d,
+    feed_forward,
     gated_layer_norm,
     pack_channels,
     pack_depthwise,
+    pack_matrix,
     pack_wavelet,
     wavelet_conv2d,
 )
 from .reference import bidirectional_scan_reference, selective_scan_reference
 
-__version__ = '0.2.0'
+__version__ = '0.3.0'
 
 __all__ = [
     'bidirectional_scan',
     'bidirectional_scan_reference',
     'built_with_cuda',
     'cpu_variant',
+    'dense_conv2d',
     'depthwise_conv2d',
+    'feed_forward',
     'gated_layer_norm',
     'pack_channels',
     'pack_depthwise',
+    'pack_matrix',
     'pack_wavelet',
     'selective_scan',
     'selective_scan_reference',

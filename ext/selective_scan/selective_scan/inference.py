@@ -75,6 +75,22 @@ def pack_wavelet(weight):
     return _pad(bands.permute(2, 3, 1, 0))
 
 
+def pack_matrix(weight):
+    """Lay out the weight of a dense convolution.
+
+    Args:
+        weight (Tensor): Weight (out_channels, channels, kernel_height,
+            kernel_width), as PyTorch's convolutions have it.
+
+    Returns:
+        Tensor: Weight (blocks, kernel_height * kernel_width * channels, 16)
+        for :func:`dense_conv2d` and :func:`feed_forward`; a block holds 16
+        of the outputs, the last one zeros where they end.
+    """
+    rows = weight.detach().permute(0, 2, 3, 1).flatten(1)
+    return _pad(rows.T).unflatten(1, (-1, BLOCK)).transpose(0, 1).contiguous()
+
+
 def depthwise_conv2d(
     x, weight, bias=None, activation='none', scale=None, shift=None
 ):
@@ -141,3 +157,80 @@ def gated_layer_norm(x, z, weight, bias, eps=1e-5):
         ValueError: A shape does not fit.
     """
     return _OPS.gated_layer_norm(x, z, weight, bias, eps)
+
+
+def dense_conv2d(
+    x,
+    weight,
+    bias,
+    channels,
+    kernel_size=(1, 1),
+    stride=(1, 1),
+    padding=(0, 0),
+    activation='none',
+    add=None,
+):
+    """Convolve densely, activate, then add.
+
+    Args:
+        x (Tensor): Map (batch, in_channels, height, width), float32.
+        weight (Tensor): Weight from :func:`pack_matrix`.
+        bias (Tensor | None): Added before the activation, from
+            :func:`pack_channels`.
+        channels (int): Channels of the result.
+        kernel_size (tuple[int, int]): Height and width of the kernel.
+            Defaults to (1, 1).
+        stride (tuple[int, int]): Stride along height and width. Defaults to
+            (1, 1).
+        padding (tuple[int, int]): Zeros around height and width. Defaults to
+            (0, 0).
+        activation (str): 'none', 'relu' or 'silu'. Defaults to 'none'.
+        add (Tensor | None): Added last, of the result's shape. Defaults to
+            None.
+
+    Returns:
+        Tensor: Map (batch, channels, out_height, out_width), channels_last.
+
+    Raises:
+        TypeError: A tensor is not float32.
+        ValueError: A shape, a size or the activation does not fit.
+    """
+    return _OPS.dense_conv2d(
+        x,
+        weight,
+        bias,
+        channels,
+        kernel_size,
+        stride,
+        padding,
+        activation,
+        add,
+    )
+
+
+def feed_forward(
+    x, first, first_bias, second, second_bias, hidden, activation='relu'
+):
+    """Add to a map what two 1x1 convolutions make of it.
+
+    Args:
+        x (Tensor): Map (batch, channels, height, width), float32.
+        first (Tensor): Weight to the hidden channels, from
+            :func:`pack_matrix`.
+        first_bias (Tensor | None): Its bias, from :func:`pack_channels`.
+        second (Tensor): Weight back, from :func:`pack_matrix`.
+        second_bias (Tensor | None): Its bias, from :func:`pack_channels`.
+        hidden (int): Channels between the two.
+        activation (str): Between the two: 'none', 'relu' or 'silu'. Defaults
+            to 'relu'.
+
+    Returns:
+        Tensor: Map of x's shape, channels_last.
+
+    Raises:
+        TypeError: A tensor is not float32.
+        ValueError: A shape or the activation does not fit.
+    """
+    return _OPS.feed_forward(
+        x, first, first_bias, second, second_bias, hidden, activation
+    )

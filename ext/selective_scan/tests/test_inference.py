@@ -5,10 +5,13 @@ import torch
 import torch.nn.functional as F
 from selective_scan import (
     cpu_variant,
+    dense_conv2d,
     depthwise_conv2d,
+    feed_forward,
     gated_layer_norm,
     pack_channels,
     pack_depthwise,
+    pack_matrix,
     pack_wavelet,
     set_cpu_variant,
     wavelet_conv2d,
@@ -130,6 +133,120 @@ def test_gated_layer_norm(shape):
         )
 
 
+CONVOLUTIONS = [
+    # batch, channels, height, width, outputs, kernel, stride, padding
+    (1, 3, 32, 31, 24, (3, 3), (2, 2), (1, 1)),
+    (2, 24, 13, 11, 48, (3, 3), (2, 2), (1, 1)),
+    (2, 5, 7, 9, 7, (1, 1), (1, 1), (0, 0)),
+    (1, 1, 1, 1, 1, (1, 1), (1, 1), (0, 0)),
+    (3, 96, 9, 8, 38, (3, 3), (1, 1), (1, 1)),
+    # more values than fit the cache at a time, in one run and in several
+    (2, 500, 5, 5, 33, (1, 1), (1, 1), (0, 0)),
+    (1, 150, 6, 6, 20, (3, 3), (2, 2), (1, 1)),
+    (2, 7, 9, 4, 16, (2, 4), (2, 1), (0, 2)),
+    (1, 130, 5, 6, 20, (5, 5), (1, 1), (2, 2)),
+    # rows for several tasks
+    (3, 40, 21, 17, 30, (3, 1), (1, 2), (1, 0)),
+]
+
+
+@pytest.fixture(params=[1, 2, 3])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize('case', CONVOLUTIONS)
+def test_dense(case, threads):
+    batch, channels, height, width, outputs, kernel, stride, padding = case
+    x = random(batch, channels, height, width)
+    depth = channels * kernel[0] * kernel[1]
+    weight = random(outputs, channels, *kernel) / depth**0.5
+    bias = random(outputs)
+    plain = F.conv2d(
+        x.double(), weight.double(), bias.double(), stride, padding
+    )
+    add = random(*plain.shape)
+    matrix, packed = pack_matrix(weight), pack_channels(bias)
+    sizes = (outputs, kernel, stride, padding)
+    for y in layouts(x):
+        got = dense_conv2d(y, matrix, packed, *sizes, 'relu', add)
+        wanted = (plain.relu() + add).float()
+        torch.testing.assert_close(got, wanted, **TOLERANCE)
+        assert got.is_contiguous(memory_format=torch.channels_last)
+    got = dense_conv2d(x, matrix, None, *sizes, 'silu')
+    wanted = F.silu(plain - bias.double()[:, None, None]).float()
+    torch.testing.assert_close(got, wanted, **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    'shape',
+    [(1, 16, 1, 1), (3, 37, 5, 7), (2, 192, 14, 14), (1, 400, 4, 4)],
+)
+@pytest.mark.parametrize('surplus', [0, 3])
+def test_feed_forward(shape, surplus, threads):
+    channels = shape[1]
+    hidden = 2 * channels + surplus
+    x = random(*shape)
+    weights = (
+        random(hidden, channels, 1, 1) / channels**0.5,
+        random(channels, hidden, 1, 1) / hidden**0.5,
+    )
+    biases = random(hidden), random(channels)
+    y = x.double()
+    for weight, bias, act in zip(weights, biases, (F.relu, x.add)):
+        y = act(F.conv2d(y, weight.double(), bias.double()))
+    parts = [
+        part
+        for weight, bias in zip(weights, biases)
+        for part in (pack_matrix(weight), pack_channels(bias))
+    ]
+    for z in layouts(x):
+        got = feed_forward(z, *parts, hidden)
+        torch.testing.assert_close(got, y.float(), **TOLERANCE)
+
+
+def test_products_do_not_depend_on_threads():
+    x, weight = random(1, 448, 7, 7), random(448, 448, 1, 1)
+    results = []
+    before = torch.get_num_threads()
+    for count in (1, 2, 5):
+        torch.set_num_threads(count)
+        results.append(dense_conv2d(x, pack_matrix(weight), None, 448))
+    torch.set_num_threads(before)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_products_check_their_arguments():
+    x, weight = random(1, 20, 4, 4), random(40, 20, 1, 1)
+    matrix, bias = pack_matrix(weight), pack_channels(random(40))
+    with pytest.raises(TypeError, match='x must be float32'):
+        dense_conv2d(x.double(), matrix, bias, 40)
+    with pytest.raises(ValueError, match=r'\(blocks, 180, 16\)'):
+        dense_conv2d(x, matrix, bias, 40, (3, 3))
+    with pytest.raises(ValueError, match='channels must fit the 3 blocks'):
+        dense_conv2d(x, matrix, bias, 64)
+    with pytest.raises(ValueError, match='bias must have the 48 channels'):
+        dense_conv2d(x, matrix, random(40), 40)
+    with pytest.raises(ValueError, match='stride must be positive'):
+        dense_conv2d(x, matrix, bias, 40, stride=(0, 1))
+    with pytest.raises(ValueError, match='too small for kernel_size'):
+        dense_conv2d(x, pack_matrix(random(40, 20, 5, 5)), bias, 40, (5, 5))
+    with pytest.raises(ValueError, match='two numbers each'):
+        dense_conv2d(x, matrix, bias, 40, (1,))
+    with pytest.raises(ValueError, match='add must have the shape'):
+        dense_conv2d(x, matrix, bias, 40, add=x)
+    with pytest.raises(ValueError, match='hidden must fit the 3 blocks'):
+        feed_forward(x, matrix, bias, matrix, None, 80)
+    with pytest.raises(ValueError, match='second must be contiguous'):
+        feed_forward(x, matrix, bias, matrix, None, 40)
+    with pytest.raises(ValueError, match='activation must be none'):
+        feed_forward(x, matrix, bias, matrix, None, 40, 'gelu')
+
+
 def test_large_gates_stay_finite():
     z = torch.tensor([[[-1e4, -200.0, -90.0, 90.0, 200.0, 1e4, 0.0, 1.0]]])
     x = torch.arange(8.0).view(1, 1, 8)
@@ -169,3 +286,5 @@ def test_errors_name_the_argument():
 def test_an_empty_batch_is_empty():
     x, weight = random(0, 16, 4, 4), random(16, 1, 3, 3)
     assert depthwise_conv2d(x, pack_depthwise(weight)).shape == x.shape
+    matrix = pack_matrix(random(8, 16, 1, 1))
+    assert dense_conv2d(x, matrix, None, 8).shape == (0, 8, 4, 4)

@@ -29,6 +29,13 @@ inline Patch patch_of(const FilterTask& task, int64_t index) {
 template <typename V>
 SCAN_INLINE Line<V> load_line(const float* from, int64_t width) {
   if (width == kMapBlock) return Line<V>::load(from);
+  if constexpr (2 * V::lanes == kMapBlock) {
+    if (width == V::lanes) {
+      Line<V> line = Line<V>::set(0.0f);
+      line.first = V::load(from);
+      return line;
+    }
+  }
   alignas(64) float line[kMapBlock] = {};
   std::memcpy(line, from, static_cast<size_t>(width) * sizeof(float));
   return Line<V>::load(line);
@@ -39,6 +46,12 @@ SCAN_INLINE void store_line(const Line<V>& value, float* to, int64_t width) {
   if (width == kMapBlock) {
     value.store(to);
     return;
+  }
+  if constexpr (2 * V::lanes == kMapBlock) {
+    if (width == V::lanes) {
+      value.first.store(to);
+      return;
+    }
   }
   alignas(64) float line[kMapBlock];
   value.store(line);

@@ -46,11 +46,4 @@ void gate(const GateTask& task, int64_t begin, int64_t end) {
   }
 }
 
-template <typename V>
-const MapKernels* map_kernel_table() {
-  static const MapKernels table = {&depthwise_scratch, &depthwise<V>,
-                                   &wavelet_scratch, &wavelet<V>, &gate<V>};
-  return &table;
-}
-
 }  // namespace selective_scan::cpu::SCAN_VARIANT

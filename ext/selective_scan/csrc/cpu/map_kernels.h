@@ -9,6 +9,10 @@ namespace selective_scan::cpu {
 
 constexpr int kMapBlock = 16;  // channels of a task: one line of a cache
 
+struct Range {
+  int64_t begin, end;
+};
+
 enum class Activation { kNone, kRelu, kSilu };
 
 // A map (batch, height, width, channels) with adjacent channels.
@@ -37,6 +41,37 @@ struct FilterTask {
   Activation activation = Activation::kNone;
 };
 
+// A dense convolution as a product: a row per result, its field of view as
+// kernel_height runs of kernel_width * channels values each.
+struct ConvTask {
+  MapView<const float> x;
+  int64_t x_channel = 1;  // stride between channels in elements
+  int64_t batch = 0, channels = 0, height = 0, width = 0;
+  int64_t kernel_height = 1, kernel_width = 1;
+  int64_t row_stride = 1, column_stride = 1;
+  int64_t top = 0, left = 0;  // cells of padding
+  int64_t out_height = 0, out_width = 0, outputs = 0;
+  const float* weight = nullptr;  // (blocks, runs' values, kMapBlock)
+  const float* bias = nullptr;    // padded to whole blocks, or null
+  const float* add = nullptr;     // (rows, outputs), or null
+  float* y = nullptr;             // (rows, outputs)
+  Activation activation = Activation::kNone;
+};
+
+// y = x + second(activation(first(x))), rows of `channels` values.
+struct FeedForwardTask {
+  const float* x = nullptr;
+  float* y = nullptr;
+  int64_t channels = 0, hidden = 0;
+  const float* first = nullptr;        // (blocks, channels, kMapBlock)
+  const float* first_bias = nullptr;   // padded, or null
+  const float* second = nullptr;       // (blocks, hidden, kMapBlock)
+  const float* second_bias = nullptr;  // padded, or null
+  Activation activation = Activation::kNone;
+};
+
+constexpr int64_t kProductRows = 48;  // that a task takes at a time
+
 // Rows of `channels` values: y = norm(x) * silu(z).
 struct GateTask {
   MapView<const float> x, z;  // rows are tokens, columns unused
@@ -48,13 +83,19 @@ struct GateTask {
 };
 
 // Filter tasks are (image, channel block) pairs, blocks fastest; gate tasks
-// are tokens of all images.
+// are tokens of all images. Products take at most kProductRows rows at a time,
+// a convolution's those blocks of 16 outputs that it is given.
 struct MapKernels {
   size_t (*depthwise_scratch)(const FilterTask&);
   void (*depthwise)(const FilterTask&, int64_t begin, int64_t end, float*);
   size_t (*wavelet_scratch)(const FilterTask&);
   void (*wavelet)(const FilterTask&, int64_t begin, int64_t end, float*);
   void (*gate)(const GateTask&, int64_t begin, int64_t end);
+  int64_t tile_rows;  // rows that a product takes at once
+  size_t (*conv_scratch)(const ConvTask&);
+  void (*conv)(const ConvTask&, Range rows, Range blocks, float*);
+  size_t (*feed_forward_scratch)(const FeedForwardTask&);
+  void (*feed_forward)(const FeedForwardTask&, Range rows, float*);
 };
 
 const MapKernels* plain_map_kernels();

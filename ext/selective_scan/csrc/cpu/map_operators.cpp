@@ -6,49 +6,15 @@
 #include <cmath>
 #include <string>
 
+#include "map_arguments.h"
 #include "map_kernels.h"
 #include "scratch.h"
 
 namespace selective_scan {
 namespace {
 
-using cpu::Activation;
 using cpu::FilterTask;
 using cpu::GateTask;
-using cpu::MapView;
-using OptionalTensor = std::optional<at::Tensor>;
-
-// Work below which starting threads takes longer than it saves.
-constexpr int64_t kGrain = 1 << 16;
-
-int64_t grain(int64_t work_per_task) {
-  return std::max<int64_t>(1, kGrain / std::max<int64_t>(1, work_per_task));
-}
-
-void check_float(const at::Tensor& tensor, const char* name) {
-  TORCH_CHECK_TYPE(tensor.scalar_type() == at::kFloat, name,
-                   " must be float32, got ", tensor.scalar_type());
-}
-
-// The map with adjacent channels: itself where it has them.
-at::Tensor with_adjacent_channels(const at::Tensor& x) {
-  return x.stride(1) == 1 ? x : x.contiguous(at::MemoryFormat::ChannelsLast);
-}
-
-MapView<const float> view_map(const at::Tensor& x) {
-  return {x.const_data_ptr<float>(), x.stride(0), x.stride(2), x.stride(3)};
-}
-
-const float* parameter(const OptionalTensor& tensor, const char* name,
-                       int64_t size, std::vector<at::Tensor>& owners) {
-  if (!tensor.has_value()) return nullptr;
-  check_float(*tensor, name);
-  TORCH_CHECK_VALUE(tensor->dim() == 1 && tensor->size(0) == size, name,
-                    " must have the ", size, " channels of weight, got ",
-                    tensor->sizes());
-  owners.push_back(tensor->contiguous());
-  return owners.back().const_data_ptr<float>();
-}
 
 // Check x and weight (side, side[, bands], padded) and fill what they give.
 FilterTask filter_task(const at::Tensor& x, const at::Tensor& weight) {
@@ -111,15 +77,7 @@ at::Tensor depthwise_conv2d_cpu(const at::Tensor& x, const at::Tensor& weight,
   task.shift = parameter(shift, "shift", task.padded, owners);
   TORCH_CHECK_VALUE(task.scale != nullptr || !shift.has_value(),
                     "shift must stand beside scale, which is None");
-  if (activation == "relu") {
-    task.activation = Activation::kRelu;
-  } else if (activation == "silu") {
-    task.activation = Activation::kSilu;
-  } else {
-    TORCH_CHECK_VALUE(activation == "none",
-                      "activation must be none, relu or silu, got ",
-                      activation);
-  }
+  task.activation = activation_of(activation);
   const auto& kernels = cpu::map_kernels();
   return run_filter(task, x, weight, kernels.depthwise_scratch,
                     kernels.depthwise);

@@ -13,6 +13,8 @@
 #include "backward.h"
 #include "filters.h"
 #include "gate.h"
+#include "products.h"
+#include "map_table.h"
 // clang-format on
 
 namespace selective_scan::cpu {

@@ -1,0 +1,16 @@
+// The table of the kernels on maps for one kind of vector.
+#pragma once
+
+namespace selective_scan::cpu::SCAN_VARIANT {
+
+template <typename V>
+const MapKernels* map_kernel_table() {
+  static const MapKernels table = {
+      &depthwise_scratch,  &depthwise<V>,         &wavelet_scratch,
+      &wavelet<V>,         &gate<V>,              kTileRows<V>,
+      &conv_scratch,       &conv<V>,              &feed_forward_scratch,
+      &feed_forward<V>};
+  return &table;
+}
+
+}  // namespace selective_scan::cpu::SCAN_VARIANT

@@ -1,0 +1,254 @@
+// Dense convolutions and feed-forward parts, for inference on the CPU in
+// float32, with weights that were packed once.
+#include <ATen/ATen.h>
+#include <ATen/Parallel.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <string>
+
+#include "map_arguments.h"
+#include "map_kernels.h"
+#include "scratch.h"
+
+namespace selective_scan {
+namespace {
+
+using cpu::ConvTask;
+using cpu::FeedForwardTask;
+using cpu::kMapBlock;
+using cpu::kProductRows;
+using cpu::Range;
+
+int64_t blocks_of(int64_t columns) {
+  return (columns + kMapBlock - 1) / kMapBlock;
+}
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// How a product is cut into tasks: by rows, and by blocks of columns.
+struct Plan {
+  int64_t rows = 0, blocks = 0;  // of a task
+  double cost = 0;               // rows times blocks of the longest task
+};
+
+// A task per thread. What a thread does alone the others wait for, so that few
+// rows are better cut by columns too: take the cut whose longest task is the
+// shortest. With all columns in a task the rows are read once.
+Plan make_plan(int64_t rows, int64_t blocks, int64_t tile, int64_t threads,
+               bool split_columns) {
+  Plan best;
+  for (int64_t parts = 1; parts <= threads; ++parts) {
+    if (threads % parts != 0 || (parts > 1 && !split_columns)) continue;
+    const int64_t width = ceil_div(blocks, parts);
+    const int64_t share =
+        ceil_div(ceil_div(rows, tile), threads / parts) * tile;
+    const double cost = static_cast<double>(share * width);
+    // Reading the rows again must be worth it.
+    if (best.rows == 0 || cost < 0.97 * best.cost) best = {share, width, cost};
+  }
+  return best;
+}
+
+// Whether a product is too small for more than one thread.
+int64_t threads_for(int64_t rows, int64_t columns, int64_t depth) {
+  return rows * columns * depth < 4 * kGrain ? 1 : at::get_num_threads();
+}
+
+template <typename Work>
+void run_plan(const Plan& plan, int64_t rows, int64_t blocks,
+              const Work& work) {
+  const int64_t parts = ceil_div(blocks, plan.blocks);
+  const int64_t tasks = ceil_div(rows, plan.rows) * parts;
+  at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t last = std::min((i / parts + 1) * plan.rows, rows);
+      const int64_t block = i % parts * plan.blocks;
+      const Range columns{block, std::min(block + plan.blocks, blocks)};
+      for (int64_t row = i / parts * plan.rows; row < last;
+           row += kProductRows) {
+        work(Range{row, std::min(row + kProductRows, last)}, columns);
+      }
+    }
+  });
+}
+
+void check_matrix(const at::Tensor& weight, const char* name, int64_t depth) {
+  check_float(weight, name);
+  TORCH_CHECK_VALUE(
+      weight.dim() == 3 && weight.is_contiguous() &&
+          weight.size(1) == depth && weight.size(2) == kMapBlock,
+      name, " must be contiguous (blocks, ", depth, ", ", kMapBlock,
+      ") as pack_matrix gives it, got ", weight.sizes());
+}
+
+void run_conv(const ConvTask& task) {
+  const auto& kernels = cpu::map_kernels();
+  const int64_t rows = task.batch * task.out_height * task.out_width;
+  const int64_t blocks = blocks_of(task.outputs);
+  const int64_t depth =
+      task.kernel_height * task.kernel_width * task.channels;
+  const int64_t threads = threads_for(rows, task.outputs, depth);
+  const Plan plan =
+      make_plan(rows, blocks, kernels.tile_rows, threads, true);
+  const size_t bytes = kernels.conv_scratch(task) * sizeof(float);
+  run_plan(plan, rows, blocks, [&](Range part, Range columns) {
+    kernels.conv(task, part, columns,
+                 static_cast<float*>(scratch_memory(bytes)));
+  });
+}
+
+int64_t results(int64_t size, int64_t padding, int64_t kernel, int64_t stride,
+                const char* side) {
+  TORCH_CHECK_VALUE(kernel > 0 && stride > 0 && padding >= 0,
+                    "kernel_size and stride must be positive and padding not "
+                    "negative, got ",
+                    kernel, ", ", stride, " and ", padding, " for the ", side);
+  const int64_t room = size + 2 * padding - kernel;
+  TORCH_CHECK_VALUE(room >= 0, "x is too small for kernel_size: ", side, " ",
+                    size, " with padding ", padding, " against ", kernel);
+  return room / stride + 1;
+}
+
+at::Tensor dense_conv2d_cpu(const at::Tensor& x, const at::Tensor& weight,
+                            const OptionalTensor& bias, int64_t channels,
+                            at::IntArrayRef kernel_size,
+                            at::IntArrayRef stride, at::IntArrayRef padding,
+                            const std::string& activation,
+                            const OptionalTensor& add) {
+  check_float(x, "x");
+  TORCH_CHECK_VALUE(x.dim() == 4 && x.size(1) > 0,
+                    "x must be (batch, channels, height, width), got ",
+                    x.sizes());
+  TORCH_CHECK_VALUE(
+      kernel_size.size() == 2 && stride.size() == 2 && padding.size() == 2,
+      "kernel_size, stride and padding must be two numbers each, got ",
+      kernel_size, ", ", stride, " and ", padding);
+  ConvTask task;
+  task.activation = activation_of(activation);
+  task.batch = x.size(0);
+  task.channels = x.size(1);
+  task.height = x.size(2);
+  task.width = x.size(3);
+  task.kernel_height = kernel_size[0];
+  task.kernel_width = kernel_size[1];
+  task.row_stride = stride[0];
+  task.column_stride = stride[1];
+  task.top = padding[0];
+  task.left = padding[1];
+  task.out_height = results(task.height, padding[0], kernel_size[0],
+                            stride[0], "height");
+  task.out_width =
+      results(task.width, padding[1], kernel_size[1], stride[1], "width");
+  task.outputs = channels;
+  check_matrix(weight, "weight",
+               kernel_size[0] * kernel_size[1] * task.channels);
+  TORCH_CHECK_VALUE(channels > 0 && blocks_of(channels) == weight.size(0),
+                    "channels must fit the ", weight.size(0),
+                    " blocks of weight, got ", channels);
+  std::vector<at::Tensor> owners;
+  task.bias =
+      parameter(bias, "bias", weight.size(0) * kMapBlock, owners);
+  auto y = at::empty({task.batch, channels, task.out_height, task.out_width},
+                     x.options(), at::MemoryFormat::ChannelsLast);
+  if (add.has_value()) {
+    check_float(*add, "add");
+    TORCH_CHECK_VALUE(add->sizes() == y.sizes(), "add must have the shape ",
+                      y.sizes(), " of the result, got ", add->sizes());
+    owners.push_back(add->contiguous(at::MemoryFormat::ChannelsLast));
+    task.add = owners.back().const_data_ptr<float>();
+  }
+  if (y.numel() == 0) return y;
+  task.x = view_map(x);
+  task.x_channel = x.stride(1);
+  task.weight = weight.const_data_ptr<float>();
+  task.y = y.mutable_data_ptr<float>();
+  run_conv(task);
+  return y;
+}
+
+// One of the two products of a feed-forward part whose rows are too few to
+// keep all threads busy with both.
+void run_product(const float* x, int64_t rows, int64_t channels,
+                 const float* weight, const float* bias, int64_t outputs,
+                 cpu::Activation activation, const float* add, float* y) {
+  ConvTask task;
+  task.x = {x, rows * channels, channels, channels};
+  task.batch = task.width = task.out_width = 1;
+  task.height = task.out_height = rows;
+  task.channels = channels;
+  task.outputs = outputs;
+  task.weight = weight;
+  task.bias = bias;
+  task.activation = activation;
+  task.add = add;
+  task.y = y;
+  run_conv(task);
+}
+
+at::Tensor feed_forward_cpu(const at::Tensor& x, const at::Tensor& first,
+                            const OptionalTensor& first_bias,
+                            const at::Tensor& second,
+                            const OptionalTensor& second_bias, int64_t hidden,
+                            const std::string& activation) {
+  check_float(x, "x");
+  TORCH_CHECK_VALUE(x.dim() == 4 && x.size(1) > 0,
+                    "x must be (batch, channels, height, width), got ",
+                    x.sizes());
+  FeedForwardTask task;
+  task.activation = activation_of(activation);
+  task.channels = x.size(1);
+  task.hidden = hidden;
+  check_matrix(first, "first", task.channels);
+  TORCH_CHECK_VALUE(hidden > 0 && blocks_of(hidden) == first.size(0),
+                    "hidden must fit the ", first.size(0),
+                    " blocks of first, got ", hidden);
+  check_matrix(second, "second", hidden);
+  TORCH_CHECK_VALUE(second.size(0) == blocks_of(task.channels),
+                    "second must have blocks for the ", task.channels,
+                    " channels of x, got ", second.sizes());
+  std::vector<at::Tensor> owners;
+  task.first_bias =
+      parameter(first_bias, "first_bias", first.size(0) * kMapBlock, owners);
+  task.second_bias = parameter(second_bias, "second_bias",
+                               second.size(0) * kMapBlock, owners);
+  const auto dense = x.contiguous(at::MemoryFormat::ChannelsLast);
+  auto y = at::empty(x.sizes(), x.options(), at::MemoryFormat::ChannelsLast);
+  if (y.numel() == 0) return y;
+  task.x = dense.const_data_ptr<float>();
+  task.y = y.mutable_data_ptr<float>();
+  task.first = first.const_data_ptr<float>();
+  task.second = second.const_data_ptr<float>();
+
+  const auto& kernels = cpu::map_kernels();
+  const int64_t rows = x.size(0) * x.size(2) * x.size(3);
+  const int64_t threads = threads_for(rows, hidden, task.channels);
+  const Plan plan = make_plan(rows, 1, kernels.tile_rows, threads, false);
+  // Together the products spare the hidden values the way to memory and back,
+  // which is worth a twelfth of the work, as measured.
+  const double share = static_cast<double>(rows) / static_cast<double>(threads);
+  if (plan.cost > 1.08 * share) {
+    auto between = at::empty({rows, hidden}, x.options());
+    float* values = between.mutable_data_ptr<float>();
+    run_product(task.x, rows, task.channels, task.first, task.first_bias,
+                hidden, task.activation, nullptr, values);
+    run_product(values, rows, hidden, task.second, task.second_bias,
+                task.channels, cpu::Activation::kNone, task.x, task.y);
+    return y;
+  }
+  const size_t bytes = kernels.feed_forward_scratch(task) * sizeof(float);
+  run_plan(plan, rows, 1, [&](Range part, Range) {
+    kernels.feed_forward(task, part,
+                         static_cast<float*>(scratch_memory(bytes)));
+  });
+  return y;
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(selective_scan, CPU, m) {
+  m.impl("dense_conv2d", &dense_conv2d_cpu);
+  m.impl("feed_forward", &feed_forward_cpu);
+}
+
+}  // namespace selective_scan

@@ -1,0 +1,257 @@
+// Products with matrices that were packed once: dense convolutions, and the
+// feed-forward part of a block with its hidden values kept in the cache.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+namespace selective_scan::cpu::SCAN_VARIANT {
+
+// RowTable of a tile of sums: with one block of columns they fill the registers.
+template <typename V>
+constexpr int kTileRows = V::lanes == 16 ? 14 : 6;
+
+// Values of a row that a block of weights meets at a time: with them it stays
+// in the first-level cache.
+constexpr int64_t kDepth = 384;
+
+// RowTable as pointers to `runs` runs of `length` adjacent values each; run t of
+// row i is at pointers[t * kProductRows + i].
+struct RowTable {
+  const float* const* pointers;
+  int64_t count, runs, length;
+};
+
+// What becomes of the sums of a row: bias first, then the rest.
+struct Result {
+  float* y;
+  int64_t pitch;  // values from row to row
+  int64_t width;  // columns in all
+  const float* bias;
+  const float* add;  // as y, or null
+  Activation activation;
+};
+
+// A part of all runs: `length` values from `offset` on of each of `runs` runs.
+struct Pass {
+  int64_t run, runs, offset, length;
+  bool first, last;
+};
+
+// The pass after one that ended at the given run and offset.
+inline Pass next_pass(const RowTable& rows, int64_t run, int64_t offset) {
+  Pass pass{run, 1, offset, rows.length, run == 0 && offset == 0, false};
+  if (rows.length > kDepth) {
+    const int64_t pieces = (rows.length + kDepth - 1) / kDepth;
+    const int64_t piece = (rows.length + pieces - 1) / pieces;
+    pass.length = smaller(piece, rows.length - offset);
+  } else if (rows.length > 0) {
+    pass.runs = smaller(kDepth / rows.length, rows.runs - run);
+  }
+  pass.last = run + pass.runs == rows.runs &&
+              offset + pass.length == rows.length;
+  return pass;
+}
+
+template <typename V>
+SCAN_INLINE Line<V> activated(const Line<V>& x, Activation activation) {
+  if (activation == Activation::kRelu) return at_least(0.0f, x);
+  if (activation == Activation::kSilu) return silu_of<V>(x);
+  return x;
+}
+
+// R rows of one block of columns.
+template <typename V, int R>
+SCAN_INLINE void tile(const float* const* pointers, const Pass& pass,
+                      const float* weight, const Result& result, int64_t row,
+                      int64_t column) {
+  using L = Line<V>;
+  const int64_t width =
+      smaller(static_cast<int64_t>(kMapBlock), result.width - column);
+  float* y = result.y + row * result.pitch + column;
+  L sum[R];
+  if (pass.first) {
+    const L bias =
+        result.bias ? L::load(result.bias + column) : L::set(0.0f);
+    for (int r = 0; r < R; ++r) sum[r] = bias;
+  } else {
+    for (int r = 0; r < R; ++r) {
+      sum[r] = load_line<V>(y + r * result.pitch, width);
+    }
+  }
+  for (int64_t t = 0; t < pass.runs; ++t) {
+    const float* x[R];
+    for (int r = 0; r < R; ++r) {
+      x[r] = pointers[t * kProductRows + r] + pass.offset;
+    }
+    for (int64_t k = 0; k < pass.length; ++k, weight += kMapBlock) {
+      const L w = L::load(weight);
+      for (int r = 0; r < R; ++r) sum[r] = fma(w, L::set(x[r][k]), sum[r]);
+    }
+  }
+  if (pass.last) {
+    for (int r = 0; r < R; ++r) {
+      sum[r] = activated<V>(sum[r], result.activation);
+    }
+    if (result.add) {
+      const float* add = result.add + row * result.pitch + column;
+      for (int r = 0; r < R; ++r) {
+        sum[r] = sum[r] + load_line<V>(add + r * result.pitch, width);
+      }
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    store_line<V>(sum[r], y + r * result.pitch, width);
+  }
+}
+
+// The same for a number of rows that the compiler does not know.
+template <typename V, int R>
+SCAN_INLINE void tile_of(int64_t count, const float* const* pointers,
+                         const Pass& pass, const float* weight,
+                         const Result& result, int64_t row, int64_t column) {
+  if constexpr (R > 1) {
+    if (count < R) {
+      tile_of<V, R - 1>(count, pointers, pass, weight, result, row, column);
+      return;
+    }
+  }
+  tile<V, R>(pointers, pass, weight, result, row, column);
+}
+
+template <typename V>
+void multiply(const RowTable& rows, const float* weight, Range blocks,
+              const Result& result) {
+  constexpr int R = kTileRows<V>;
+  const int64_t depth = rows.runs * rows.length;
+  for (int64_t block = blocks.begin; block < blocks.end; ++block) {
+    const float* panel = weight + block * depth * kMapBlock;
+    const int64_t column = block * kMapBlock;
+    for (int64_t run = 0, offset = 0; run < rows.runs;) {
+      const Pass pass = next_pass(rows, run, offset);
+      const float* part = panel + (run * rows.length + offset) * kMapBlock;
+      const float* const* pointers = rows.pointers + run * kProductRows;
+      for (int64_t row = 0; row < rows.count; row += R) {
+        tile_of<V, R>(rows.count - row, pointers + row, pass, part, result,
+                      row, column);
+      }
+      offset += pass.length;
+      if (offset == rows.length) {
+        run += pass.runs;
+        offset = 0;
+      }
+    }
+  }
+}
+
+inline size_t pointer_floats(int64_t runs) {
+  return static_cast<size_t>(runs * kProductRows) * sizeof(float*) /
+         sizeof(float);
+}
+
+inline size_t conv_scratch(const ConvTask& task) {
+  const int64_t run = task.kernel_width * task.channels;
+  return pointer_floats(task.kernel_height) +
+         static_cast<size_t>(kProductRows * task.kernel_height * run);
+}
+
+// One run of a field of view, zeros where it is outside.
+inline void gather_run(const ConvTask& task, int64_t image, int64_t row,
+                       int64_t left, float* to) {
+  const auto bytes = [](int64_t n) {
+    return static_cast<size_t>(n) * sizeof(float);
+  };
+  const int64_t channels = task.channels;
+  if (row < 0 || row >= task.height) {
+    std::memset(to, 0, bytes(task.kernel_width * channels));
+    return;
+  }
+  for (int64_t j = 0; j < task.kernel_width; ++j, to += channels) {
+    const int64_t column = left + j;
+    if (column < 0 || column >= task.width) {
+      std::memset(to, 0, bytes(channels));
+      continue;
+    }
+    const float* from = task.x.at(image, row, column, 0);
+    if (task.x_channel == 1) {
+      std::memcpy(to, from, bytes(channels));
+    } else {
+      for (int64_t c = 0; c < channels; ++c) to[c] = from[c * task.x_channel];
+    }
+  }
+}
+
+template <typename V>
+void conv(const ConvTask& task, Range rows, Range blocks, float* scratch) {
+  auto** pointers = reinterpret_cast<const float**>(scratch);
+  const int64_t run = task.kernel_width * task.channels;
+  float* copies = scratch + pointer_floats(task.kernel_height);
+  // Runs that lie in memory as they are needed are not copied.
+  const bool adjacent = task.x_channel == 1 &&
+                        (task.kernel_width == 1 ||
+                         task.x.column == task.channels);
+  int64_t column = rows.begin % task.out_width;
+  int64_t place = rows.begin / task.out_width % task.out_height;
+  int64_t image = rows.begin / task.out_width / task.out_height;
+  const int64_t count = rows.end - rows.begin;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t top = place * task.row_stride - task.top;
+    const int64_t left = column * task.column_stride - task.left;
+    const bool inside = left >= 0 && left + task.kernel_width <= task.width;
+    for (int64_t t = 0; t < task.kernel_height; ++t) {
+      const int64_t row = top + t;
+      const float*& pointer = pointers[t * kProductRows + i];
+      if (adjacent && inside && row >= 0 && row < task.height) {
+        pointer = task.x.at(image, row, left, 0);
+      } else {
+        gather_run(task, image, row, left, copies);
+        pointer = copies;
+        copies += run;
+      }
+    }
+    if (++column == task.out_width) {
+      column = 0;
+      if (++place == task.out_height) {
+        place = 0;
+        ++image;
+      }
+    }
+  }
+  const int64_t start = rows.begin * task.outputs;
+  multiply<V>({pointers, count, task.kernel_height, run},
+              task.weight, blocks,
+              {task.y + start, task.outputs, task.outputs, task.bias,
+               task.add ? task.add + start : nullptr, task.activation});
+}
+
+inline int64_t blocks_of(int64_t columns) {
+  return (columns + kMapBlock - 1) / kMapBlock;
+}
+
+inline size_t feed_forward_scratch(const FeedForwardTask& task) {
+  return pointer_floats(2) +
+         static_cast<size_t>(kProductRows * task.hidden);
+}
+
+template <typename V>
+void feed_forward(const FeedForwardTask& task, Range rows, float* scratch) {
+  auto** in = reinterpret_cast<const float**>(scratch);
+  auto** between = in + kProductRows;
+  float* hidden = scratch + pointer_floats(2);
+  const int64_t count = rows.end - rows.begin;
+  const int64_t start = rows.begin * task.channels;
+  for (int64_t i = 0; i < count; ++i) {
+    in[i] = task.x + start + i * task.channels;
+    between[i] = hidden + i * task.hidden;
+  }
+  multiply<V>({in, count, 1, task.channels}, task.first,
+              {0, blocks_of(task.hidden)},
+              {hidden, task.hidden, task.hidden, task.first_bias, nullptr,
+               task.activation});
+  multiply<V>({between, count, 1, task.hidden}, task.second,
+              {0, blocks_of(task.channels)},
+              {task.y + start, task.channels, task.channels,
+               task.second_bias, task.x + start, Activation::kNone});
+}
+
+}  // namespace selective_scan::cpu::SCAN_VARIANT
