@@ -7,6 +7,7 @@ from .backend import (
     bidirectional_scan,
     find_extension,
     inference_kernels,
+    product_kernels,
     scan_backend,
     selective_scan,
 )
@@ -23,6 +24,7 @@ __all__ = [
     'find_extension',
     'inference_kernels',
     'infers_on_cpu',
+    'product_kernels',
     'scan_backend',
     'selective_scan',
     'state_dtype',

@@ -29,7 +29,9 @@ class _Extension:
         why (str): What stood in the way of the import.
         devices (tuple[str]): Device types that it has kernels for.
         inference (ModuleType, optional): The package, where it has the
-            operators around the scan; version 0.1 has not.
+            operators around the scan; versions before 0.3 have not all.
+        products (ModuleType, optional): The package, where it multiplies
+            matrices with this processor's vectors.
     """
 
     def __init__(self):
@@ -37,6 +39,7 @@ class _Extension:
         self.why = ''
         self.devices: tuple[str, ...] = ()
         self.inference: ModuleType | None = None
+        self.products: ModuleType | None = None
         try:
             self.module = importlib.import_module('selective_scan')
         except ImportError as error:
@@ -48,8 +51,11 @@ class _Extension:
             return
         cuda = self.module.built_with_cuda()
         self.devices = ('cpu', 'cuda') if cuda else ('cpu',)
-        if hasattr(self.module, 'wavelet_conv2d'):
+        if hasattr(self.module, 'feed_forward'):
             self.inference = self.module
+            # oneDNN has faster code than plain C++ for every processor.
+            if self.module.cpu_variant() != 'plain':
+                self.products = self.module
 
 
 # A global and no cached function, so that compiled graphs can read it.
@@ -146,6 +152,20 @@ def inference_kernels(backend: str) -> ModuleType | None:
         backends, and where the extension is not at hand or too old.
     """
     return find_extension().inference if backend == 'extension' else None
+
+
+def product_kernels(backend: str) -> ModuleType | None:
+    """Return the operators that multiply, where they serve.
+
+    Args:
+        backend (str): Backend that a layer was made with.
+
+    Returns:
+        ModuleType, optional: The extension, with ``dense_conv2d`` and
+        ``feed_forward``; None where :func:`inference_kernels` gives None, and
+        on processors for which oneDNN has faster code than plain C++.
+    """
+    return find_extension().products if backend == 'extension' else None
 
 
 def selective_scan(

@@ -46,7 +46,7 @@ class MobileMambaBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, channels, H, W) to the same shape."""
         y = self.ffn0(self.dw0(x))
-        y = y + self.mixer(y)
+        y = self.mixer(y, add=y)
         y = self.ffn1(self.dw1(y))
         return x + self.drop_path(y)
 

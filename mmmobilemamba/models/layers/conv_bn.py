@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ...ops import infers_on_cpu, product_kernels
 from .fused_conv import FusedConv2d, activate_and_add
 
 
@@ -140,4 +141,14 @@ class ResidualFFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, channels, H, W) to the same shape."""
+        if self.pw1.bn is None and infers_on_cpu(x):
+            first, second = self.pw1.conv, self.pw2.conv
+            kernels = product_kernels(first.backend)
+            if kernels is not None:
+                return kernels.feed_forward(
+                    x,
+                    *first.packed(kernels),
+                    *second.packed(kernels),
+                    first.out_channels,
+                )
         return self.pw2(self.pw1(x, act='relu'), add=x)

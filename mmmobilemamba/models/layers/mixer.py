@@ -245,11 +245,22 @@ class Mixer(nn.Module):
         self.act = nn.ReLU(inplace=True)
         self.proj = ConvBN(channels, channels, zero_init=True, **common)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, channels, H, W) to the same shape."""
+    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+        """Mix a map.
+
+        Args:
+            x (Tensor): Map (batch, channels, H, W).
+            add (Tensor, optional): Added to the result, of its shape.
+                Defaults to None.
+
+        Returns:
+            Tensor: Map of the shape of ``x``.
+        """
         wide, local, rest = x.split(self.widths, dim=1)
         if self.global_path is not None:
             wide = self.global_path(wide)
         if self.local_path is not None:
             local = self.local_path(local)
-        return self.proj(self.act(torch.cat((wide, local, rest), dim=1)))
+        return self.proj(
+            self.act(torch.cat((wide, local, rest), dim=1)), add=add
+        )

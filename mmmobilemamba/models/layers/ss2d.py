@@ -16,7 +16,7 @@ from ...ops import (
     state_dtype,
 )
 from .conv_bn import ConvBN
-from .fused_conv import FusedConv2d, onednn_conv2d
+from .fused_conv import FusedConv2d, infer_conv2d
 
 SCAN_DIRECTIONS = (1, 2, 4)
 
@@ -100,7 +100,7 @@ class SS2D(PacksWeights, nn.Module):
         """Project (batch, inner, H, W) to rows dt, B, C per direction."""
         weight = self.x_proj_weight.flatten(0, 1)[:, :, None, None]
         if infers_on_cpu(x):
-            proj = onednn_conv2d(x, self._packs, weight)
+            proj = infer_conv2d(x, self._packs, self.backend, weight)
         else:
             proj = F.conv2d(x, weight)
         return proj.unflatten(1, (self.directions, -1))

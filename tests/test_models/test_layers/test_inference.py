@@ -105,8 +105,8 @@ def test_backbone(choices, deploy, size):
         assert_near(a, b)
 
 
-def test_packs_are_made_once_for_a_size(monkeypatch):
-    conv = fill(FusedConv2d(24, 40, 1))
+def test_packs_of_onednn_are_made_once_for_a_size(monkeypatch):
+    conv = fill(FusedConv2d(24, 40, 1, groups=2))
     made = []
     pack = torch.ops.mkldnn._reorder_convolution_weight
 
@@ -120,6 +120,25 @@ def test_packs_are_made_once_for_a_size(monkeypatch):
         for size in sizes:
             conv(torch.randn(size))
     assert made == [sizes[0], sizes[2]]
+
+
+@pytest.mark.skipif(
+    find_extension().products is None, reason='no products here'
+)
+def test_packs_of_the_extension_are_made_once(monkeypatch):
+    conv = fill(FusedConv2d(24, 40, 3, padding=1))
+    kernels, made = find_extension().products, []
+    pack = kernels.pack_matrix
+
+    def count(weight):
+        made.append(weight.shape)
+        return pack(weight)
+
+    monkeypatch.setattr(kernels, 'pack_matrix', count)
+    with torch.no_grad():
+        for size in (6, 6, 7):
+            conv(torch.randn(1, 24, size, size))
+    assert made == [(40, 24, 3, 3)]
 
 
 def test_new_weights_are_used():
@@ -169,6 +188,9 @@ def test_an_extension_without_these_kernels_serves(monkeypatch):
     model.switch_to_deploy()
     x = torch.randn(1, 3, 64, 64)
     expected = both(model, x)[1][-1]
+    # As on a processor for which there is plain code alone.
+    monkeypatch.setattr(find_extension(), 'products', None)
+    assert_near(both(model, x)[1][-1], expected)
     monkeypatch.setattr(find_extension(), 'inference', None)
     assert_near(both(model, x)[1][-1], expected)
 
