@@ -19,9 +19,11 @@ from mmmobilemamba.utils.checkpoint import check_checkpoint_file
 from mmmobilemamba.utils.cli import (
     add_run_arguments,
     export_local_rank,
+    run_errors,
     user_errors,
 )
 from mmmobilemamba.utils.config import load_config
+from mmmobilemamba.utils.data_checks import check_annotations, set_data_checks
 from mmmobilemamba.utils.data_paths import check_data
 from mmmobilemamba.utils.distributed import (
     leave_distributed,
@@ -98,6 +100,7 @@ def prepare(args: argparse.Namespace) -> Config:
         check_out(cfg, args.out)
     set_work_dir(cfg, args.work_dir)
     set_loader_defaults(cfg)
+    set_data_checks(cfg, ('test',))
     setup_distributed(cfg)
     return cfg
 
@@ -140,6 +143,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = prepare(args)
     runner = build_runner(cfg)
     with user_errors(parser):
+        check_annotations(cfg, ('test',))
         if not is_onnx(args.checkpoint):
             check_match(
                 runner.model, args.checkpoint, partial=args.allow_partial
@@ -150,7 +154,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             speed_up(runner.model, args.deploy, args.compile)
     if args.out:
         dump_predictions(runner, args.out)
-    runner.test()
+    with run_errors(parser):
+        runner.test()
     rank = runner.rank
     del runner
     leave_distributed()

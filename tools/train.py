@@ -10,9 +10,11 @@ from mmmobilemamba.utils.checkpoint import check_checkpoint_file
 from mmmobilemamba.utils.cli import (
     add_run_arguments,
     export_local_rank,
+    run_errors,
     user_errors,
 )
 from mmmobilemamba.utils.config import load_config
+from mmmobilemamba.utils.data_checks import check_annotations, set_data_checks
 from mmmobilemamba.utils.data_paths import check_data
 from mmmobilemamba.utils.distributed import (
     leave_distributed,
@@ -63,6 +65,14 @@ def make_parser() -> argparse.ArgumentParser:
         action='store_true',
         help='scale the learning rate to the batch size of this run',
     )
+    parser.add_argument(
+        '--max-faulty',
+        type=int,
+        default=50,
+        metavar='N',
+        help='leave out that many pictures that cannot be read, naming each, '
+        'before it is an error; default: %(default)s',
+    )
     add_run_arguments(parser)
     return parser
 
@@ -81,6 +91,7 @@ def prepare(args: argparse.Namespace) -> Config:
     set_work_dir(cfg, args.work_dir)
     set_start(cfg, args.resume)
     set_loader_defaults(cfg)
+    set_data_checks(cfg, ('train', 'val'), args.max_faulty)
     setup_distributed(cfg)
     return cfg
 
@@ -110,12 +121,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     with user_errors(parser):
         cfg = prepare(args)
     runner = build_runner(cfg)
+    with user_errors(parser):
+        check_annotations(cfg, ('train', 'val'))
     if cfg.get('load_from'):
         with user_errors(parser):
             check_match(
                 runner.model, cfg.load_from, partial=not cfg.get('resume')
             )
-    runner.train()
+    with run_errors(parser):
+        runner.train()
     del runner
     leave_distributed()
 

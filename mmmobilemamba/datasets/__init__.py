@@ -1,5 +1,6 @@
-"""The embedded data set of geometric shapes."""
+"""The embedded data set of geometric shapes, and checks of any data."""
 
+from .checked_pipeline import CheckedPipeline, DataFaultError
 from .shapes import (
     SHAPES_CLASSES,
     SHAPES_PALETTE,
@@ -11,6 +12,8 @@ from .shapes import (
 from .shapes_folder import make_shapes
 
 __all__ = [
+    'CheckedPipeline',
+    'DataFaultError',
     'SHAPES_CLASSES',
     'SHAPES_PALETTE',
     'SHAPES_SEG_CLASSES',

@@ -1,5 +1,6 @@
 """Arguments and error messages that the tools share."""
 
+import logging
 import os
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -7,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 from mmengine.config import DictAction
+from mmengine.logging import print_log
 
 
 def add_run_arguments(parser: ArgumentParser) -> None:
@@ -93,3 +95,38 @@ def user_errors(parser: ArgumentParser) -> Iterator[None]:
         yield
     except (OSError, ValueError, TypeError, ImportError) as error:
         parser.exit(2, f'{parser.prog}: error: {error}\n')
+
+
+@contextmanager
+def run_errors(parser: ArgumentParser) -> Iterator[None]:
+    """End a run with the message alone where its data is at fault.
+
+    The same for processes that load data and died, or hung for longer than
+    the ``timeout`` of their data loader. The log gets the message too.
+
+    Args:
+        parser (ArgumentParser): Parser of the tool, for its name.
+    """
+    # Here, so that tools without data need not import it.
+    from mmmobilemamba.datasets import DataFaultError
+
+    try:
+        yield
+    except DataFaultError as error:
+        # Where it comes from a loading process, its traceback comes first.
+        message = str(error).rstrip().rpartition('\n')[2]
+        message = message.partition('DataFaultError: ')[2] or message
+    except RuntimeError as error:
+        message = str(error).partition('\n')[0]
+        # torch's words for it: "DataLoader worker (pid 1) is killed by ..."
+        if not message.startswith('DataLoader '):
+            raise
+        message = message.rstrip('. ') + (
+            '. A process that loads data ended or hangs; where it was killed, '
+            'memory may have run out. Checkpoints stay as they are: --resume '
+            'goes on from the latest.'
+        )
+    else:
+        return
+    print_log(message, 'current', logging.ERROR)
+    parser.exit(2, f'{parser.prog}: error: {message}\n')

@@ -7,6 +7,7 @@ exists before the Runner is made keeps it from doing so.
 import gc
 import os
 import subprocess
+from datetime import timedelta
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -24,8 +25,8 @@ def setup_distributed(cfg: Config) -> None:
         cfg (Config): Config of the run; ``launcher`` is set.
 
     Raises:
-        ValueError: The environment is not that of the launcher, or there are
-            more processes than GPUs.
+        ValueError: The environment is not that of the launcher, there are
+            more processes than GPUs, or the timeout is no time.
     """
     if cfg.launcher == 'none':
         return
@@ -44,13 +45,30 @@ def setup_distributed(cfg: Config) -> None:
     os.environ.setdefault('MASTER_ADDR', _master_address(cfg.launcher))
     os.environ.setdefault('MASTER_PORT', '29500')
     if not distributed.is_initialized():
-        distributed.init_process_group('gloo')
+        distributed.init_process_group('gloo', **_timeout(cfg))
     wrapper = cfg.setdefault('model_wrapper_cfg', ConfigDict())
     if wrapper.get('type') in (None, 'MMDistributedDataParallel'):
         wrapper.type = 'mmmobilemamba.CPUDistributedDataParallel'
         wrapper.setdefault(
             'find_unused_parameters', cfg.get('find_unused_parameters', False)
         )
+
+
+def _timeout(cfg: Config) -> dict[str, timedelta]:
+    """Read after how many seconds a silent process is given up.
+
+    The key is that of mmengine's own launcher.
+    """
+    env = cfg.get('env_cfg') or {}
+    seconds = (env.get('dist_cfg') or {}).get('timeout')
+    if seconds is None:
+        return {}
+    if not isinstance(seconds, (int, float)) or seconds <= 0:
+        raise ValueError(
+            'env_cfg.dist_cfg.timeout must be a positive number of seconds, '
+            f'got {seconds!r}.'
+        )
+    return dict(timeout=timedelta(seconds=seconds))
 
 
 def leave_distributed() -> None:

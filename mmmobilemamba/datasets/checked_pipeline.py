@@ -1,0 +1,177 @@
+"""A data pipeline that says which file is at fault, and goes on without it."""
+
+import logging
+from collections.abc import Callable, Sequence
+
+import torch
+from mmengine.dataset import Compose
+from mmengine.dist import get_rank
+from mmengine.logging import print_log
+
+from mmmobilemamba.registry import TRANSFORMS
+
+from .sample_checks import (
+    LabelFaultError,
+    SampleFaultError,
+    check_box_labels,
+    check_boxes,
+    check_label,
+    check_label_map,
+    check_picture,
+    name_of,
+)
+
+_CHECKS = {
+    'img': check_picture,
+    'gt_bboxes': check_boxes,
+    'gt_bboxes_labels': check_box_labels,
+    'gt_seg_map': check_label_map,
+}
+# So many faulty samples one after the other are no coincidence.
+_MAX_IN_A_ROW = 20
+# Samples told apart: a byte each, shared by the processes that load.
+_CAPACITY = 1 << 20
+
+
+class DataFaultError(RuntimeError):
+    """The data cannot be trained on; the message has one line."""
+
+
+def run_steps(
+    transforms: Sequence[Callable],
+    results: dict,
+    num_classes: int | None,
+    ignore_index: int,
+) -> dict | None:
+    """Run a pipeline and check what its steps called ``Load...`` give.
+
+    Args:
+        transforms (Sequence[callable]): Steps.
+        results (dict): Sample of a data set.
+        num_classes (int, optional): Classes that the model has.
+        ignore_index (int): Label of pixels that the loss passes over.
+
+    Returns:
+        dict: The sample after the last step, or None as a step returned.
+
+    Raises:
+        SampleFaultError: The sample cannot be used.
+        LabelFaultError: There is no class for a label.
+        RuntimeError: A step after loading failed.
+    """
+    name = name_of(results)
+    check_label(results, num_classes)
+    for transform in transforms:
+        kind = type(transform).__name__
+        known = {key for key in _CHECKS if key in results}
+        try:
+            results = transform(results)
+        except Exception as error:
+            said = ' '.join(str(error).split())
+            said = f'{kind} failed: {type(error).__name__}: {said}'
+            if kind.startswith('Load'):
+                raise SampleFaultError(said) from error
+            raise RuntimeError(f'{name}: {said}') from error
+        if results is None:
+            return None
+        if kind.startswith('Load'):
+            for key, check in _CHECKS.items():
+                if key in results and key not in known:
+                    check(results, num_classes, ignore_index)
+    return results
+
+
+@TRANSFORMS.register_module()
+class CheckedPipeline:
+    """Run a pipeline, leave out samples that cannot be read, and name them.
+
+    What the steps called ``Load...`` give is checked as soon as it is there:
+    files that are cut off, pictures and masks of different sizes, boxes
+    without area. A data set of mmengine takes another sample in place of one
+    that is left out, drawn from the random state of the loading process, so
+    that equal seeds give equal samples. Labels that the model has no class
+    for are an error, as are too many faults.
+
+    Args:
+        transforms (Sequence[dict | callable]): Steps of the pipeline.
+        num_classes (int, optional): Classes that the model has; labels are
+            not checked without. Defaults to None.
+        ignore_index (int): Label of pixels that the loss passes over.
+            Defaults to 255.
+        max_faulty (int): Different samples to leave out before it is an
+            error; 0, for evaluation, allows none. Defaults to 50.
+    """
+
+    def __init__(
+        self,
+        transforms: Sequence,
+        num_classes: int | None = None,
+        ignore_index: int = 255,
+        max_faulty: int = 50,
+    ) -> None:
+        if max_faulty < 0:
+            raise ValueError(
+                f'max_faulty must be at least 0, got {max_faulty}.'
+            )
+        self.transforms = Compose(transforms).transforms
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.max_faulty = max_faulty
+        self._in_a_row = 0
+        self._seen = torch.zeros(_CAPACITY, dtype=torch.uint8).share_memory_()
+
+    def __call__(self, results: dict) -> dict | None:
+        """Run the steps.
+
+        Args:
+            results (dict): Sample of the data set.
+
+        Returns:
+            dict: The sample after the last step, or None where it is left
+            out.
+
+        Raises:
+            DataFaultError: A label has no class, or there are too many
+                faults.
+            RuntimeError: A step after loading failed.
+        """
+        name, index = name_of(results), results.get('sample_idx', 0)
+        try:
+            results = run_steps(
+                self.transforms, results, self.num_classes, self.ignore_index
+            )
+        except LabelFaultError as fault:
+            raise DataFaultError(f'{name}: {fault}.') from None
+        except SampleFaultError as fault:
+            self._leave_out(name, index, str(fault))
+            return None
+        self._in_a_row = 0
+        return results
+
+    def _leave_out(self, name: str, index: int, reason: str) -> None:
+        self._in_a_row += 1
+        new = not self._seen[index % _CAPACITY]
+        self._seen[index % _CAPACITY] = 1
+        count = int(self._seen.count_nonzero())
+        if not self.max_faulty:
+            raise DataFaultError(f'{name}: {reason}.')
+        if count > self.max_faulty or self._in_a_row > _MAX_IN_A_ROW:
+            many = (
+                f'{count} samples cannot be used'
+                if count > self.max_faulty
+                else f'{self._in_a_row} samples in a row cannot be used'
+            )
+            raise DataFaultError(f'{many}, the last one is {name}: {reason}.')
+        if new:
+            # The loggers of other processes than the first say errors alone.
+            level = logging.ERROR if get_rank() else logging.WARNING
+            print_log(
+                f'{name} is left out, another sample takes its place: '
+                f'{reason}. ({count} so far, {self.max_faulty} allowed)',
+                logger='current',
+                level=level,
+            )
+
+    def __repr__(self) -> str:
+        steps = ''.join(f'    {step}\n' for step in self.transforms)
+        return f'{type(self).__name__}(\n{steps})'

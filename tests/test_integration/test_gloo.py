@@ -1,0 +1,85 @@
+"""Two processes on a CPU are one with their batches together."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from mmmobilemamba.datasets import make_shapes
+
+pytest.importorskip('mmseg')
+pytestmark = pytest.mark.skipif(
+    torch.cuda.is_available(), reason='with a GPU NCCL joins the processes'
+)
+# The last batch of two processes has one picture each, and the last but one
+# of one process is whole.
+TRAINING, HELD_OUT = 6, 5
+
+
+@pytest.fixture(scope='module')
+def shapes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('data') / 'shapes'
+    make_shapes(folder, TRAINING, HELD_OUT, 96, max_object=48)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def done(repo, shapes, tmp_path_factory):
+    """The script and its folder, after it ran."""
+    out = tmp_path_factory.mktemp('seen')
+    script = subprocess.run(
+        [sys.executable, repo / 'tests' / 'gloo_run.py', shapes, out],
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert script.returncode == 0, script.stderr[-4000:]
+    return script, out
+
+
+@pytest.fixture(scope='module')
+def seen(done):
+    """What one process saw, and what each of two."""
+    return [
+        torch.load(done[1] / f'{name}.pth', weights_only=True)
+        for name in ('seen1_0', 'seen2_0', 'seen2_1')
+    ]
+
+
+def test_losses_are_those_of_one_process(seen):
+    alone, *two = (torch.tensor(s['losses']) for s in seen)
+    assert len(alone) == 2
+    # The mean of the processes', which see as many pixels each.
+    torch.testing.assert_close(sum(two) / 2, alone, rtol=1e-5, atol=0)
+    assert not torch.equal(two[0], two[1])
+
+
+def test_gradients_are_those_of_one_process(seen):
+    """The second step too, after an update and with an uneven batch."""
+    for step in range(2):
+        for alone, *two in zip(*(s['gradients'][step] for s in seen)):
+            assert torch.equal(*two)
+            # Sums in another order: to a share of the largest of a tensor.
+            error = (two[0] - alone).abs().max()
+            assert error <= 1e-5 * alone.abs().max().clamp(min=1e-6)
+            assert alone.abs().max() > 0
+
+
+def test_metric_counts_each_sample_once(seen):
+    """Five pictures, two at a time, for two processes: one is padded."""
+    alone, first, second = (s['metrics'] for s in seen)
+    assert 0 < alone['mIoU'] < 100
+    assert first == second == alone
+
+
+def test_a_killed_process_ends_the_other(done):
+    """Without a launcher that would end it, as under Slurm or MPI."""
+    said = done[0].stdout.rpartition('ended: ')[2].split()
+    killed, other, seconds = map(float, said)
+    assert int(killed) & 0x7F == 9
+    assert other != 0
+    assert seconds < 60
+    assert 'peer' in done[0].stderr
