@@ -24,6 +24,7 @@ from mmmobilemamba.utils.run_setup import (
     build_runner,
     set_auto_scale_lr,
     set_channels_last,
+    set_checkpoints,
     set_loader_defaults,
     set_precision,
     set_work_dir,
@@ -32,6 +33,8 @@ from mmmobilemamba.utils.start import (
     check_match,
     check_resume,
     check_teacher,
+    checkpoints_of,
+    choose_checkpoint,
 )
 
 
@@ -77,8 +80,11 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def prepare(args: argparse.Namespace) -> Config:
-    """Read the config and check all that the training will need."""
+def prepare(args: argparse.Namespace) -> tuple[Config, str | None]:
+    """Read the config and check all that the training will need.
+
+    Returned are the config and what :func:`set_start` returned.
+    """
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     set_precision(cfg, args.amp, args.amp_dtype)
@@ -89,28 +95,32 @@ def prepare(args: argparse.Namespace) -> Config:
     check_data(cfg, ('train', 'val'))
     check_teacher(cfg)
     set_work_dir(cfg, args.work_dir)
-    set_start(cfg, args.resume)
+    set_checkpoints(cfg)
+    weights = set_start(cfg, args.resume)
     set_loader_defaults(cfg)
     set_data_checks(cfg, ('train', 'val'), args.max_faulty)
     setup_distributed(cfg)
-    return cfg
+    return cfg, weights
 
 
-def set_start(cfg: Config, resume: str | None) -> None:
-    """Settle which checkpoint the training starts from, if any."""
-    given = cfg.get('load_from')
+def set_start(cfg: Config, resume: str | None) -> str | None:
+    """Settle which checkpoint the training starts from, if any.
+
+    Where it resumes by itself, the choice waits for the network. Returned
+    are the weights to start from should no checkpoint be fit to resume from.
+    """
+    weights = cfg.get('load_from')
     if resume not in (None, 'auto'):
-        cfg.resume, given = True, resume
-    elif resume == 'auto':
-        cfg.resume, given = True, None
-    if cfg.get('resume'):
-        found = check_resume(given, cfg.work_dir)
+        cfg.resume, cfg.load_from, weights = True, resume, None
+    elif resume == 'auto' or (cfg.get('resume') and not weights):
         # The first start of a run that resumes by itself is an ordinary one.
-        cfg.resume = found is not None
-        given = found or cfg.get('load_from')
-    if given:
-        check_checkpoint_file(given)
-    cfg.load_from = given
+        cfg.resume = bool(checkpoints_of(cfg.work_dir))
+        cfg.load_from = None if cfg.resume else weights
+    for path in filter(None, (weights, cfg.get('load_from'))):
+        check_checkpoint_file(path)
+    if cfg.get('resume') and cfg.load_from:
+        check_resume(cfg.load_from)
+    return weights
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -119,12 +129,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     export_local_rank(args)
     allow_mmengine_checkpoints()
     with user_errors(parser):
-        cfg = prepare(args)
+        cfg, weights = prepare(args)
     runner = build_runner(cfg)
     with user_errors(parser):
         check_annotations(cfg, ('train', 'val'))
-    if cfg.get('load_from'):
-        with user_errors(parser):
+    with user_errors(parser):
+        choose_checkpoint(runner, weights)
+        if cfg.get('load_from'):
             check_match(
                 runner.model, cfg.load_from, partial=not cfg.get('resume')
             )

@@ -8,11 +8,15 @@ from .hooks import ChannelsLastHook, ThroughputHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .model_wrapper import CPUDistributedDataParallel
 from .optim_wrapper import CPUAmpOptimWrapper
+from .resumable_checkpoint_hook import ResumableCheckpointHook
+from .whole_checkpoint_hook import WholeCheckpointHook
 
 __all__ = [
     'CPUAmpOptimWrapper',
     'CPUDistributedDataParallel',
     'ChannelsLastHook',
     'LayerDecayOptimWrapperConstructor',
+    'ResumableCheckpointHook',
     'ThroughputHook',
+    'WholeCheckpointHook',
 ]

@@ -1,17 +1,23 @@
 """Writing files whole or not at all."""
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# Begins the name of a folder that holds a file until it is whole.
+_DRAFT = '.draft_'
 
 
 @contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """Give a path to write to, which takes the place of ``path`` at the end.
 
-    Nobody sees half a file: where the block fails, ``path`` stays as it was.
+    Nobody sees half a file: where the block fails, ``path`` stays as it was,
+    and neither a killed process nor a power cut leaves part of the new one
+    under that name.
 
     Args:
         path (str or PathLike): File to write; its folder is made.
@@ -24,9 +30,37 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # A folder, so that the file itself has the name, which may tell its
     # format, and the usual permissions.
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix='.') as folder:
+    with tempfile.TemporaryDirectory(
+        dir=path.parent, prefix=_DRAFT, ignore_cleanup_errors=True
+    ) as folder:
         draft = Path(folder, path.name)
         yield draft
         with open(draft, 'rb+') as file:
             os.fsync(file.fileno())
         os.replace(draft, path)
+    _sync_folder(path.parent)
+
+
+def remove_drafts(folder: str | os.PathLike) -> list[str]:
+    """Remove what a killed process was writing.
+
+    Args:
+        folder (str or PathLike): Folder in which nobody is writing now.
+
+    Returns:
+        list[str]: Names of the files that never became whole.
+    """
+    names = []
+    for draft in Path(folder).glob(f'{_DRAFT}*'):
+        names += [file.name for file in draft.iterdir()]
+        shutil.rmtree(draft)
+    return names
+
+
+def _sync_folder(folder: Path) -> None:
+    """Write the names in a folder to the disk, as fsync does for a file."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -7,6 +7,7 @@ from copy import deepcopy
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
+from mmengine.hooks import CheckpointHook
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
@@ -113,6 +114,25 @@ def set_channels_last(cfg: Config) -> None:
     """
     hooks = cfg.setdefault('custom_hooks', [])
     hooks.append(dict(type='mmmobilemamba.ChannelsLastHook'))
+
+
+def set_checkpoints(cfg: Config) -> None:
+    """Save checkpoints that are whole and that training goes on from exactly.
+
+    Args:
+        cfg (Config): Config of a training; a checkpoint hook other than
+            mmengine's, or none, is left as it is.
+    """
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    hook = hooks.setdefault(
+        'checkpoint', ConfigDict(type='CheckpointHook', interval=1)
+    )
+    if hook and hook.get('type') in (
+        'CheckpointHook',
+        'mmengine.CheckpointHook',
+        CheckpointHook,
+    ):
+        hook.type = 'mmmobilemamba.ResumableCheckpointHook'
 
 
 def set_auto_scale_lr(cfg: Config) -> None:
