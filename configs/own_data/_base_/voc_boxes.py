@@ -24,6 +24,8 @@ test_pipeline = [
     dict(type='Resize', scale=image_size, keep_ratio=True),
     # After Resize: predictions are compared at the size of the file.
     dict(type='LoadAnnotations', with_bbox=True),
+    # Nothing can match a box without area. Empty pictures stay.
+    dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1), keep_empty=False),
     dict(
         type='PackDetInputs',
         meta_keys=(
@@ -64,8 +66,7 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 
 # AP at an IoU of 0.5. For COCO's mean over IoUs of 0.5 to 0.95, replace it
-# by dict(_delete_=True, type='CocoMetric', metric='bbox') and add
-# 'instances' to meta_keys above.
+# by CocoMetric: docs/own_data.md.
 val_evaluator = dict(type='VOCMetric', metric='mAP', eval_mode='area')
 test_evaluator = val_evaluator
 
