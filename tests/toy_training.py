@@ -58,7 +58,7 @@ class ToyMetric(BaseMetric):
         self.results += [x.sum().item() for x in data_samples[0]]
 
     def compute_metrics(self, results):
-        return dict(score=float(np.mean(results)))
+        return dict(acc=float(np.mean(results)))
 
 
 class StoppedError(Exception):

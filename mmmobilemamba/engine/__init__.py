@@ -9,7 +9,7 @@ from .layer_decay import LayerDecayOptimWrapperConstructor
 from .model_wrapper import CPUDistributedDataParallel
 from .optim_wrapper import CPUAmpOptimWrapper
 from .resumable_checkpoint_hook import ResumableCheckpointHook
-from .whole_checkpoint_hook import WholeCheckpointHook
+from .whole_checkpoint_hook import UnsavedError, WholeCheckpointHook
 
 __all__ = [
     'CPUAmpOptimWrapper',
@@ -18,5 +18,6 @@ __all__ = [
     'LayerDecayOptimWrapperConstructor',
     'ResumableCheckpointHook',
     'ThroughputHook',
+    'UnsavedError',
     'WholeCheckpointHook',
 ]

@@ -126,7 +126,8 @@ class WholeCheckpointHook(CheckpointHook):
                     draft.write_text(path)
         except OSError as error:
             hub.update_info('last_ckpt', self.last_ckpt)
-            hub.update_info('keep_ckpt_ids', kept)
+            if self.max_keep_ckpts > 0:
+                hub.update_info('keep_ckpt_ids', kept)
             self._warn(runner, 'last', path, error)
             return
         self._unsaved.pop('last', None)

@@ -1,5 +1,6 @@
 """Arguments and error messages that the tools share."""
 
+import errno
 import logging
 import os
 from argparse import ArgumentParser, Namespace
@@ -101,14 +102,16 @@ def user_errors(parser: ArgumentParser) -> Iterator[None]:
 def run_errors(parser: ArgumentParser) -> Iterator[None]:
     """End a run with the message alone where its data is at fault.
 
-    The same for processes that load data and died, or hung for longer than
-    the ``timeout`` of their data loader. The log gets the message too.
+    The same for a full disk, and for a process that the run cannot go on
+    without, and which died or hung: one that loads data, or another one that
+    trains. The log gets the message too.
 
     Args:
         parser (ArgumentParser): Parser of the tool, for its name.
     """
     # Here, so that tools without data need not import it.
     from mmmobilemamba.datasets import DataFaultError
+    from mmmobilemamba.engine import UnsavedError
 
     try:
         yield
@@ -116,17 +119,36 @@ def run_errors(parser: ArgumentParser) -> Iterator[None]:
         # Where it comes from a loading process, its traceback comes first.
         message = str(error).rstrip().rpartition('\n')[2]
         message = message.partition('DataFaultError: ')[2] or message
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if not full and not isinstance(error, UnsavedError):
+            raise
+        message = f'{error} Once that is mended, --resume goes on.'
     except RuntimeError as error:
         message = str(error).partition('\n')[0]
-        # torch's words for it: "DataLoader worker (pid 1) is killed by ..."
-        if not message.startswith('DataLoader '):
+        advice = _advice(message)
+        if advice is None:
             raise
-        message = message.rstrip('. ') + (
-            '. A process that loads data ended or hangs; where it was killed, '
-            'memory may have run out. Checkpoints stay as they are: --resume '
-            'goes on from the latest.'
-        )
+        message = f'{message.rstrip(". ")}. {advice}'
     else:
         return
     print_log(message, 'current', logging.ERROR)
     parser.exit(2, f'{parser.prog}: error: {message}\n')
+
+
+def _advice(message: str) -> str | None:
+    """Return what to do after an error of torch, known by its first words."""
+    goes_on = 'Checkpoints stay as they are: --resume goes on from the latest.'
+    # "DataLoader worker (pid 1) is killed by", "DataLoader timed out"
+    if message.startswith('DataLoader '):
+        return (
+            'A process that loads data ended or hangs; where it was killed, '
+            f'memory may have run out. {goes_on}'
+        )
+    # "[.../gloo/transport/tcp/pair.cc:1] Connection closed by peer"
+    if 'gloo' in message.partition(']')[0]:
+        return (
+            'Another process of this run ended, or hangs for longer than '
+            f'env_cfg.dist_cfg.timeout seconds. {goes_on}'
+        )
+    return None

@@ -30,7 +30,7 @@ def result(runner):
     for index, state in content['optimizer']['state'].items():
         found |= {f'adam.{index}.{k}': v for k, v in state.items()}
     scalars = runner.message_hub.log_scalars
-    for name in ('train/loss', 'train/lr', 'val/score'):
+    for name in ('train/loss', 'train/lr', 'val/acc'):
         found[name] = torch.tensor(scalars[name].current())
     found['schedule'] = torch.tensor(
         [x['last_step'] for x in content['param_schedulers']]

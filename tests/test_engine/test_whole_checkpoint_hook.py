@@ -1,0 +1,197 @@
+"""No fault while a checkpoint is written costs one that was there."""
+
+import os
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from toy_training import toy_config
+
+from mmmobilemamba.engine.whole_checkpoint_hook import UnsavedError
+
+
+class CrashError(BaseException):
+    """Passes every ``except Exception``, as the end of a process does."""
+
+
+class Fuse:
+    """Let the nth of the calls that it counts crash."""
+
+    def __init__(self, left):
+        self.left = left
+
+    def counted(self, name):
+        step = getattr(os, name)
+
+        def call(*args, **kwargs):
+            self.left -= 1
+            if self.left == 0:
+                raise CrashError(name)
+            return step(*args, **kwargs)
+
+        return call
+
+
+@pytest.fixture
+def train(tmp_path):
+    """Give a function that trains in the folder of the test."""
+
+    def call(name='run', resume=True, hooks=(), **kwargs):
+        cfg = toy_config(tmp_path / name, **kwargs)
+        number = torch.randint(1 << 40, ()).item()
+        runner = Runner(
+            resume=resume, experiment_name=f'{name}_{number}', **cfg
+        )
+        for hook in hooks:
+            runner.register_hook(hook)
+        runner.train()
+        return runner
+
+    return call
+
+
+def epochs(folder):
+    return sorted(path.name for path in folder.glob('epoch_*.pth'))
+
+
+def last(folder):
+    """Load what ``last_checkpoint`` names."""
+    path = Path((folder / 'last_checkpoint').read_text())
+    return path.name, torch.load(path, weights_only=False)
+
+
+def test_a_crash_at_any_step_of_saving(tmp_path, train, monkeypatch):
+    """Each step that changes a name is the last one of some run."""
+    found = set()
+    for crash in range(1, 100):
+        fuse = Fuse(crash)
+        folder = f'run{crash}'
+        with monkeypatch.context() as patch:
+            for name in ('fsync', 'replace', 'remove'):
+                patch.setattr(f'os.{name}', fuse.counted(name))
+            try:
+                train(folder, max_keep_ckpts=1, save_best='acc', length=2)
+                break
+            except CrashError as error:
+                found.add(str(error))
+        names = epochs(tmp_path / folder)
+        if names:
+            torch.load(tmp_path / folder / names[-1], weights_only=False)
+        if (tmp_path / folder / 'last_checkpoint').exists():
+            name, content = last(tmp_path / folder)
+            assert name in names
+            best = content['message_hub']['runtime_info'].get('best_ckpt')
+            assert best is None or list((tmp_path / folder).glob('best_*'))
+    assert found == {'fsync', 'replace', 'remove'}
+    assert epochs(tmp_path / folder) == ['epoch_2.pth']
+
+
+def test_old_ones_go_when_the_new_one_is_there(tmp_path, train):
+    train(max_keep_ckpts=2, save_best='acc')
+    folder = tmp_path / 'run'
+    assert epochs(folder) == ['epoch_3.pth', 'epoch_4.pth']
+    assert len(list(folder.glob('best_acc_*.pth'))) == 1
+    assert last(folder)[0] == 'epoch_4.pth'
+    assert not list(folder.glob('.draft*'))
+
+
+def test_what_a_kill_left_is_cleared_away(tmp_path, train):
+    train(max_keep_ckpts=2)
+    folder = tmp_path / 'run'
+    draft = folder / '.draft_killed' / 'epoch_5.pth'
+    draft.parent.mkdir()
+    draft.write_bytes(b'half')
+    # The run was killed after epoch 4 was saved, before epoch 2 was removed.
+    path = folder / 'epoch_4.pth'
+    content = torch.load(path, weights_only=False)
+    info = content['message_hub']['runtime_info']
+    info['keep_ckpt_ids'] = [2, 3, 4]
+    torch.save(content, path)
+    (folder / 'epoch_2.pth').write_bytes(b'old')
+    train(max_keep_ckpts=2, length=5)
+    assert epochs(folder) == ['epoch_4.pth', 'epoch_5.pth']
+    assert not draft.parent.exists()
+
+
+class LimitHook(Hook):
+    """Let no file grow beyond a size in some epochs, as a full disk does."""
+
+    def __init__(self, begin, end, size):
+        self.begin, self.end, self.size = begin, end, size
+
+    def before_train_epoch(self, runner):
+        full = self.begin <= runner.epoch < self.end
+        limit = self.size if full else resource.RLIM_INFINITY
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, -1))
+
+
+@pytest.fixture
+def fill():
+    """Give LimitHook, and lift the limit at the end."""
+    yield LimitHook
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, -1))
+
+
+BALLAST = dict(type='ToyModel', ballast=100_000)
+
+
+def test_full_for_a_while(tmp_path, train, fill):
+    train(
+        model=BALLAST,
+        hooks=[fill(1, 3, 200_000)],
+        max_keep_ckpts=1,
+        save_best='acc',
+    )
+    folder = tmp_path / 'run'
+    assert epochs(folder) == ['epoch_4.pth']
+    assert last(folder)[0] == 'epoch_4.pth'
+    log = next(folder.rglob('*.log')).read_text()
+    said = [line for line in log.splitlines() if 'is not saved' in line]
+    # Epochs 2 and 3, and the best one at the validation after 2.
+    assert len(said) == 3
+    for line in said:
+        assert 'File too large' in line and 'MiB are free' in line
+        assert 'the last whole checkpoint is' in line
+        assert 'epoch_1.pth' in line and 'Training goes on' in line
+
+
+def test_full_at_the_end(tmp_path, train, fill):
+    with pytest.raises(UnsavedError, match='epoch_4.pth is not saved: File'):
+        train(model=BALLAST, hooks=[fill(2, 9, 200_000)], max_keep_ckpts=1)
+    folder = tmp_path / 'run'
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, -1))
+    assert epochs(folder) == ['epoch_2.pth']
+    assert last(folder)[0] == 'epoch_2.pth'
+    # With room again, the training ends as it would have.
+    train(model=BALLAST, max_keep_ckpts=1)
+    assert epochs(folder) == ['epoch_4.pth']
+
+
+def test_best_unsaved_is_an_error_and_no_record(tmp_path, train, fill):
+    hook = fill(2, 9, 200_000)
+    runner = None
+
+    class Keep(Hook):
+        def before_run(self, it):
+            nonlocal runner
+            runner = it
+
+    with pytest.raises(UnsavedError, match='the best checkpoint is not'):
+        train(
+            model=BALLAST,
+            hooks=[hook, Keep()],
+            save_best='acc',
+            save_begin=1,
+        )
+    folder = tmp_path / 'run'
+    best = runner.message_hub.get_info('best_ckpt')
+    assert [str(path) for path in folder.glob('best_*')] == [best]
+    assert 'epoch_2' in best
+
+
+def test_folders_that_are_not_local_are_left_to_mmengine(tmp_path, train):
+    train(backend_args=dict(backend='local'), length=2)
+    assert epochs(tmp_path / 'run') == ['epoch_1.pth', 'epoch_2.pth']
