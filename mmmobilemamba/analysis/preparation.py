@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops import hold_weights_constant
 from .candidates import Candidate
 from .fusing import calibrate_norms, fold_norms, iter_tensors
 from .requests import Form
@@ -174,6 +175,10 @@ def _lay_out(module: nn.Module, form: Form) -> nn.Module:
 
 def _compile(candidate: Candidate, module: nn.Module, form: Form) -> None:
     if form.compile is not None:
+        import torch._inductor.config as inductor
+
+        if inductor.freezing:
+            hold_weights_constant(module)
         for part in candidate.compiled(module):
             # One size and batch at a time, so nothing has to be symbolic.
             part.compile(dynamic=False, mode=form.compile)

@@ -11,7 +11,7 @@ from .backend import (
     scan_backend,
     selective_scan,
 )
-from .inference import PackCache, PacksWeights, infers_on_cpu
+from .inference import PackCache, PacksWeights, hold_weights_constant
 from .reference import state_dtype
 
 __all__ = [
@@ -22,8 +22,8 @@ __all__ = [
     'PacksWeights',
     'bidirectional_scan',
     'find_extension',
+    'hold_weights_constant',
     'inference_kernels',
-    'infers_on_cpu',
     'product_kernels',
     'scan_backend',
     'selective_scan',

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def infers_on_cpu(x: Tensor) -> bool:
@@ -72,6 +72,9 @@ class PackCache:
         Returns:
             Tensor | tuple: The result of ``make``.
         """
+        if torch.compiler.is_compiling():
+            # The compiler computes once what depends on constants alone.
+            return make(*weights)
         key = (
             shape,
             tuple(
@@ -88,7 +91,33 @@ class PackCache:
 
 
 class PacksWeights:
-    """Mixin of modules with a :class:`PackCache` named ``_packs``."""
+    """Mixin of modules with a :class:`PackCache` named ``_packs``.
+
+    Attributes:
+        weights_are_constant (bool): Whether code that torch.compile makes
+            may hold weights in a kernel's own layout;
+            :func:`hold_weights_constant` sets it.
+    """
+
+    weights_are_constant = False
+
+    def infers_on_cpu(self, x: Tensor) -> bool:
+        """Return whether ``x`` may go through kernels that only infer.
+
+        Args:
+            x (Tensor): Input of the layer.
+
+        Returns:
+            bool: As of :func:`infers_on_cpu`; also True in code that is
+            compiled with constant weights.
+        """
+        if self.weights_are_constant and torch.compiler.is_compiling():
+            return (
+                x.device.type == 'cpu'
+                and x.dtype == torch.float32
+                and not torch.is_grad_enabled()
+            )
+        return infers_on_cpu(x)
 
     def train(self, mode: bool = True):
         """Set the mode, and pack the weights anew in the next inference.
@@ -104,3 +133,18 @@ class PacksWeights:
         """
         self._packs.clear()
         return super().train(mode)
+
+
+def hold_weights_constant(module: nn.Module) -> None:
+    """Let compiled code take the kernels that infer with packed weights.
+
+    To be called before ``module.compile`` with ``freezing``, which computes
+    the packed weights once; without it they would be packed at every call.
+
+    Args:
+        module (nn.Module): Network; one without layers of ours stays as it
+            is.
+    """
+    for part in module.modules():
+        if isinstance(part, PacksWeights):
+            part.weights_are_constant = True

@@ -5,6 +5,8 @@ import argparse
 from mmengine.model import is_model_wrapper
 from torch import nn
 
+from ..ops import hold_weights_constant
+
 
 def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the switches that :func:`speed_up` takes.
@@ -51,5 +53,6 @@ def speed_up(
     if compile:
         if not isinstance(backbone, nn.Module):
             raise ValueError('--compile: the model has no backbone in torch.')
+        hold_weights_constant(backbone)
         # Code for any size is slower, and takes minutes to make.
         backbone.compile(dynamic=False, options=dict(freezing=True))

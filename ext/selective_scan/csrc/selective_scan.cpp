@@ -28,19 +28,23 @@ TORCH_LIBRARY(selective_scan, m) {
   m.def(
       "depthwise_conv2d(Tensor x, Tensor weight, Tensor? bias=None, "
       "str activation=\"none\", Tensor? scale=None, Tensor? shift=None) -> "
-      "Tensor");
-  m.def("wavelet_conv2d(Tensor x, Tensor weight) -> Tensor");
+      "Tensor",
+      tags);
+  m.def("wavelet_conv2d(Tensor x, Tensor weight) -> Tensor", tags);
   m.def(
       "gated_layer_norm(Tensor x, Tensor z, Tensor weight, Tensor bias, "
-      "float eps) -> Tensor");
+      "float eps) -> Tensor",
+      tags);
   m.def(
       "dense_conv2d(Tensor x, Tensor weight, Tensor? bias, int channels, "
       "int[] kernel_size, int[] stride, int[] padding, str activation, "
-      "Tensor? add) -> Tensor");
+      "Tensor? add) -> Tensor",
+      tags);
   m.def(
       "feed_forward(Tensor x, Tensor first, Tensor? first_bias, "
       "Tensor second, Tensor? second_bias, int hidden, str activation) -> "
-      "Tensor");
+      "Tensor",
+      tags);
   m.def("cpu_variant() -> str");
   m.def("set_cpu_variant(str name) -> ()");
 }

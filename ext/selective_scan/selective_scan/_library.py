@@ -146,6 +146,43 @@ def _(grad, u, proj, dt_proj, dt_bias, A, D):
     return (_empty_like_layout(u), _empty_like_layout(proj), *parameters)
 
 
+def _empty_map(x, *sizes):
+    return x.new_empty(sizes).contiguous(memory_format=torch.channels_last)
+
+
+@torch.library.register_fake('selective_scan::depthwise_conv2d')
+def _(x, weight, bias=None, activation='none', scale=None, shift=None):
+    return _empty_map(x, *x.shape)
+
+
+@torch.library.register_fake('selective_scan::wavelet_conv2d')
+def _(x, weight):
+    return _empty_map(x, *x.shape)
+
+
+@torch.library.register_fake('selective_scan::gated_layer_norm')
+def _(x, z, weight, bias, eps):
+    return x.new_empty(x.shape)
+
+
+@torch.library.register_fake('selective_scan::dense_conv2d')
+def _(
+    x, weight, bias, channels, kernel_size, stride, padding, activation, add
+):
+    sides = [
+        (side + 2 * pad - kernel) // step + 1
+        for side, kernel, step, pad in zip(
+            x.shape[2:], kernel_size, stride, padding, strict=True
+        )
+    ]
+    return _empty_map(x, x.shape[0], channels, *sides)
+
+
+@torch.library.register_fake('selective_scan::feed_forward')
+def _(x, first, first_bias, second, second_bias, hidden, activation):
+    return _empty_map(x, *x.shape)
+
+
 def _save_selective_scan(ctx, inputs, output):
     *tensors, ctx.delta_softplus, ctx.reverse = inputs
     ctx.given = [tensor is not None for tensor in tensors]

@@ -39,6 +39,33 @@ def test_gradcheck_bidirectional_scan(device, layout, state):
     )
 
 
+@pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
+def test_opcheck_of_what_infers(layout):
+    x = torch.randn(2, 20, 5, 7)
+    if layout == 'channels_last':
+        x = x.contiguous(memory_format=torch.channels_last)
+    check = torch.library.opcheck
+    check(
+        ops.depthwise_conv2d.default,
+        (x, ss.pack_depthwise(torch.randn(20, 1, 3, 3))),
+    )
+    check(
+        ops.wavelet_conv2d.default,
+        (x, ss.pack_wavelet(torch.randn(80, 1, 3, 3))),
+    )
+    tokens = x.flatten(2).mT
+    norm = torch.ones(20), torch.zeros(20)
+    check(ops.gated_layer_norm.default, (tokens, tokens, *norm, 1e-5))
+    matrix = ss.pack_matrix(torch.randn(24, 20, 3, 3))
+    check(
+        ops.dense_conv2d.default,
+        (x, matrix, None, 24, (3, 3), (2, 1), (1, 0), 'relu', None),
+    )
+    first = ss.pack_matrix(torch.randn(40, 20, 1, 1))
+    second = ss.pack_matrix(torch.randn(20, 40, 1, 1))
+    check(ops.feed_forward.default, (x, first, None, second, None, 40, 'relu'))
+
+
 @pytest.mark.parametrize('device', devices())
 @pytest.mark.parametrize('layout', ['contiguous', 'channels_last', 'strided'])
 def test_opcheck(device, layout):

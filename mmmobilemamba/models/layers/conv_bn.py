@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from ...ops import infers_on_cpu, product_kernels
+from ...ops import product_kernels
 from .fused_conv import FusedConv2d, activate_and_add
 
 
@@ -141,7 +141,7 @@ class ResidualFFN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, channels, H, W) to the same shape."""
-        if self.pw1.bn is None and infers_on_cpu(x):
+        if self.pw1.bn is None and self.pw1.conv.infers_on_cpu(x):
             first, second = self.pw1.conv, self.pw2.conv
             kernels = product_kernels(first.backend)
             if kernels is not None:

@@ -10,7 +10,6 @@ from ...ops import (
     PackCache,
     PacksWeights,
     inference_kernels,
-    infers_on_cpu,
     product_kernels,
     scan_backend,
 )
@@ -72,6 +71,11 @@ def infer_conv2d(
             act or 'none',
             add,
         )
+
+    if torch.compiler.is_compiling():
+        # The compiler packs for oneDNN by itself.
+        y = F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+        return activate_and_add(y, act, add)
 
     def pack(weight: Tensor) -> Tensor:
         return torch.ops.mkldnn._reorder_convolution_weight(
@@ -195,6 +199,6 @@ class FusedConv2d(PacksWeights, nn.Conv2d):
         Returns:
             Tensor: Map (batch, out_channels, H / stride, W / stride).
         """
-        if infers_on_cpu(x):
+        if self.infers_on_cpu(x):
             return self._infer(x, act, add)
         return activate_and_add(super().forward(x), act, add)

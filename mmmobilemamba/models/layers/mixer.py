@@ -7,7 +7,6 @@ from ...ops import (
     PackCache,
     PacksWeights,
     inference_kernels,
-    infers_on_cpu,
 )
 from .conv_bn import ConvBN
 from .fused_conv import FusedConv2d
@@ -114,7 +113,7 @@ class GlobalPath(PacksWeights, nn.Module):
             kernels is None
             or len(self.wavelet_convs) > 1
             or self.wavelet_scales is not None
-            or not infers_on_cpu(x)
+            or not self.infers_on_cpu(x)
         ):
             return self._wavelet(x, 0)
         weight = self._packs.get(

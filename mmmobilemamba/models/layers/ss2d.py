@@ -11,7 +11,6 @@ from ...ops import (
     PacksWeights,
     bidirectional_scan,
     inference_kernels,
-    infers_on_cpu,
     scan_backend,
     state_dtype,
 )
@@ -92,14 +91,14 @@ class SS2D(PacksWeights, nn.Module):
             A_log = A_log.to(state_dtype(A_log))
             return -torch.exp(A_log).view(self.directions, self.inner, -1)
 
-        if infers_on_cpu(self.A_log.data):
+        if self.infers_on_cpu(self.A_log.data):
             return self._packs.get('A', decay, self.A_log)
         return decay(self.A_log)
 
     def _project(self, x: Tensor) -> Tensor:
         """Project (batch, inner, H, W) to rows dt, B, C per direction."""
         weight = self.x_proj_weight.flatten(0, 1)[:, :, None, None]
-        if infers_on_cpu(x):
+        if self.infers_on_cpu(x):
             proj = infer_conv2d(x, self._packs, self.backend, weight)
         else:
             proj = F.conv2d(x, weight)
@@ -120,7 +119,7 @@ class SS2D(PacksWeights, nn.Module):
     def _gate(self, y: Tensor, z: Tensor) -> Tensor:
         """Normalise (batch, inner, H * W) and gate it with ``z``'s map."""
         kernels = inference_kernels(self.backend)
-        if kernels is not None and infers_on_cpu(y):
+        if kernels is not None and self.infers_on_cpu(y):
             norm = self.out_norm
             y = kernels.gated_layer_norm(
                 y.mT, z.flatten(2).mT, norm.weight, norm.bias, norm.eps
