@@ -1,0 +1,148 @@
+"""train.py is killed, again and again, and ends as if it had not been."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from toy_training import toy_config
+
+KILLS = 20
+EPOCHS = 40
+
+
+class Starter:
+    """Start train.py, and look on while it runs."""
+
+    def __init__(self, tool, folder):
+        here = Path(__file__).parent
+        self.log = folder / 'output.txt'
+        paths = [str(here.parent), os.environ.get('PYTHONPATH', '')]
+        self.process = subprocess.Popen(
+            [sys.executable, here / 'killed_starter.py', tool, self.log],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths)},
+        )
+
+    def start(self, *arguments):
+        """Return the number of the process."""
+        self.process.stdin.write(json.dumps(arguments) + '\n')
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline())
+
+    def end(self):
+        """Wait; return the exit code, negative for a signal."""
+        status = int(self.process.stdout.readline())
+        return os.waitstatus_to_exitcode(status)
+
+
+@pytest.fixture
+def starter(repo, tmp_path):
+    starter = Starter(repo / 'tools' / 'train.py', tmp_path)
+    yield starter
+    starter.process.stdin.close()
+    starter.process.wait()
+
+
+def is_writing(folder):
+    return any(name.startswith('.draft_') for name in os.listdir(folder))
+
+
+def result(folder):
+    """Return the last checkpoint and the last metric."""
+    path = (folder / 'last_checkpoint').read_text()
+    content = torch.load(path, weights_only=False)
+    logs = sorted(folder.glob('*/vis_data/scalars.json'))
+    lines = ''.join(log.read_text() for log in logs).splitlines()
+    metrics = [x['acc'] for x in map(json.loads, lines) if 'acc' in x]
+    return content, metrics[-1]
+
+
+def check_equal(one, other, name=''):
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), name
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), name
+        for key in one:
+            check_equal(one[key], other[key], f'{name}.{key}')
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), name
+        for index, (x, y) in enumerate(zip(one, other)):
+            check_equal(x, y, f'{name}.{index}')
+    else:
+        assert one == other, name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('workers', [0, 2])
+def test_twenty_kills(tmp_path, starter, workers):
+    cfg = Config(
+        toy_config(
+            'unused',
+            length=EPOCHS,
+            model=dict(type='ToyModel', ballast=500_000),
+            workers=workers,
+            persistent=workers > 0,
+            # Within the epochs as well as at the end of some.
+            by_epoch=False,
+            interval=3,
+            max_keep_ckpts=2,
+            save_best='acc',
+        )
+    )
+    cfg.custom_imports = dict(imports=['toy_training'])
+    config = tmp_path / 'toy.py'
+    cfg.dump(config)
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    parts.mkdir()
+
+    starter.start(str(config), '--work-dir', str(whole))
+    assert starter.end() == 0, starter.log.read_text()
+
+    choose = random.Random(0)
+    kills = writing = 0
+    arguments = [str(config), '--work-dir', str(parts), '--resume']
+    while kills < KILLS:
+        process = starter.start(*arguments)
+        # Every other one while a file is being written.
+        files = choose.randint(1, 6)
+        moment = time.monotonic() + choose.uniform(0, 1)
+        while True:
+            if kills % 2:
+                if is_writing(parts):
+                    files -= 1
+                    while files and is_writing(parts):
+                        time.sleep(0.0005)
+                if not files:
+                    break
+            elif time.monotonic() > moment:
+                break
+            time.sleep(0.0005)
+        os.kill(process, signal.SIGKILL)
+        assert starter.end() == -signal.SIGKILL, starter.log.read_text()
+        kills += 1
+        writing += is_writing(parts)
+    assert writing >= KILLS // 4
+    starter.start(*arguments)
+    assert starter.end() == 0, starter.log.read_text()
+
+    one, metric = result(whole)
+    other, other_metric = result(parts)
+    assert metric == other_metric
+    names = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
+    for name in (*names, 'resumable'):
+        check_equal(one[name], other[name], name)
+    info, other_info = (x['message_hub']['runtime_info'] for x in (one, other))
+    assert info['best_score'] == other_info['best_score']
+    files = [{x.name for x in y.glob('*.pth')} for y in (whole, parts)]
+    assert files[0] == files[1]
+    assert not is_writing(parts)
