@@ -1,9 +1,13 @@
 """A training that stops and goes on ends as one that never stopped."""
 
+import os
+import zipfile
+from pathlib import Path
+
 import pytest
 import torch
 from mmengine.runner import Runner
-from toy_training import LENGTH, StoppedError, toy_config
+from toy_training import LENGTH, StoppedError, ToyNumbers, toy_config
 
 
 @pytest.fixture(autouse=True)
@@ -80,3 +84,129 @@ def test_same_end(tmp_path, plan, loading):
             **plan,
         )
     check_equal(whole, start(tmp_path / 'parts', **plan))
+
+
+@pytest.mark.parametrize('loop', ['epoch', 'iter'])
+def test_validation_that_was_due_is_made_up_for(tmp_path, loop):
+    plan = dict(loop=loop, length=2, save_best='acc')
+    whole = start(tmp_path / 'whole', **plan)
+    last = 2 * LENGTH if loop == 'epoch' else 2
+    with pytest.raises(StoppedError):
+        start(
+            tmp_path / 'parts',
+            hooks=[dict(type='StopHook', validation=last)],
+            **plan,
+        )
+    parts = start(tmp_path / 'parts', **plan)
+    check_equal(whole, parts)
+    name = 'best_score'
+    best = [x.message_hub.get_info(name) for x in (whole, parts)]
+    assert best[0] == best[1]
+
+
+def read_log(runner):
+    return Path(runner.log_dir, f'{runner.timestamp}.log').read_text()
+
+
+def test_seed_that_nobody_chose_is_kept(tmp_path):
+    whole = start(tmp_path / 'run', seed=None, max_keep_ckpts=9)
+    (tmp_path / 'run' / 'epoch_4.pth').rename(tmp_path / 'epoch_4.pth')
+    (tmp_path / 'run' / 'last_checkpoint').unlink()
+    (tmp_path / 'run' / 'epoch_3.pth').unlink()
+    wanted = torch.load(tmp_path / 'epoch_4.pth', weights_only=False)
+    start(tmp_path / 'run', seed=None, max_keep_ckpts=9)
+    found = torch.load(tmp_path / 'run' / 'epoch_4.pth', weights_only=False)
+    assert whole.seed == found['meta']['seed']
+    for name, value in wanted['state_dict'].items():
+        assert torch.equal(value, found['state_dict'][name]), name
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle] ^= 255
+    path.write_bytes(content)
+
+
+def empty(path):
+    path.write_bytes(b'')
+
+
+def some_zip(path):
+    with zipfile.ZipFile(path, 'w') as file:
+        file.writestr('notes.txt', 'not a checkpoint')
+
+
+def only_weights(path):
+    torch.save(dict(state_dict=dict(a=torch.ones(2))), path)
+
+
+def unsafe(path):
+    torch.save(dict(state_dict={}, meta=Path('call me')), path)
+
+
+def other_network(path):
+    content = torch.load(path, weights_only=False)
+    content['state_dict'] = dict(theirs=torch.ones(3))
+    torch.save(content, path)
+
+
+def gone(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize(
+    'fault',
+    [truncate, flip, empty, some_zip, only_weights, unsafe, other_network]
+    + [gone],
+    ids=lambda fault: fault.__name__,
+)
+def test_bad_checkpoint_is_named_and_passed_over(tmp_path, fault):
+    folder = tmp_path / 'run'
+    whole = result(start(folder))
+    fault(folder / 'epoch_4.pth')
+    runner = start(folder)
+    log = read_log(runner)
+    (line,) = (x for x in log.splitlines() if 'Passed over' in x)
+    assert str(folder / 'epoch_4.pth') in line and 'WARNING' in line
+    assert 'resumed epoch: 3' in log
+    for name, value in result(runner).items():
+        assert torch.equal(value, whole[name]), name
+
+
+def test_nothing_whole_is_a_new_start(tmp_path):
+    folder = tmp_path / 'run'
+    start(folder, length=2)
+    for path in folder.glob('*.pth'):
+        truncate(path)
+    (folder / 'last_checkpoint').write_text('')
+    runner = start(folder, length=2)
+    assert read_log(runner).count('Passed over') == 2
+    assert runner.iter == 2 * LENGTH
+
+
+def test_folder_of_another_network_is_refused(tmp_path):
+    folder = tmp_path / 'run'
+    start(folder, length=2)
+    for path in folder.glob('*.pth'):
+        other_network(path)
+    with pytest.raises(ValueError, match='of another network.*--work-dir'):
+        start(folder, length=2)
+
+
+def test_other_number_of_batches_is_said(tmp_path, monkeypatch):
+    folder = tmp_path / 'run'
+    start(folder, length=2)
+    monkeypatch.setattr(ToyNumbers, '__len__', lambda self: 6)
+    log = read_log(start(folder))
+    assert f'an epoch had {LENGTH} batches, now 3' in log
+
+
+def test_checkpoint_of_mmengine_is_resumed_with_a_warning(tmp_path):
+    folder = tmp_path / 'run'
+    start(folder, length=2, type='CheckpointHook')
+    assert 'the checkpoint has no random states' in read_log(start(folder))
