@@ -5,10 +5,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from mmengine.logging import MMLogger
 from mmengine.visualization import Visualizer
 
 REPO = Path(__file__).resolve().parents[1]
+
+# The same few examples every time; --hypothesis-profile=long draws others.
+settings.register_profile(
+    'short', max_examples=25, derandomize=True, deadline=None
+)
+settings.register_profile('long', max_examples=1000, deadline=None)
+settings.load_profile('short')
 
 
 def pytest_configure():

@@ -1,7 +1,8 @@
 """Variants of MobileMamba and the check of a user's own."""
 
-from numbers import Real
+from collections.abc import Callable, Sequence
 
+from ...utils.arguments import MAX_CHANNELS, check_rate, is_int, is_real
 from ..layers import SCAN_DIRECTIONS, split_channels
 
 _DEFAULTS = dict(
@@ -30,23 +31,20 @@ ARCH_SETTINGS = {
 
 NUM_STAGES = 3
 MAX_STATE = 256
+MAX_DEPTH = 1000
+MAX_KERNEL = 127
+MAX_SSM_RATIO = 16
 
 
 def _fail(key: str, value, allowed: str) -> None:
     raise ValueError(f'arch[{key!r}] must be {allowed}, got {value!r}.')
 
 
-def _is_int(value) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_real(value) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _per_stage(arch: dict, key: str, test, allowed: str) -> tuple:
+def _per_stage(
+    arch: dict, key: str, test: Callable[[object], bool], allowed: str
+) -> tuple:
     value = arch[key]
-    if not isinstance(value, (list, tuple)):
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
         raise TypeError(
             f'arch[{key!r}] must be a list of {NUM_STAGES}, one per stage, '
             f'got {value!r}.'
@@ -81,7 +79,7 @@ def resolve_arch(arch: str | dict) -> dict:
         return {**_DEFAULTS, **ARCH_SETTINGS[name]}
     if not isinstance(arch, dict):
         raise TypeError(
-            f'arch must be a name or a dict, got {type(arch).__name__}.'
+            f'arch must be a name or a dict, got {arch!r}.'
         )
     known = ('channels', 'depths', *_DEFAULTS)
     unknown = sorted(str(key) for key in arch if key not in known)
@@ -96,35 +94,41 @@ def resolve_arch(arch: str | dict) -> dict:
             )
     arch = {**_DEFAULTS, **arch}
     arch['channels'] = _per_stage(
-        arch, 'channels', lambda v: _is_int(v) and v > 0, 'a positive int'
+        arch,
+        'channels',
+        lambda v: is_int(v) and 0 < v <= MAX_CHANNELS,
+        f'an int of 1 to {MAX_CHANNELS}',
     )
     if arch['channels'][0] % 8:
         # The stem runs through an eighth, a quarter and a half of it.
         _fail('channels', arch['channels'], 'a multiple of 8 in the first')
     arch['depths'] = _per_stage(
-        arch, 'depths', lambda v: _is_int(v) and v > 0, 'a positive int'
+        arch,
+        'depths',
+        lambda v: is_int(v) and 0 < v <= MAX_DEPTH,
+        f'an int of 1 to {MAX_DEPTH}',
     )
     arch['kernel_sizes'] = _per_stage(
         arch,
         'kernel_sizes',
-        lambda v: _is_int(v) and v > 0 and v % 2,
-        'an odd positive int',
+        lambda v: is_int(v) and 0 < v <= MAX_KERNEL and v % 2,
+        f'an odd int of 1 to {MAX_KERNEL}',
     )
     for key in ('global_ratios', 'local_ratios'):
         arch[key] = _per_stage(
-            arch, key, lambda v: _is_real(v) and 0 <= v <= 1, 'in [0, 1]'
+            arch, key, lambda v: is_real(v) and 0 <= v <= 1, 'in [0, 1]'
         )
-    if not _is_real(arch['ssm_ratio']) or arch['ssm_ratio'] <= 0:
-        _fail('ssm_ratio', arch['ssm_ratio'], 'a positive number')
-    if not _is_real(arch['drop_path_rate']):
-        _fail('drop_path_rate', arch['drop_path_rate'], 'in [0, 1)')
+    ratio = arch['ssm_ratio']
+    if not is_real(ratio) or not 0 < ratio <= MAX_SSM_RATIO:
+        _fail('ssm_ratio', ratio, f'a number above 0, up to {MAX_SSM_RATIO}')
+    check_rate("arch['drop_path_rate']", arch['drop_path_rate'])
     for key, allowed in (
         ('d_state', range(1, MAX_STATE + 1)),
         ('scan_directions', SCAN_DIRECTIONS),
         ('wavelet_levels', range(4)),
         ('local_splits', range(1, 4)),
     ):
-        if not _is_int(arch[key]) or arch[key] not in allowed:
+        if not is_int(arch[key]) or arch[key] not in allowed:
             _fail(
                 key,
                 arch[key],

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from mmengine.model import BaseModule
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ...utils.arguments import check_ints, is_int
+
 
 def resolve_out_indices(
     out_indices: Sequence[int], num_stages: int
@@ -20,33 +22,21 @@ def resolve_out_indices(
         tuple[int]: The same stages without negative numbers.
 
     Raises:
-        TypeError: It is no sequence.
+        TypeError: It is no sequence of ints.
         ValueError: A stage does not exist, or they do not rise.
     """
-    allowed = f'-{num_stages} to {num_stages - 1}'
-    if isinstance(out_indices, int):
+    if is_int(out_indices):
         out_indices = (out_indices,)
-    try:
-        indices = tuple(out_indices)
-    except TypeError:
-        raise TypeError(
-            f'out_indices must be a sequence of ints from {allowed}, got '
-            f'{out_indices!r}.'
-        ) from None
-    positive = []
-    for index in indices:
-        if index not in range(-num_stages, num_stages):
-            raise ValueError(
-                f'out_indices={out_indices!r} holds {index!r}; the '
-                f'{num_stages} stages are counted {allowed}.'
-            )
-        positive.append(index % num_stages)
-    if not positive or sorted(set(positive)) != positive:
+    indices = check_ints(
+        'out_indices', out_indices, -num_stages, num_stages - 1
+    )
+    positive = tuple(int(index) % num_stages for index in indices)
+    if sorted(set(positive)) != list(positive):
         raise ValueError(
-            f'out_indices={out_indices!r} must name at least one stage '
-            'and each once, in rising order.'
+            f'out_indices={out_indices!r} must name each stage once, in '
+            'rising order.'
         )
-    return tuple(positive)
+    return positive
 
 
 class FeatureBackbone(BaseModule):

@@ -5,7 +5,9 @@ from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ...registry import MODELS
+from ...utils.arguments import MAX_CHANNELS, check_bool, check_int, check_rate
 from ...utils.checkpoint import load_backbone
+from ...utils.part_configs import check_init_cfg, check_norm_cfg
 from ..layers import ConvBN, Downsample, MobileMambaBlock
 from .arch import resolve_arch
 from .feature_backbone import FeatureBackbone, resolve_out_indices
@@ -93,28 +95,29 @@ class MobileMamba(FeatureBackbone):
         deploy: bool = False,
         init_cfg: dict | None = None,
     ):
+        check_init_cfg(init_cfg)
         super().__init__(init_cfg=init_cfg)
         self.arch_settings = arch = resolve_arch(arch)
+        check_int('in_channels', in_channels, 1, MAX_CHANNELS)
         channels, depths = arch['channels'], arch['depths']
         self.num_stages = len(channels)
         self.out_indices = resolve_out_indices(out_indices, self.num_stages)
-        if frozen_stages not in range(-1, self.num_stages + 1):
-            raise ValueError(
-                f'frozen_stages must be -1 to {self.num_stages}, got '
-                f'{frozen_stages!r}.'
-            )
+        check_int('frozen_stages', frozen_stages, -1, self.num_stages)
         if drop_path_rate is None:
             drop_path_rate = arch['drop_path_rate']
-        if not 0 <= drop_path_rate < 1:
-            raise ValueError(
-                f'drop_path_rate must be in [0, 1), got {drop_path_rate!r}.'
-            )
+        check_rate('drop_path_rate', drop_path_rate)
+        if norm_cfg is None:
+            norm_cfg = dict(type='BN')
+        check_norm_cfg(norm_cfg)
+        check_bool('norm_eval', norm_eval)
+        check_bool('with_cp', with_cp)
+        check_bool('deploy', deploy)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp
         self.deploy = deploy
 
-        common = dict(norm_cfg=norm_cfg or dict(type='BN'), deploy=deploy)
+        common = dict(norm_cfg=norm_cfg, deploy=deploy)
         widths = [channels[0] // 8, channels[0] // 4, channels[0] // 2]
         stem: list[nn.Module] = []
         for before, after in zip(

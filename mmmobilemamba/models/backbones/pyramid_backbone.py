@@ -1,10 +1,13 @@
 """A backbone and the neck that adapts to it, as one backbone."""
 
+from collections.abc import Sequence
+
 from mmengine.model import BaseModule
 from mmengine.registry import MODELS as HOST_MODELS
 from torch import Tensor
 
 from ...registry import MODELS
+from ...utils.part_configs import as_value_error, check_init_cfg, check_part
 
 
 @MODELS.register_module()
@@ -27,8 +30,10 @@ class PyramidBackbone(BaseModule):
             files go to the backbone's own. Defaults to None.
 
     Raises:
-        TypeError: The backbone does not know its channels and strides.
-        ValueError: The neck has ``in_channels`` already.
+        TypeError: An argument is no config, or the backbone does not know
+            its channels and strides.
+        ValueError: The neck has ``in_channels`` already, or one of the two
+            cannot be built.
 
     Example:
         >>> import torch
@@ -56,6 +61,9 @@ class PyramidBackbone(BaseModule):
         neck: dict,
         init_cfg: dict | list[dict] | None = None,
     ):
+        check_init_cfg(init_cfg, loads_strictly=False)
+        check_part('backbone', backbone)
+        check_part('neck', neck)
         super().__init__(init_cfg=init_cfg)
         given = {'in_channels', 'in_strides'} & neck.keys()
         if given:
@@ -63,18 +71,20 @@ class PyramidBackbone(BaseModule):
                 f'The neck of a PyramidBackbone takes {", ".join(given)} from '
                 'the backbone; leave it out.'
             )
-        self.backbone = HOST_MODELS.build(backbone)
+        with as_value_error(f'backbone={backbone} cannot be built'):
+            self.backbone = HOST_MODELS.build(backbone)
         for name in ('out_channels', 'out_strides'):
-            if not hasattr(self.backbone, name):
+            if not isinstance(getattr(self.backbone, name, None), Sequence):
                 raise TypeError(
-                    f'{type(self.backbone).__name__} has no {name}, which '
+                    f'backbone={backbone} has no list of {name}, which '
                     'PyramidBackbone needs; mmmobilemamba.TIMMBackbone and '
                     'mmmobilemamba.MobileMamba have it.'
                 )
         found = dict(in_channels=self.backbone.out_channels)
         if neck.get('out_strides') is not None:
             found['in_strides'] = self.backbone.out_strides
-        self.neck = HOST_MODELS.build(dict(neck, **found))
+        with as_value_error(f'neck={neck} cannot be built'):
+            self.neck = HOST_MODELS.build(dict(neck, **found))
 
     @property
     def out_channels(self) -> list[int]:

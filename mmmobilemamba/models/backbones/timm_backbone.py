@@ -7,7 +7,15 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from ...registry import MODELS
+from ...utils.arguments import (
+    MAX_CHANNELS,
+    check_bool,
+    check_int,
+    check_rate,
+    check_size,
+)
 from ...utils.checkpoint import fit_report, read_state_dict
+from ...utils.part_configs import as_value_error, check_init_cfg
 from ...utils.timm_models import (
     check_timm_name,
     fitting_tensors,
@@ -22,6 +30,16 @@ from .feature_backbone import FeatureBackbone, resolve_out_indices
 
 # What create_model knows and this class has another way for.
 _TAKEN = ('features_only', 'checkpoint_path', 'in_chans', 'num_classes')
+
+
+def _check_options(options: dict) -> None:
+    """Check what timm itself does not of the options that most take."""
+    for name in ('drop_rate', 'drop_path_rate', 'proj_drop_rate'):
+        # None is timm's way of leaving one out.
+        if options.get(name) is not None:
+            check_rate(name, options[name])
+    if options.get('img_size') is not None:
+        check_size('img_size', options['img_size'])
 
 
 @MODELS.register_module()
@@ -84,8 +102,13 @@ class TIMMBackbone(FeatureBackbone):
         init_cfg: dict | None = None,
         **kwargs,
     ):
+        check_init_cfg(init_cfg)
         super().__init__(init_cfg=init_cfg)
         check_timm_name(model_name)
+        check_int('in_channels', in_channels, 1, MAX_CHANNELS)
+        check_bool('norm_eval', norm_eval)
+        check_bool('with_cp', with_cp)
+        _check_options(kwargs)
         taken = [name for name in _TAKEN if name in kwargs]
         if taken:
             raise TypeError(
@@ -105,11 +128,7 @@ class TIMMBackbone(FeatureBackbone):
         if out_indices is None:
             out_indices = levels.out_indices
         self.out_indices = resolve_out_indices(out_indices, self.num_stages)
-        if frozen_stages not in range(-1, self.num_stages + 1):
-            raise ValueError(
-                f'frozen_stages must be -1 to {self.num_stages}, got '
-                f'{frozen_stages!r}.'
-            )
+        check_int('frozen_stages', frozen_stages, -1, self.num_stages)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.pretrained = pretrained
@@ -117,13 +136,7 @@ class TIMMBackbone(FeatureBackbone):
             {key: level[key] for key in ('num_chs', 'reduction', 'module')}
             for level in levels.info
         ]
-        try:
-            self.timm_model = self._create(**self._features)
-        except AssertionError as error:
-            raise ValueError(
-                f'timm cannot give out_indices={self.out_indices} of '
-                f'{model_name}: {error}.'
-            ) from error
+        self.timm_model = self._create(**self._features)
         follow_sizes(self.timm_model)
         if with_cp:
             self.timm_model.set_grad_checkpointing(True)
@@ -151,9 +164,13 @@ class TIMMBackbone(FeatureBackbone):
         return dict(features_only=True, out_indices=self.out_indices)
 
     def _create(self, **kwargs) -> nn.Module:
-        return import_timm().create_model(
-            self.model_name, **self.options, **kwargs
-        )
+        with as_value_error(
+            f'timm cannot build {self.model_name} with {self.options} and '
+            f'{kwargs}'
+        ):
+            return import_timm().create_model(
+                self.model_name, **self.options, **kwargs
+            )
 
     def _shapes_only(self, **kwargs) -> nn.Module:
         """Build without memory, for names and shapes."""

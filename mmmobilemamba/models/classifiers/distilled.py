@@ -1,13 +1,16 @@
 """Image classification with a teacher."""
 
+import os
 from collections.abc import Sequence
 
 import torch.nn.functional as F
 from mmpretrain.models import ImageClassifier
 from mmpretrain.structures import DataSample
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...registry import MODELS
+from ...utils.arguments import check_number, check_size
+from ...utils.part_configs import as_value_error, check_part
 from ...utils.start import check_teacher_file
 from .teacher import (
     Teacher,
@@ -76,7 +79,13 @@ class DistilledClassifier(ImageClassifier):
         temperature: float = 1.0,
         **kwargs,
     ) -> None:
-        super().__init__(backbone, **kwargs)
+        parts = dict(backbone=backbone)
+        parts.update((k, kwargs.get(k)) for k in ('neck', 'head'))
+        for name, part in parts.items():
+            if part is None and name != 'backbone':
+                continue
+            if not isinstance(part, nn.Module):
+                check_part(name, part)
         if distill_mode not in MODES:
             raise ValueError(
                 f'distill_mode must be one of {", ".join(MODES)}, got '
@@ -86,8 +95,20 @@ class DistilledClassifier(ImageClassifier):
             ('distill_weight', distill_weight),
             ('temperature', temperature),
         ):
-            if not value > 0:
-                raise ValueError(f'{name} must be positive, got {value!r}.')
+            check_number(name, value, 'positive', lambda v: v > 0)
+        if teacher_size is not None:
+            check_size('teacher_size', teacher_size)
+        if not isinstance(teacher_ckpt, str | os.PathLike | None):
+            raise TypeError(
+                f'teacher_ckpt must be a path or None, got {teacher_ckpt!r}.'
+            )
+        if not isinstance(teacher, dict | str | os.PathLike | None):
+            raise TypeError(
+                'teacher must be a config, the path of one or None, got '
+                f'{teacher!r}.'
+            )
+        with as_value_error('The classifier cannot be built'):
+            super().__init__(backbone, **kwargs)
         if not hasattr(self.head, '_get_loss'):
             raise ValueError(
                 'head must be a classification head of mmpretrain, one that '

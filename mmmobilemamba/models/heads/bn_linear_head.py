@@ -6,6 +6,10 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from mmmobilemamba.registry import MODELS
+from mmmobilemamba.utils.arguments import MAX_CHANNELS, check_bool, check_int
+from mmmobilemamba.utils.part_configs import as_value_error, check_init_cfg
+
+MAX_CLASSES = 1_000_000
 
 
 @MODELS.register_module()
@@ -24,7 +28,8 @@ class BNLinearClsHead(ClsHead):
         **kwargs: ``loss``, ``topk`` and ``cal_acc`` of mmpretrain's ClsHead.
 
     Raises:
-        ValueError: If ``num_classes`` or ``in_channels`` is not positive.
+        TypeError: If an argument has the wrong type.
+        ValueError: If ``num_classes`` or ``in_channels`` is out of range.
 
     Source: MobileMamba (arXiv:2411.15941), section 4.1.
     """
@@ -41,13 +46,12 @@ class BNLinearClsHead(ClsHead):
             init_cfg = dict(
                 type='TruncNormal', layer='Linear', std=0.02, bias=0.0
             )
-        super().__init__(init_cfg=init_cfg, **kwargs)
-        for name, value in (
-            ('num_classes', num_classes),
-            ('in_channels', in_channels),
-        ):
-            if value < 1:
-                raise ValueError(f'{name} must be at least 1, but got {value}')
+        check_init_cfg(init_cfg, loads_strictly=False)
+        check_int('num_classes', num_classes, 1, MAX_CLASSES)
+        check_int('in_channels', in_channels, 1, MAX_CHANNELS)
+        check_bool('with_distill_head', with_distill_head)
+        with as_value_error(f'BNLinearClsHead cannot be built with {kwargs}'):
+            super().__init__(init_cfg=init_cfg, **kwargs)
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.with_distill_head = with_distill_head

@@ -9,34 +9,24 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from mmmobilemamba.registry import MODELS
+from mmmobilemamba.utils.arguments import MAX_CHANNELS, check_int, check_ints
+from mmmobilemamba.utils.part_configs import (
+    BATCH_NORMS,
+    check_init_cfg,
+    check_norm_cfg,
+)
 
-
-def _check_int(name: str, value: object, minimum: int) -> None:
-    """Raise unless ``value`` is an integer from ``minimum`` up."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(
-            f'{name} must be an int, but got {value!r} '
-            f'({type(value).__name__})'
-        )
-    if value < minimum:
-        raise ValueError(f'{name} must be {minimum} or more, got {value}')
+# Beyond these a pyramid is a mistake, and one of gigabytes.
+MAX_LEVELS = 8
+NORMS = (*BATCH_NORMS, 'GN', 'IN', 'IN2d')
 
 
 def _check_strides(name: str, strides: object) -> tuple[int, ...]:
     """Return strides as a tuple; raise unless each doubles the one before."""
-    if isinstance(strides, (int, str)) or strides is None:
-        raise TypeError(
-            f'{name} must be a sequence of int, one per map, but got '
-            f'{strides!r}'
-        )
-    strides = tuple(strides)
-    for index, stride in enumerate(strides):
-        _check_int(f'{name}[{index}]', stride, minimum=1)
+    strides = check_ints(name, strides, 1, meaning='one per map')
     doubled = tuple(strides[0] * 2**i for i in range(len(strides)))
     if strides != doubled:
-        raise ValueError(
-            f'{name} must double from map to map, but got {strides}'
-        )
+        raise ValueError(f'{name} must double from map to map, got {strides}.')
     return strides
 
 
@@ -115,25 +105,29 @@ class DeconvFPN(BaseModule):
             init_cfg = dict(
                 type='Xavier', layer='Conv2d', distribution='uniform', bias=0
             )
+        check_init_cfg(init_cfg, loads_strictly=False)
         super().__init__(init_cfg=init_cfg)
-        if isinstance(in_channels, (int, str)):
-            raise TypeError(
-                'in_channels must be a sequence of int, one per input map, '
-                f'but got {in_channels!r}'
-            )
-        if len(in_channels) == 0:
-            raise ValueError('in_channels must name at least one input map')
-        for index, channels in enumerate(in_channels):
-            _check_int(f'in_channels[{index}]', channels, minimum=1)
-        _check_int('out_channels', out_channels, minimum=1)
-        _check_int('num_finer', num_finer, minimum=0)
-        _check_int('num_coarser', num_coarser, minimum=0)
+        self.in_channels = check_ints(
+            'in_channels', in_channels, 1, MAX_CHANNELS, 'one per input map'
+        )
+        check_int('out_channels', out_channels, 1, MAX_CHANNELS)
+        check_int('num_finer', num_finer, 0, MAX_LEVELS)
+        check_int('num_coarser', num_coarser, 0, MAX_LEVELS)
+        if norm_cfg is not None:
+            check_norm_cfg(norm_cfg, NORMS)
+            groups = norm_cfg.get('num_groups', 1)
+            if out_channels % groups:
+                raise ValueError(
+                    f"norm_cfg['num_groups']={groups} must divide "
+                    f'out_channels={out_channels}.'
+                )
 
-        self.in_channels = tuple(in_channels)
         self.out_channels = out_channels
         self.out_strides = None
         self.first_used = 0
         self.num_kept = len(self.in_channels)
+        if in_strides is not None:
+            in_strides = self._check_in_strides(in_strides)
         if out_strides is not None:
             if num_finer or num_coarser:
                 raise ValueError(
@@ -185,18 +179,22 @@ class DeconvFPN(BaseModule):
         for module in self.extra_trans_convs:
             module.conv.reset_parameters()
 
+    def _check_in_strides(self, in_strides: object) -> tuple[int, ...]:
+        strides = _check_strides('in_strides', in_strides)
+        if len(strides) != len(self.in_channels):
+            raise ValueError(
+                f'in_strides must name {len(self.in_channels)} maps as '
+                f'in_channels does, got {strides}.'
+            )
+        return strides
+
     def _plan(self, in_strides, out_strides) -> tuple[int, int]:
         """Return the numbers of finer and coarser levels for given strides.
 
         Sets which inputs are used, and how many of these are put out.
         """
-        ins = _check_strides('in_strides', in_strides)
+        ins = self._check_in_strides(in_strides)
         outs = _check_strides('out_strides', out_strides)
-        if len(ins) != len(self.in_channels):
-            raise ValueError(
-                f'in_strides must name {len(self.in_channels)} maps as '
-                f'in_channels does, but got {ins}'
-            )
         kept = [stride for stride in ins if stride in outs]
         if not kept:
             raise ValueError(
@@ -205,10 +203,14 @@ class DeconvFPN(BaseModule):
         self.out_strides = outs
         self.first_used = ins.index(kept[0])
         self.num_kept = len(kept)
-        return (
-            sum(stride < kept[0] for stride in outs),
-            sum(stride > kept[-1] for stride in outs),
-        )
+        finer = sum(stride < kept[0] for stride in outs)
+        coarser = sum(stride > kept[-1] for stride in outs)
+        if max(finer, coarser) > MAX_LEVELS:
+            raise ValueError(
+                f'out_strides={outs} must add {MAX_LEVELS} levels or less at '
+                'either end.'
+            )
+        return finer, coarser
 
     @property
     def num_outs(self) -> int:

@@ -357,11 +357,11 @@ class TestErrors:
             ({**TINY, 'width': 3}, 'width.*allowed.*channels'),
             ({**TINY, 'channels': (32, 48)}, 'channels.*3 values'),
             ({**TINY, 'channels': (36, 48, 64)}, 'multiple of 8'),
-            ({**TINY, 'depths': (1, 0, 1)}, 'depths.*positive'),
+            ({**TINY, 'depths': (1, 0, 1)}, 'depths.*int of 1'),
             ({**TINY, 'kernel_sizes': (4, 3, 3)}, 'kernel_sizes.*odd'),
             ({**TINY, 'global_ratios': (1.2, 1, 1)}, 'global_ratios'),
             ({**TINY, 'local_ratios': (-0.1, 0, 0)}, 'local_ratios'),
-            ({**TINY, 'ssm_ratio': 0}, 'ssm_ratio.*positive'),
+            ({**TINY, 'ssm_ratio': 0}, 'ssm_ratio.*above 0'),
             ({**TINY, 'd_state': 257}, 'd_state.*1 to 256'),
             ({**TINY, 'scan_directions': 3}, r'scan_directions.*\(1, 2, 4\)'),
             ({**TINY, 'wavelet_levels': 4}, 'wavelet_levels.*0 to 3'),
@@ -386,13 +386,13 @@ class TestErrors:
     @pytest.mark.parametrize(
         'kwargs,message',
         [
-            (dict(out_indices=(0, 3)), 'out_indices.*3.*-3 to 2'),
+            (dict(out_indices=(0, 3)), 'out_indices.*-3 to 2, got 3'),
             (dict(out_indices=()), 'at least one'),
             (dict(out_indices=(1, 1)), 'once'),
             (dict(out_indices=(2, 0)), 'rising'),
             (dict(frozen_stages=4), 'frozen_stages must be -1 to 3, got 4'),
             (dict(drop_path_rate=1), 'drop_path_rate'),
-            (dict(norm_cfg=dict(type='LN')), 'norm_cfg.*BatchNorm'),
+            (dict(norm_cfg=dict(type='LN')), 'norm_cfg.*BN2d.*LN'),
         ],
     )
     def test_wrong_argument(self, kwargs, message):
