@@ -122,7 +122,8 @@ class Classifier(Network):
     dynamic = ({},)
 
     def compute(self, x: Tensor) -> tuple[Tensor, ...]:
-        logits = self.model.head(self.model.extract_feat(x))
+        # Networks of timm as a whole have no head of MMPretrain's.
+        logits = self.model(x, mode='tensor')
         return (torch.softmax(logits, dim=1),)
 
 

@@ -68,7 +68,7 @@ def eager_outputs(
         maps = model.backbone(image)
         return {f'map{i}': value for i, value in enumerate(maps)}
     if kind == 'classifier':
-        logits = model.head(model.extract_feat(image))
+        logits = model(image, mode='tensor')
         return dict(scores=torch.softmax(logits, 1))
     size = tuple(image.shape[2:])
     return dict(logits=model.encode_decode(image, [dict(img_shape=size)]))

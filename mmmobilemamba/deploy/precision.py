@@ -24,9 +24,10 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 from ..analysis.timing import time_interleaved
 from ..utils.files import whole_file
 from ..utils.inference import find_images, read_image
-from .export import ExportOptions, picture_as_input, random_image
 from .graph import set_metadata
+from .options import ExportOptions
 from .parity import relative_error
+from .pictures import picture_as_input, random_image
 from .session import Session
 
 # Nodes of the scan carry the name of its module.
