@@ -90,7 +90,7 @@ class EditableWheelWithMim(editable_wheel):
 
 LIBRARIES = {
     name: read_requirements(name)
-    for name in ('det', 'seg', 'cls', 'deploy', 'openvino')
+    for name in ('det', 'seg', 'cls', 'deploy', 'openvino', 'coreml')
 }
 MIM_INSTALL = read_requirements('mminstall')
 TESTS = read_requirements('tests')
