@@ -240,6 +240,16 @@ def test_ignored_pixels_are_allowed(build, shapes):
         build('mmseg', num_classes=4, ignore_index=0)[0]
 
 
+def test_label_maps_beside_boxes_have_other_classes(build, shapes):
+    """Of a panoptic network or HTC, whose num_classes is that of boxes."""
+    dataset = build('mmseg', num_classes=2)
+    sample = dataset.get_data_info(0)
+    steps = dataset.pipeline.transforms[0]
+    with pytest.raises(DataFaultError, match='the model has 2 classes'):
+        steps(dict(sample, seg_fields=[]))
+    assert steps(dict(sample, seg_fields=[], instances=[]))
+
+
 def test_class_numbers_without_a_class_stop(build, shapes):
     with pytest.raises(DataFaultError, match='class 1; the model has 1, so 0'):
         build('mmpretrain', num_classes=1)[0]

@@ -1,3 +1,5 @@
+from datetime import timedelta
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -12,7 +14,11 @@ def group(monkeypatch):
     joined = []
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(distributed, 'get_device', lambda: 'cpu')
-    monkeypatch.setattr(torch.distributed, 'init_process_group', joined.append)
+    monkeypatch.setattr(
+        torch.distributed,
+        'init_process_group',
+        lambda *args, **kwargs: joined.append((*args, kwargs)),
+    )
     for name in ('MASTER_ADDR', 'MASTER_PORT', 'RANK', 'WORLD_SIZE'):
         monkeypatch.delenv(name, raising=False)
     # Set once, so that what the function sets is undone afterwards.
@@ -42,7 +48,7 @@ def test_slurm_without_gpus(group, monkeypatch):
     monkeypatch.delenv('SLURM_NODELIST', raising=False)
     cfg = Config(dict(launcher='slurm', find_unused_parameters=True))
     setup_distributed(cfg)
-    assert group == ['gloo']
+    assert group == [('gloo', {})]
     environment = distributed.os.environ
     assert environment['RANK'] == '3'
     assert environment['WORLD_SIZE'] == '4'
@@ -62,6 +68,17 @@ def test_slurm_on_several_nodes(group, monkeypatch, tmp_path):
     monkeypatch.setenv('PATH', str(tmp_path), prepend=':')
     setup_distributed(Config(dict(launcher='slurm')))
     assert distributed.os.environ['MASTER_ADDR'] == 'node3'
+
+
+def test_patience_with_a_silent_process(group, monkeypatch):
+    slurm(monkeypatch)
+    env = dict(dist_cfg=dict(backend='nccl', timeout=60))
+    setup_distributed(Config(dict(launcher='slurm', env_cfg=env)))
+    assert group == [('gloo', dict(timeout=timedelta(minutes=1)))]
+    for wrong in (0, '1m'):
+        env['dist_cfg']['timeout'] = wrong
+        with pytest.raises(ValueError, match='dist_cfg.timeout'):
+            setup_distributed(Config(dict(launcher='slurm', env_cfg=env)))
 
 
 def test_wrapper_of_the_config_stays(group, monkeypatch):

@@ -1,0 +1,100 @@
+from copy import deepcopy
+
+import pytest
+from mmengine.config import Config, ConfigDict
+
+from mmmobilemamba.utils.data_checks import (
+    CHECKED,
+    check_annotations,
+    head_classes,
+    innermost,
+    set_data_checks,
+)
+
+CASES = {
+    'det/mask_rcnn/mask-rcnn_mobilemamba-b1_fpn_1x_coco': 80,
+    'det/ssd/ssdlite_mobilemamba-b1_8xb24-600e_coco-320px': 80,
+    'seg/sem_fpn/fpn_mobilemamba-b4_4xb8-160k_ade20k-512x512': 150,
+    'cls/mobilemamba/mobilemamba-t2_8xb128-300e_in1k-192px': 1000,
+    'quickstart/mask-rcnn_mobilemamba-nano_shapes-160px': 3,
+}
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_configs_run_with_checks(repo, name):
+    for library in ('mmdet', 'mmseg', 'mmpretrain'):
+        pytest.importorskip(library)
+    cfg = Config.fromfile(repo / 'configs' / f'{name}.py')
+    before = deepcopy(cfg)
+    set_data_checks(cfg, ('train', 'val'), max_faulty=7)
+    for split, allowed in (('train', 7), ('val', 0)):
+        (found,) = innermost(cfg[f'{split}_dataloader'].dataset, split)
+        (old,) = innermost(before[f'{split}_dataloader'].dataset, split)
+        (step,) = found[1].pipeline
+        assert step.type == CHECKED
+        assert step.max_faulty == allowed
+        assert step.num_classes == CASES[name]
+        assert step.transforms == old[1].pipeline
+    # What others read from the config that a run leaves behind.
+    assert cfg.test_dataloader == before.test_dataloader
+    # A second time changes nothing.
+    once = deepcopy(cfg)
+    set_data_checks(cfg, ('train', 'val'), max_faulty=7)
+    assert cfg.train_dataloader == once.train_dataloader
+
+
+def test_data_sets_below_wrappers_are_found():
+    dataset = ConfigDict(
+        type='MultiImageMixDataset',
+        pipeline=[dict(type='Mosaic')],
+        dataset=dict(
+            type='ConcatDataset',
+            datasets=[
+                dict(type='CocoDataset', pipeline=[dict(type='Load')]),
+                dict(type='RepeatDataset', dataset=dict(type='Own')),
+            ],
+        ),
+    )
+    found = dict(innermost(dataset, 'x'))
+    assert list(found) == [
+        'x.dataset.datasets.0',
+        'x.dataset.datasets.1.dataset',
+    ]
+    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
+    cfg.custom_hooks = [
+        dict(type='PipelineSwitchHook', switch_pipeline=[dict(type='Load')])
+    ]
+    set_data_checks(cfg, ('train',))
+    dataset = cfg.train_dataloader.dataset
+    assert dataset.pipeline[0].type == 'Mosaic'
+    assert dataset.dataset.datasets[0].pipeline[0].type == CHECKED
+    assert cfg.custom_hooks[0].switch_pipeline[0].type == CHECKED
+
+
+def test_heads_of_every_stage_are_read_but_proposals():
+    model = dict(
+        rpn_head=dict(num_classes=1),
+        roi_head=dict(
+            bbox_head=[dict(num_classes=3), dict(num_classes=4)],
+            mask_head=dict(num_classes=5),
+        ),
+        auxiliary_head=dict(num_classes=6, loss_decode=dict(num_classes=9)),
+    )
+    assert head_classes(model) == {
+        'model.roi_head.bbox_head.0.num_classes': 3,
+        'model.roi_head.bbox_head.1.num_classes': 4,
+        'model.roi_head.mask_head.num_classes': 5,
+        'model.auxiliary_head.num_classes': 6,
+    }
+
+
+def test_one_class_without_its_comma():
+    dataset = dict(type='Own', metainfo=dict(classes='cat'))
+    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
+    with pytest.raises(ValueError, match=r"\('cat',\), with a comma"):
+        check_annotations(cfg, ('train',))
+
+
+def test_refuses_a_negative_number():
+    with pytest.raises(ValueError, match='max_faulty'):
+        set_data_checks(Config(), ('train',), -1)
