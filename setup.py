@@ -124,6 +124,7 @@ setup(
     extras_require={
         **LIBRARIES,
         'mim': MIM_INSTALL,
+        'onedl': read_requirements('onedl'),
         'tests': TESTS,
         'all': sorted(
             {*MIM_INSTALL, *TESTS, *(r for v in LIBRARIES.values() for r in v)}

@@ -9,6 +9,8 @@ from hypothesis import settings
 from mmengine.logging import MMLogger
 from mmengine.visualization import Visualizer
 
+from mmmobilemamba.utils.forks import find_fork_configs
+
 REPO = Path(__file__).resolve().parents[1]
 
 # The same few examples every time; --hypothesis-profile=long draws others.
@@ -24,6 +26,8 @@ def pytest_configure():
     # several processes share two cores. Processes of tests inherit it.
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     torch.set_num_threads(int(os.environ['OMP_NUM_THREADS']))
+    # Tests read configs by mmengine itself, too.
+    find_fork_configs()
 
 
 @pytest.fixture(autouse=True)

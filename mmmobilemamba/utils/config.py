@@ -8,6 +8,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from .forks import find_fork_configs
+
 # Scope of a config -> what pip installs for it.
 HOST_REQUIREMENTS = {
     'mmdet': 'mmdet==3.3.0',
@@ -38,6 +40,7 @@ def load_config(
         raise FileNotFoundError(
             f'Config {path} does not exist.{_did_you_mean(path)}'
         )
+    find_fork_configs()
     try:
         cfg = Config.fromfile(path)
     except ModuleNotFoundError as error:

@@ -1,12 +1,11 @@
 """What is installed, what is missing, and what mends it."""
 
-import importlib
+import importlib.util
 import os
 import platform
 import re
 import shutil
 import subprocess
-from importlib import metadata
 
 import torch
 from packaging.version import Version
@@ -20,6 +19,7 @@ from mmmobilemamba.ops import (
 )
 
 from .config import HOST_REQUIREMENTS
+from .forks import DISTRIBUTIONS, installed_version
 
 _BUILD_MMCV = (
     'pip install "setuptools<82" ninja && MMCV_WITH_OPS=1 {}'
@@ -67,7 +67,7 @@ def collect_env() -> tuple[dict[str, str], list[tuple[str, str]]]:
     if fault:
         faults.append(fault)
     found['mmmobilemamba'] = __version__
-    found[_EXTENSION] = _version(_EXTENSION) or 'missing'
+    found[_EXTENSION] = installed_version(_EXTENSION) or 'missing'
     found['scan backend'], fault = _scan()
     if fault:
         faults.append(fault)
@@ -136,13 +136,6 @@ def _nvcc() -> str:
     return f'{release[1]}, {nvcc}' if release else ''
 
 
-def _version(distribution: str) -> str:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return ''
-
-
 def _package(distribution: str, module: str) -> tuple[str, str]:
     """Return the version of a package, and what is wrong with it."""
     try:
@@ -155,8 +148,14 @@ def _package(distribution: str, module: str) -> tuple[str, str]:
         # Versions that do not go together show in many ways.
         reason = str(error).partition('\n')[0]
         return 'broken', f'{distribution} does not import: {reason}'
+    if not installed_version(distribution):
+        fork = DISTRIBUTIONS.get(module, ('', ''))[1]
+        if fork and installed_version(fork):
+            return f'{installed_version(fork)} of {fork}', ''
     # OpenCV comes in several distributions.
-    version = _version(distribution) or getattr(imported, '__version__', '?')
+    version = installed_version(distribution) or getattr(
+        imported, '__version__', '?'
+    )
     return version, ''
 
 
@@ -166,7 +165,7 @@ def _mmcv_operators() -> tuple[str, tuple[str, str] | None]:
     try:
         from mmcv.ops import get_compiling_cuda_version
     except (ImportError, OSError) as error:
-        if not _version('mmcv'):
+        if not importlib.util.find_spec('mmcv'):
             return 'missing', None
         reason = str(error).partition('\n')[0]
         return 'missing', (

@@ -1,0 +1,63 @@
+"""The maintained forks: other distributions of the same modules."""
+
+import subprocess
+import sys
+
+import pytest
+from mmengine.config import Config
+from mmengine.config import utils as config_utils
+
+from mmmobilemamba.utils import forks
+from mmmobilemamba.utils.env import collect_env
+
+CONFIG = 'configs/seg/sem_fpn/fpn_mobilemamba-b4_4xb8-160k_ade20k-512x512.py'
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Have the distributions' names as where the forks are installed."""
+    known = {name for pair in forks.DISTRIBUTIONS.values() for name in pair}
+    original = forks.installed_version
+
+    def version(distribution):
+        if distribution in known:
+            return '9.9' if distribution.startswith('onedl-') else ''
+        return original(distribution)
+
+    for module in ('forks', 'env'):
+        path = f'mmmobilemamba.utils.{module}.installed_version'
+        monkeypatch.setattr(path, version)
+    monkeypatch.setattr(
+        config_utils, 'MODULE2PACKAGE', dict(config_utils.MODULE2PACKAGE)
+    )
+
+
+def test_configs_of_mmseg_are_found(forked, repo):
+    pytest.importorskip('mmseg')
+    forks.find_fork_configs()
+    assert config_utils.MODULE2PACKAGE['mmseg'] == 'mmseg'
+    # By the module alone, as there is no distribution of the name.
+    assert Config.fromfile(repo / CONFIG).model.type == 'EncoderDecoder'
+
+
+def test_report_names_the_forks(forked):
+    found, faults = collect_env()
+    assert found['mmengine'] == '9.9 of onedl-mmengine'
+    assert not [fault for fault in faults if 'mmengine' in fault[0]]
+
+
+def test_originals_stay_as_they_are():
+    if not forks.installed_version('mmsegmentation'):
+        pytest.skip('the fork is installed')
+    code = (
+        'from mmengine.config.utils import MODULE2PACKAGE as table; '
+        'from mmmobilemamba.utils.forks import find_fork_configs as find; '
+        'before = dict(table); find(); assert table == before'
+    )
+    subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_package_pulls_in_neither(repo):
+    """Either would overwrite the modules of the other."""
+    lines = (repo / 'requirements/runtime.txt').read_text().splitlines()
+    assert not [line for line in lines if 'mm' in line.partition('#')[0]]
