@@ -2,6 +2,8 @@
 
 from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import Tensor
+from torch.nn.modules.batchnorm import _NormBase
 
 from mmmobilemamba.registry import HOOKS
 from mmmobilemamba.utils.start import choose_checkpoint
@@ -24,8 +26,9 @@ class ResumableCheckpointHook(WholeCheckpointHook):
             checkpoint=dict(type='mmmobilemamba.ResumableCheckpointHook'))
 
     - Files are written as :class:`WholeCheckpointHook` does.
-    - A checkpoint keeps the random states of all processes and the place in
-      the data, in the middle of an epoch as well. Random numbers of worker
+    - A checkpoint keeps the random states of all processes, the running
+      statistics of each, and the place in the data, in the middle of an epoch
+      as well. Random numbers of worker
       processes follow from the seed and the number of the batch. Validation
       leaves no trace in the random states.
     - A resumed run makes up for a validation that was due.
@@ -85,7 +88,7 @@ class ResumableCheckpointHook(WholeCheckpointHook):
             self._data = TrainData(runner, self._loaded.get('position'))
         if self._validation_is_due(runner):
             runner.logger.info('Validating, which the last run had yet to do.')
-            self._restore()
+            self._restore(runner)
             runner.val_loop.run()
 
     def before_train_epoch(self, runner: Runner) -> None:
@@ -96,7 +99,7 @@ class ResumableCheckpointHook(WholeCheckpointHook):
         """
         if self._data is not None:
             self._data.start_pass(runner)
-        self._restore()
+        self._restore(runner)
         self._loaded = {}
 
     def before_val(self, runner: Runner) -> None:
@@ -124,7 +127,7 @@ class ResumableCheckpointHook(WholeCheckpointHook):
             metrics (dict): Results of the validation.
         """
         if self.save_best:
-            self._gather()
+            self._gather(runner)
         super().after_val_epoch(runner, metrics)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -145,19 +148,25 @@ class ResumableCheckpointHook(WholeCheckpointHook):
         )
 
     def _save_checkpoint(self, runner: Runner) -> None:
-        self._gather()
+        self._gather(runner)
         super()._save_checkpoint(runner)
 
-    def _gather(self) -> None:
+    def _gather(self, runner: Runner) -> None:
         """Collect the states of all processes; only one of them saves."""
-        self._states = all_gather_object(
-            self._before_val or get_random_states()
-        )
+        states = self._before_val or get_random_states()
+        if get_rank() > 0:
+            states = dict(states, statistics=_statistics(runner))
+        self._states = all_gather_object(states)
 
-    def _restore(self) -> None:
+    def _restore(self, runner: Runner) -> None:
         states = self._loaded.get('states')
-        if states:
-            set_random_states(states[get_rank()])
+        if not states:
+            return
+        mine = states[get_rank()]
+        set_random_states(mine)
+        own = _statistics(runner)
+        for name, value in mine.get('statistics', {}).items():
+            own[name].copy_(value)
 
     def _check_loaded(self, runner: Runner) -> None:
         """Drop what belongs to other data or another number of processes."""
@@ -198,3 +207,17 @@ class ResumableCheckpointHook(WholeCheckpointHook):
         return done >= loop.val_begin and (
             done % loop.val_interval == 0 or done == last
         )
+
+
+def _statistics(runner: Runner) -> dict[str, Tensor]:
+    """Return the running statistics of norms, which each process has.
+
+    A checkpoint holds those of the first process, and the others validate
+    with their own.
+    """
+    return {
+        f'{name}.{key}': value
+        for name, module in runner.model.named_modules()
+        if isinstance(module, _NormBase)
+        for key, value in module.named_buffers(recurse=False)
+    }

@@ -1,7 +1,8 @@
-"""Fork one process per line of input, which runs tools/train.py.
+"""Fork processes for each line of input, which run tools/train.py.
 
 Importing torch anew would be most of the time of a start. Each line holds the
-arguments in JSON; the answers are the number of the process and how it ended.
+arguments and the variables of each process in JSON; the answers are the number
+of the first process and how it ended.
 """
 
 import importlib.util
@@ -42,11 +43,15 @@ def main():
     spec.loader.exec_module(tool)
     Path(log).touch()
     for line in sys.stdin:
-        child = os.fork()
-        if child == 0:
-            os._exit(run(tool, json.loads(line), log))
-        print(child, flush=True)
-        print(os.waitpid(child, 0)[1], flush=True)
+        arguments, environments = json.loads(line)
+        children = []
+        for variables in environments:
+            children.append(os.fork())
+            if children[-1] == 0:
+                os.environ.update(variables)
+                os._exit(run(tool, arguments, log))
+        print(children[0], flush=True)
+        print([os.waitpid(x, 0)[1] for x in children][0], flush=True)
 
 
 main()

@@ -4,6 +4,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
-from toy_training import toy_config
+from toy_training import LENGTH, toy_config
 
 KILLS = 20
 EPOCHS = 40
@@ -33,9 +34,10 @@ class Starter:
             env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths)},
         )
 
-    def start(self, *arguments):
-        """Return the number of the process."""
-        self.process.stdin.write(json.dumps(arguments) + '\n')
+    def start(self, *arguments, environments=({},)):
+        """Return the number of the first process."""
+        line = json.dumps([arguments, environments])
+        self.process.stdin.write(line + '\n')
         self.process.stdin.flush()
         return int(self.process.stdout.readline())
 
@@ -135,6 +137,44 @@ def test_twenty_kills(tmp_path, starter, workers):
     starter.start(*arguments)
     assert starter.end() == 0, starter.log.read_text()
 
+    check_same_end(whole, parts)
+    files = [{x.name for x in y.glob('*.pth')} for y in (whole, parts)]
+    assert files[0] == files[1]
+    assert not is_writing(parts)
+
+
+def test_two_processes_stopped(tmp_path, starter):
+    cfg = Config(toy_config('unused', length=4, workers=1, persistent=True))
+    # Each process draws random numbers of its own.
+    cfg.randomness.diff_rank_seed = True
+    cfg.custom_imports = dict(imports=['toy_training'])
+    config = tmp_path / 'toy.py'
+    cfg.dump(config)
+    cfg.custom_hooks.append(dict(type='StopHook', iteration=LENGTH + 2))
+    stopped = tmp_path / 'stopped.py'
+    cfg.dump(stopped)
+    whole, parts = tmp_path / 'whole', tmp_path / 'parts'
+    runs = [(config, whole, 0), (stopped, parts, 1), (config, parts, 0)]
+    for file, folder, code in runs:
+        with socket.create_server(('127.0.0.1', 0)) as server:
+            port = str(server.getsockname()[1])
+        common = dict(MASTER_PORT=port, MASTER_ADDR='127.0.0.1')
+        environments = [
+            dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE='2', **common)
+            for rank in '01'
+        ]
+        arguments = [str(file), '--work-dir', str(folder), '--resume']
+        starter.start(
+            *arguments, '--launcher', 'pytorch', environments=environments
+        )
+        assert starter.end() == code, starter.log.read_text()
+    states = check_same_end(whole, parts)['states']
+    assert len(states) == 2
+    assert not torch.equal(states[0]['torch'], states[1]['torch'])
+
+
+def check_same_end(whole, parts):
+    """Return what a run without a kill kept to be resumed with."""
     one, metric = result(whole)
     other, other_metric = result(parts)
     assert metric == other_metric
@@ -142,7 +182,5 @@ def test_twenty_kills(tmp_path, starter, workers):
     for name in (*names, 'resumable'):
         check_equal(one[name], other[name], name)
     info, other_info = (x['message_hub']['runtime_info'] for x in (one, other))
-    assert info['best_score'] == other_info['best_score']
-    files = [{x.name for x in y.glob('*.pth')} for y in (whole, parts)]
-    assert files[0] == files[1]
-    assert not is_writing(parts)
+    assert info.get('best_score') == other_info.get('best_score')
+    return one['resumable']
