@@ -53,13 +53,14 @@ class Choice:
             rounding may lift above a limit.
         iou_thr (float): Overlap above which the lesser box goes.
         limits (tuple[float]): Scores at which boxes are cut off: the
-            threshold, the least of a level that is looked at, the least that
-            is kept.
+            threshold, and the least of a level that is looked at.
+        count (int): Boxes that are kept at most.
     """
 
     candidates: Boxes
     iou_thr: float
     limits: tuple[float, ...]
+    count: int
 
 
 class Match(NamedTuple):
@@ -189,8 +190,8 @@ def _lost_a_tie(
 ) -> Tensor:
     """Tell of boxes (n,) whether the other side had reason to drop them.
 
-    The reason is a box there which overlaps and scores as much, or a score at
-    one of the limits.
+    The reason is a box there which overlaps and scores as much, a score at one
+    of the limits, or that better ones filled the list.
     """
     overlaps = box_iou(alone.places, kept.places)
     overlaps = overlaps >= choice.iou_thr - IOU_SLACK
@@ -198,4 +199,7 @@ def _lost_a_tie(
     same = kept.labels == alone.labels[:, None]
     limits = alone.scores.new_tensor(choice.limits)
     at_limit = (alone.scores[:, None] - limits).abs() <= tolerance
-    return (overlaps & as_good & same).any(1) | at_limit.any(1)
+    lost = (overlaps & as_good & same).any(1) | at_limit.any(1)
+    if len(kept) >= choice.count:
+        lost |= alone.scores <= kept.scores.min() + tolerance
+    return lost

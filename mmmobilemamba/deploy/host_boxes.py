@@ -77,7 +77,7 @@ class HostDetector:
                 batch_img_metas=metas[:1],
                 cfg=_keep_all(cfg, tolerance, None, nms_pre=widest),
             )
-            chosen.append(_choice(kept[i], every[0], cfg, limits))
+            chosen.append(_choice(every[0], cfg, limits))
         return list(zip(kept, chosen, strict=True))
 
     def second_stage(
@@ -107,15 +107,15 @@ class HostDetector:
             _keep_all(cfg, tolerance, -1),
         )
         return [
-            (mine, _choice(mine, all_, cfg, [cfg.score_thr]))
+            (mine, _choice(all_, cfg, [cfg.score_thr]))
             for mine, all_ in zip(kept, every, strict=True)
         ]
 
 
-def _choice(kept, every, cfg, limits: list[float]) -> Choice:
-    if len(kept) >= cfg.max_per_img:
-        limits = [*limits, float(kept.scores.min())]
-    return Choice(as_boxes(every), cfg.nms.iou_threshold, tuple(limits))
+def _choice(every: InstanceData, cfg, limits: list[float]) -> Choice:
+    return Choice(
+        as_boxes(every), cfg.nms.iou_threshold, tuple(limits), cfg.max_per_img
+    )
 
 
 def as_boxes(instances: InstanceData) -> Boxes:

@@ -17,10 +17,12 @@ def paste_masks(
         masks (np.ndarray): Probabilities within the box, (n, H, W).
         boxes (Tensor): Boxes (n, 4) in pixels of the picture.
         size (tuple[int]): Height and width of the picture.
-        threshold (float): Probability from which a pixel belongs.
+        threshold (float): Probability from which a pixel belongs; a negative
+            one leaves the probabilities.
 
     Returns:
-        Tensor: Masks (n, height, width), bool.
+        Tensor: Masks (n, height, width), bool, or probabilities in steps of
+        1 / 255, uint8.
     """
     from mmdet.models.roi_heads.mask_heads.fcn_mask_head import FCNMaskHead
     from mmengine.config import ConfigDict
