@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,7 +98,8 @@ def read_calibration(
     """Read pictures as an exported network takes them.
 
     Args:
-        folder (str or PathLike): Folder of pictures.
+        folder (str or PathLike): Folder of pictures, or of such folders, as
+            one per class.
         metadata (dict): The network's.
         count (int): Pictures to take, evenly from the folder.
 
@@ -110,7 +112,7 @@ def read_calibration(
     """
     if count < 1:
         raise ValueError(f'count must be 1 or more, got {count}.')
-    paths = find_images(folder)
+    paths = _find_pictures(folder)
     step = max(len(paths) / count, 1)
     paths = [paths[int(i * step)] for i in range(min(count, len(paths)))]
     pixels, unreadable = [], []
@@ -130,6 +132,19 @@ def read_calibration(
         picture_as_input(image, size, metadata, batch).numpy()
         for image in pixels
     ]
+
+
+def _find_pictures(folder: str | os.PathLike) -> list[Path]:
+    try:
+        return find_images(folder)
+    except FileNotFoundError:
+        paths = []
+        for inner in sorted(Path(folder).glob('*/')):
+            with suppress(FileNotFoundError):
+                paths += find_images(inner)
+        if not paths:
+            raise
+        return paths
 
 
 def quantize(

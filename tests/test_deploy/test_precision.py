@@ -10,6 +10,7 @@ from mmmobilemamba.deploy.precision import (
     SCAN,
     MetricLossError,
     quantize,
+    read_calibration,
     to_float16,
 )
 from mmmobilemamba.deploy.session import Session
@@ -108,12 +109,20 @@ def test_loss_of_the_metric_leaves_no_file(network, pictures, tmp_path):
 
 def test_bad_input_is_named(network, pictures, quantised, tmp_path):
     out = tmp_path / 'model.onnx'
+    empty = tmp_path / 'empty'
+    (empty / 'within').mkdir(parents=True)
     for name in ('a.png', 'b.jpg'):
         (tmp_path / name).write_text('words')
+
+    def measure(path):
+        pytest.fail('the evaluation takes long, and comes later')
+
     with pytest.raises(ValueError, match='a.png, .*b.jpg'):
-        quantize(network, out, tmp_path)
-    with pytest.raises(FileNotFoundError, match='none'):
-        quantize(network, out, tmp_path / 'none')
+        quantize(network, out, tmp_path, measure=measure)
+    with pytest.raises(FileNotFoundError, match='none does not exist'):
+        quantize(network, out, tmp_path / 'none', measure=measure)
+    with pytest.raises(FileNotFoundError, match='empty has no images'):
+        quantize(network, out, empty, measure=measure)
     with pytest.raises(ValueError, match='count must be 1'):
         quantize(network, out, pictures, count=0)
     with pytest.raises(ValueError, match='method must be'):
@@ -123,6 +132,16 @@ def test_bad_input_is_named(network, pictures, quantised, tmp_path):
     with pytest.raises(ValueError, match='is int8 already'):
         to_float16(quantised.path, out)
     assert not out.exists()
+
+
+def test_calibration_on_a_folder_per_class(network, pictures, tmp_path):
+    for path in pictures.iterdir():
+        (tmp_path / path.stem).mkdir()
+        (tmp_path / path.stem / path.name).symlink_to(path)
+    metadata = Session(network).metadata
+    wanted = read_calibration(pictures, metadata, 3)
+    got = read_calibration(tmp_path, metadata, 3)
+    assert len(got) == 3 and np.array_equal(got, wanted)
 
 
 def test_fp16_computes_the_same(network, pictures, tmp_path):

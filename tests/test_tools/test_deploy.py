@@ -152,11 +152,21 @@ def test_program_of_twenty_lines_draws_boxes(
         (['--size', '16', '64'], '16x64'),
         (['--argmax'], 'argmax'),
         (['--images', 'none'], 'none does not exist'),
+        (['--images', 'words.png'], 'words.png is no image'),
+        (['--images', 'empty'], 'empty has no images'),
+        (['--batch', '0'], 'batch must be 1'),
+        (
+            ['--cfg-options', 'val_dataloader.dataset.pipeline=[]'],
+            'does not say the size',
+        ),
     ],
 )
 def test_bad_input_is_named_before_the_work(
-    workspace, tool, capsys, tmp_path, args, named
+    workspace, tool, capsys, monkeypatch, tmp_path, args, named
 ):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'empty').mkdir()
+    (tmp_path / 'words.png').write_text('words')
     torch.save(dict(state_dict=dict(x=torch.ones(1))), tmp_path / 'x.pth')
     paths = (workspace / 'cls.py', tmp_path / 'x.pth', tmp_path / 'x.onnx')
     with pytest.raises(SystemExit) as ended:

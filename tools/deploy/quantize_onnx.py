@@ -16,6 +16,7 @@ from mmmobilemamba.utils.run_setup import build_runner, set_loader_defaults
 METRICS = {
     'coco/segm_mAP': 100,
     'coco/bbox_mAP': 100,
+    'pascal_voc/mAP': 100,
     'mIoU': 1,
     'accuracy/top1': 1,
 }
