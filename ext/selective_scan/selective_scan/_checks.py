@@ -34,17 +34,17 @@ def check_devices(given):
     """Check that tensors are on one device.
 
     Args:
-        given (dict[str, Tensor]): The tensors by argument name, u among them.
+        given (dict[str, Tensor]): The tensors by argument name.
 
     Raises:
         ValueError: The devices differ.
     """
-    device = given['u'].device
+    first, device = next((k, v.device) for k, v in given.items())
     for name, value in given.items():
         if value.device != device:
             raise ValueError(
-                f'{name} is on {value.device} and u on {device}; all tensors '
-                'must share one device'
+                f'{name} is on {value.device} and {first} on {device}; all '
+                'tensors must share one device'
             )
 
 
@@ -91,6 +91,24 @@ def check_depthwise_weight(weight, bands=1):
         raise ValueError(
             f'weight must have the shape ({channels}, 1, side, side) with an '
             f'odd side, got {shape}'
+        )
+
+
+def check_dense_weight(weight):
+    """Check the weight of a dense convolution.
+
+    Args:
+        weight (Tensor): The weight.
+
+    Raises:
+        TypeError: It is no dense tensor of a floating dtype.
+        ValueError: It has not four dimensions.
+    """
+    _check_tensor('weight', weight)
+    if weight.dim() != 4:
+        raise ValueError(
+            'weight must have the shape (out_channels, channels, '
+            f'kernel_height, kernel_width), got {tuple(weight.shape)}'
         )
 
 

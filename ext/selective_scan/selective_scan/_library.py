@@ -152,16 +152,19 @@ def _empty_map(x, *sizes):
 
 @torch.library.register_fake('selective_scan::depthwise_conv2d')
 def _(x, weight, bias=None, activation='none', scale=None, shift=None):
+    _check_fake(x=x, weight=weight, bias=bias, scale=scale, shift=shift)
     return _empty_map(x, *x.shape)
 
 
 @torch.library.register_fake('selective_scan::wavelet_conv2d')
 def _(x, weight):
+    _check_fake(x=x, weight=weight)
     return _empty_map(x, *x.shape)
 
 
 @torch.library.register_fake('selective_scan::gated_layer_norm')
 def _(x, z, weight, bias, eps):
+    _check_fake(x=x, z=z, weight=weight, bias=bias)
     return x.new_empty(x.shape)
 
 
@@ -169,6 +172,7 @@ def _(x, z, weight, bias, eps):
 def _(
     x, weight, bias, channels, kernel_size, stride, padding, activation, add
 ):
+    _check_fake(x=x, weight=weight, bias=bias, add=add)
     sides = [
         (side + 2 * pad - kernel) // step + 1
         for side, kernel, step, pad in zip(
@@ -180,6 +184,13 @@ def _(
 
 @torch.library.register_fake('selective_scan::feed_forward')
 def _(x, first, first_bias, second, second_bias, hidden, activation):
+    _check_fake(
+        x=x,
+        first=first,
+        first_bias=first_bias,
+        second=second,
+        second_bias=second_bias,
+    )
     return _empty_map(x, *x.shape)
 
 

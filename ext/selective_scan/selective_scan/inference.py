@@ -9,7 +9,11 @@ import torch
 import torch.nn.functional as F
 
 from . import _library  # noqa: F401  registers the operators
-from ._checks import check_channel_values, check_depthwise_weight
+from ._checks import (
+    check_channel_values,
+    check_dense_weight,
+    check_depthwise_weight,
+)
 
 # Channels that the kernels take at a time; weights are padded to it.
 BLOCK = 16
@@ -86,9 +90,17 @@ def pack_matrix(weight):
         Tensor: Weight (blocks, kernel_height * kernel_width * channels, 16)
         for :func:`dense_conv2d` and :func:`feed_forward`; a block holds 16
         of the outputs, the last one zeros where they end.
+
+    Raises:
+        TypeError: It is no floating tensor.
+        ValueError: It has not four dimensions.
     """
-    rows = weight.detach().permute(0, 2, 3, 1).flatten(1)
-    return _pad(rows.T).unflatten(1, (-1, BLOCK)).transpose(0, 1).contiguous()
+    check_dense_weight(weight)
+    columns = _pad(weight.detach().permute(2, 3, 1, 0).flatten(0, 2))
+    depth, width = columns.shape
+    return (
+        columns.view(depth, width // BLOCK, BLOCK).transpose(0, 1).contiguous()
+    )
 
 
 def depthwise_conv2d(

@@ -72,11 +72,22 @@ KINDS = {
         cases.wavelet,
         partial(rules.check_filter, 4),
     ),
+    'dense_conv2d': (ss.dense_conv2d, cases.dense, rules.check_dense),
+    'feed_forward': (
+        ss.feed_forward,
+        cases.feed_forward,
+        rules.check_feed_forward,
+    ),
     'gated_layer_norm': (ss.gated_layer_norm, cases.gate, rules.check_gate),
     'pack_channels': (
         ss.pack_channels,
         cases.values,
         rules.check_channel_values,
+    ),
+    'pack_matrix': (
+        ss.pack_matrix,
+        cases.pack_dense,
+        rules.check_dense_weight,
     ),
     'pack_depthwise': (
         ss.pack_depthwise,

@@ -131,6 +131,70 @@ def wavelet(draw, odd):
     return dict(x=x, weight=draw.tensor((side, side, 4, padded)).contiguous())
 
 
+def _matrix(draw, outputs, depth):
+    """Draw a weight as pack_matrix gives it, of results of about 1."""
+    shape = (-(-outputs // 16), depth, 16)
+    return (draw.tensor(shape) / max(depth, 1) ** 0.5).contiguous()
+
+
+def dense(draw, odd):
+    channels, outputs = 1 + draw.size(40), 1 + draw.size(50)
+    kernel, stride, padding = (
+        [draw.randint(low, high) for _ in range(2)]
+        for low, high in ((1, 4), (1, 3), (0, 3))
+    )
+    batch = draw.choice((0, 1, 1, 2))
+    sides = [
+        max(0, k - 2 * p) + draw.size(12)
+        for k, p in zip(kernel, padding, strict=True)
+    ]
+    results = [
+        (n + 2 * p - k) // s + 1
+        for n, p, k, s in zip(sides, padding, kernel, stride, strict=True)
+    ]
+    weight = _matrix(draw, outputs, channels * kernel[0] * kernel[1])
+    bias = draw.tensor((16 * len(weight),)) if draw.chance(0.7) else None
+    add = None
+    if draw.chance(0.4):
+        add = draw.tensor((batch, outputs, *results))
+    return dict(
+        x=draw.tensor((batch, channels, *sides), odd=odd),
+        weight=weight,
+        bias=bias,
+        channels=outputs,
+        kernel_size=kernel,
+        stride=stride,
+        padding=padding,
+        activation=draw.choice(('none', 'relu', 'silu')),
+        add=add,
+    )
+
+
+def feed_forward(draw, odd):
+    channels, hidden = 1 + draw.size(40), 1 + draw.size(60)
+    first = _matrix(draw, hidden, channels)
+    second = _matrix(draw, channels, hidden)
+    biases = [
+        draw.tensor((16 * len(w),)) if draw.chance(0.7) else None
+        for w in (first, second)
+    ]
+    shape = (draw.choice((0, 1, 1, 2)), channels, draw.size(9), draw.size(9))
+    return dict(
+        x=draw.tensor(shape, odd=odd),
+        first=first,
+        first_bias=biases[0],
+        second=second,
+        second_bias=biases[1],
+        hidden=hidden,
+        activation=draw.choice(('none', 'relu', 'silu')),
+    )
+
+
+def pack_dense(draw, odd):
+    shape = (draw.size(40), draw.size(20), draw.size(4), draw.size(4))
+    return dict(weight=draw.tensor(shape, draw.choice(DTYPES)))
+
+
 def gate(draw, odd):
     channels = draw.choice((0, 8, 15, 16, 17, draw.randint(8, 70)))
     shape = (draw.choice((0, 1, 1, 2)), draw.size(20), channels)

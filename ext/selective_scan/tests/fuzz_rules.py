@@ -71,6 +71,83 @@ def check_filter(dims, case):
     )
 
 
+def _is_matrix(weight, outputs, depth):
+    wanted = (-(-outputs // 16), depth, 16)
+    return tuple(weight.shape) == wanted and weight.is_contiguous()
+
+
+def _is_count(value):
+    return type(value) is int and value > 0
+
+
+def check_dense(case):
+    x, weight, bias, add = (case[k] for k in ('x', 'weight', 'bias', 'add'))
+    kernel, stride, padding = (
+        case[k] for k in ('kernel_size', 'stride', 'padding')
+    )
+    outputs = case['channels']
+    pairs = (kernel, stride, padding)
+
+    def results():
+        return [
+            (n + 2 * p - k) // s + 1
+            for n, p, k, s in zip(
+                x.shape[2:], padding, kernel, stride, strict=True
+            )
+        ]
+
+    _require(
+        lambda: _floats(x, weight, *(v for v in (bias, add) if v is not None)),
+        lambda: x.dim() == 4 and x.shape[1] > 0 and x.numel() < LARGEST,
+        lambda: _is_count(outputs),
+        # torch takes one number for all of a list.
+        lambda: all(isinstance(v, list) and len(v) == 2 for v in pairs),
+        lambda: all(type(n) is int for v in pairs for n in v),
+        lambda: min(*kernel, *stride) > 0 and min(padding) >= 0,
+        lambda: _is_matrix(
+            weight, outputs, x.shape[1] * kernel[0] * kernel[1]
+        ),
+        lambda: all(
+            n + 2 * p >= k
+            for n, p, k in zip(x.shape[2:], padding, kernel, strict=True)
+        ),
+        lambda: bias is None or tuple(bias.shape) == (16 * len(weight),),
+        lambda: (
+            add is None
+            or tuple(add.shape) == (x.shape[0], outputs, *results())
+        ),
+        lambda: case['activation'] in _ACTIVATIONS,
+    )
+
+
+def check_feed_forward(case):
+    x, first, second = (case[name] for name in ('x', 'first', 'second'))
+    biases = [case['first_bias'], case['second_bias']]
+    hidden = case['hidden']
+    _require(
+        lambda: _floats(
+            x, first, second, *(b for b in biases if b is not None)
+        ),
+        lambda: x.dim() == 4 and x.shape[1] > 0 and x.numel() < LARGEST,
+        lambda: _is_count(hidden),
+        lambda: _is_matrix(first, hidden, x.shape[1]),
+        lambda: _is_matrix(second, x.shape[1], hidden),
+        lambda: all(
+            b is None or tuple(b.shape) == (16 * len(w),)
+            for b, w in zip(biases, (first, second), strict=True)
+        ),
+        lambda: case['activation'] in _ACTIVATIONS,
+    )
+
+
+def check_dense_weight(case):
+    weight = case['weight']
+    _require(
+        lambda: _dense(weight) and weight.dtype in DTYPES,
+        lambda: weight.dim() == 4 and weight.numel() < LARGEST,
+    )
+
+
 def check_gate(case):
     x, z, weight, bias, eps = case.values()
     _require(
@@ -113,6 +190,12 @@ def compare(kind, case, result):
         wanted = F.layer_norm(x, x.shape[2:], weight, bias, eps) * F.silu(z)
     elif kind == 'depthwise_conv2d' and result.numel():
         wanted = _depthwise(**case)
+    elif kind == 'dense_conv2d' and result.numel() and case['x'].numel():
+        wanted = _convolve(**case)
+    elif kind == 'feed_forward' and result.numel():
+        x, first, first_bias, second, second_bias, hidden, act = case.values()
+        y = _convolve(x, first, first_bias, hidden, activation=act)
+        wanted = _convolve(y, second, second_bias, x.shape[1], add=x)
     else:
         return
     assert_close(result, wanted, result.dtype, kind)
@@ -127,3 +210,22 @@ def _depthwise(x, weight, bias, activation, scale, shift):
         for value, default in ((bias, 0), (scale, 1), (shift, 0))
     )
     return _ACTIVATIONS[activation](y + bias) * scale + shift
+
+
+def _convolve(
+    x,
+    weight,
+    bias,
+    channels,
+    kernel_size=(1, 1),
+    stride=1,
+    padding=0,
+    activation='none',
+    add=None,
+):
+    rows = weight.transpose(1, 2).flatten(0, 1)[:channels]
+    kernel = rows.unflatten(1, (*kernel_size, -1)).permute(0, 3, 1, 2)
+    bias = None if bias is None else bias[:channels]
+    y = F.conv2d(x, kernel, bias, stride, padding)
+    y = _ACTIVATIONS[activation](y)
+    return y if add is None else y + add

@@ -225,8 +225,12 @@ def test_products_check_their_arguments():
     matrix, bias = pack_matrix(weight), pack_channels(random(40))
     with pytest.raises(TypeError, match='x must be float32'):
         dense_conv2d(x.double(), matrix, bias, 40)
-    with pytest.raises(ValueError, match=r'\(blocks, 180, 16\)'):
+    with pytest.raises(ValueError, match=r'\(blocks, 3 \* 3 \* channels'):
         dense_conv2d(x, matrix, bias, 40, (3, 3))
+    with pytest.raises(ValueError, match='weight is for 5 channels'):
+        dense_conv2d(x, matrix, bias, 40, (2, 2))
+    with pytest.raises(ValueError, match='kernel_size must be from 1'):
+        dense_conv2d(x, matrix, bias, 40, (0, 1))
     with pytest.raises(ValueError, match='channels must fit the 3 blocks'):
         dense_conv2d(x, matrix, bias, 64)
     with pytest.raises(ValueError, match='bias must have the 48 channels'):

@@ -20,6 +20,9 @@ using cpu::kMapBlock;
 using cpu::kProductRows;
 using cpu::Range;
 
+// No sum or product of sizes below it leaves 64 bits.
+constexpr int64_t kLargestSide = int64_t{1} << 20;
+
 int64_t blocks_of(int64_t columns) {
   return (columns + kMapBlock - 1) / kMapBlock;
 }
@@ -100,10 +103,10 @@ void run_conv(const ConvTask& task) {
 
 int64_t results(int64_t size, int64_t padding, int64_t kernel, int64_t stride,
                 const char* side) {
-  TORCH_CHECK_VALUE(kernel > 0 && stride > 0 && padding >= 0,
-                    "kernel_size and stride must be positive and padding not "
-                    "negative, got ",
-                    kernel, ", ", stride, " and ", padding, " for the ", side);
+  TORCH_CHECK_VALUE(stride > 0 && padding >= 0 && padding < kLargestSide,
+                    "stride must be positive and padding from 0 to ",
+                    kLargestSide - 1, ", got ", stride, " and ", padding,
+                    " for the ", side);
   const int64_t room = size + 2 * padding - kernel;
   TORCH_CHECK_VALUE(room >= 0, "x is too small for kernel_size: ", side, " ",
                     size, " with padding ", padding, " against ", kernel);
@@ -124,6 +127,19 @@ at::Tensor dense_conv2d_cpu(const at::Tensor& x, const at::Tensor& weight,
       kernel_size.size() == 2 && stride.size() == 2 && padding.size() == 2,
       "kernel_size, stride and padding must be two numbers each, got ",
       kernel_size, ", ", stride, " and ", padding);
+  TORCH_CHECK_VALUE(std::min(kernel_size[0], kernel_size[1]) > 0 &&
+                        std::max(kernel_size[0], kernel_size[1]) <
+                            kLargestSide,
+                    "kernel_size must be from 1 to ", kLargestSide - 1,
+                    ", got ", kernel_size);
+  const int64_t cells = kernel_size[0] * kernel_size[1];
+  TORCH_CHECK_VALUE(weight.dim() == 3 && weight.size(1) % cells == 0,
+                    "weight must be (blocks, ", kernel_size[0], " * ",
+                    kernel_size[1], " * channels, ", kMapBlock,
+                    ") as pack_matrix gives it, got ", weight.sizes());
+  TORCH_CHECK_VALUE(weight.size(1) / cells == x.size(1), "weight is for ",
+                    weight.size(1) / cells, " channels, got x of ",
+                    x.sizes());
   ConvTask task;
   task.activation = activation_of(activation);
   task.batch = x.size(0);
@@ -141,8 +157,7 @@ at::Tensor dense_conv2d_cpu(const at::Tensor& x, const at::Tensor& weight,
   task.out_width =
       results(task.width, padding[1], kernel_size[1], stride[1], "width");
   task.outputs = channels;
-  check_matrix(weight, "weight",
-               kernel_size[0] * kernel_size[1] * task.channels);
+  check_matrix(weight, "weight", weight.size(1));
   TORCH_CHECK_VALUE(channels > 0 && blocks_of(channels) == weight.size(0),
                     "channels must fit the ", weight.size(0),
                     " blocks of weight, got ", channels);
