@@ -8,7 +8,12 @@ from mmengine.dataset import Compose
 from torch.utils.data import DataLoader, Dataset
 
 from .checked_pipeline import run_steps
-from .sample_checks import LabelFaultError, SampleFaultError, name_of
+from .sample_checks import (
+    LabelFaultError,
+    SampleFaultError,
+    flat_boxes,
+    name_of,
+)
 
 # Where the labels of a loaded sample are.
 _LABELS = ('gt_bboxes_labels', 'gt_seg_map', 'gt_label')
@@ -58,7 +63,8 @@ class AuditedDataset(Dataset):
 
     def __getitem__(self, index: int) -> SampleReport:
         sample = self.dataset.get_data_info(index)
-        name, fault, labels = name_of(sample), '', {}
+        name, labels = name_of(sample), {}
+        fault = '; '.join(flat_boxes(sample).values())
         try:
             sample = run_steps(
                 self.loading, sample, self.num_classes, self.ignore_index

@@ -14,16 +14,15 @@ from .sample_checks import (
     LabelFaultError,
     SampleFaultError,
     check_box_labels,
-    check_boxes,
     check_label,
     check_label_map,
     check_picture,
+    flat_boxes,
     name_of,
 )
 
 _CHECKS = {
     'img': check_picture,
-    'gt_bboxes': check_boxes,
     'gt_bboxes_labels': check_box_labels,
     'gt_seg_map': check_label_map,
 }
@@ -31,6 +30,7 @@ _CHECKS = {
 _MAX_IN_A_ROW = 20
 # Samples told apart: a byte each, shared by the processes that load.
 _CAPACITY = 1 << 20
+_NAMED, _LEFT_OUT = 1, 2
 
 
 class DataFaultError(RuntimeError):
@@ -140,7 +140,10 @@ class CheckedPipeline:
                 faults.
             RuntimeError: A step after loading failed.
         """
-        name, index = name_of(results), results.get('sample_idx', 0)
+        name = name_of(results)
+        index = results.get('sample_idx', 0) % _CAPACITY
+        if self.max_faulty:
+            self._drop_boxes(name, index, results)
         try:
             results = run_steps(
                 self.transforms, results, self.num_classes, self.ignore_index
@@ -154,12 +157,12 @@ class CheckedPipeline:
         return results
 
     def _leave_out(self, name: str, index: int, reason: str) -> None:
-        self._in_a_row += 1
-        new = not self._seen[index % _CAPACITY]
-        self._seen[index % _CAPACITY] = 1
-        count = int(self._seen.count_nonzero())
         if not self.max_faulty:
             raise DataFaultError(f'{name}: {reason}.')
+        self._in_a_row += 1
+        new = self._seen[index] != _LEFT_OUT
+        self._seen[index] = _LEFT_OUT
+        count = int((self._seen == _LEFT_OUT).sum())
         if count > self.max_faulty or self._in_a_row > _MAX_IN_A_ROW:
             many = (
                 f'{count} samples cannot be used'
@@ -168,15 +171,35 @@ class CheckedPipeline:
             )
             raise DataFaultError(f'{many}, the last one is {name}: {reason}.')
         if new:
-            # The loggers of other processes than the first say errors alone.
-            level = logging.ERROR if get_rank() else logging.WARNING
-            print_log(
+            _warn(
                 f'{name} is left out, another sample takes its place: '
-                f'{reason}. ({count} so far, {self.max_faulty} allowed)',
-                logger='current',
-                level=level,
+                f'{reason}. ({count} so far, {self.max_faulty} allowed)'
+            )
+
+    def _drop_boxes(self, name: str, index: int, results: dict) -> None:
+        """Train on the other objects of the picture."""
+        flat = flat_boxes(results)
+        if not flat:
+            return
+        instances = results['instances']
+        results['instances'] = [
+            instance
+            for number, instance in enumerate(instances)
+            if number not in flat
+        ]
+        if not self._seen[index]:
+            self._seen[index] = _NAMED
+            _warn(
+                f'{name} is used without {len(flat)} of its '
+                f'{len(instances)} objects: {next(iter(flat.values()))}.'
             )
 
     def __repr__(self) -> str:
         steps = ''.join(f'    {step}\n' for step in self.transforms)
         return f'{type(self).__name__}(\n{steps})'
+
+
+def _warn(text: str) -> None:
+    # The loggers of other processes than the first say errors alone.
+    level = logging.ERROR if get_rank() else logging.WARNING
+    print_log(text, logger='current', level=level)

@@ -98,27 +98,30 @@ def check_picture(results: Mapping, *_) -> None:
             )
 
 
-def check_boxes(results: Mapping, *_) -> None:
-    """Check that boxes are numbers and have an area.
+def flat_boxes(results: Mapping) -> dict[int, str]:
+    """Find boxes that have no area or are no numbers.
+
+    MMDetection drops those of COCO's files and no others, of which the loss
+    takes a logarithm of 0.
 
     Args:
-        results (Mapping): Sample with ``gt_bboxes``, (objects, 4) or a box
-            type of MMDetection.
+        results (Mapping): Sample as the data set gives it to its pipeline,
+            with ``instances`` if it has any.
 
-    Raises:
-        SampleFaultError: One of them has not.
+    Returns:
+        dict[int, str]: What is wrong, by the number of the object.
     """
-    boxes = results['gt_bboxes']
-    boxes = np.asarray(getattr(boxes, 'tensor', boxes))
-    if boxes.ndim != 2 or boxes.shape[1] != 4:
-        return  # rotated ones, polygons
-    fit = np.isfinite(boxes).all(1) & (boxes[:, 2:] > boxes[:, :2]).all(1)
-    if not fit.all():
-        number = int(np.flatnonzero(~fit)[0])
-        raise SampleFaultError(
-            f'box {number} has no area: x1, y1, x2, y2 = '
-            f'{", ".join(f"{x:g}" for x in boxes[number])}'
-        )
+    found = {}
+    for number, instance in enumerate(results.get('instances') or ()):
+        box = np.asarray(instance.get('bbox', ()), dtype=float)
+        if box.shape != (4,):
+            continue  # rotated ones, or none
+        if not (np.isfinite(box).all() and (box[2:] > box[:2]).all()):
+            corners = ', '.join(f'{x:g}' for x in box)
+            found[number] = (
+                f'box {number} has no area: x1, y1, x2, y2 = {corners}'
+            )
+    return found
 
 
 def check_box_labels(

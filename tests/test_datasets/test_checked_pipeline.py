@@ -261,11 +261,21 @@ def test_class_numbers_without_a_class_stop(build, shapes):
 
 def test_boxes_without_area_of_other_formats(build, said):
     """Of COCO's they never reach the pipeline; of Pascal VOC's they do."""
-    dataset = build('mmdet')
-    sample = dataset.get_data_info(0)
-    sample['instances'][0]['bbox'] = [5.0, 5.0, 5.0, 40.0]
-    assert dataset.pipeline(sample) is None
-    assert 'box 0 has no area: x1, y1, x2, y2 = 5, 5, 5, 40' in said[0]
+    counts = []
+    for options in (dict(), dict(max_faulty=0)):
+        dataset = build('mmdet', **options)
+        for _ in range(2):
+            sample = dataset.get_data_info(0)
+            flat = dict(sample['instances'][0], bbox=[5.0, 5.0, 5.0, 40.0])
+            sample['instances'].append(flat)
+            boxes = dataset.pipeline(sample)['data_samples'].gt_instances
+            whole = len(dataset.get_data_info(0)['instances'])
+            counts.append(len(boxes) - whole)
+    # Training goes without the box; the metric stays what it was.
+    assert counts == [0, 0, 1, 1]
+    (message,) = said
+    assert f'{FIRST}.jpg is used without 1 of its ' in message
+    assert 'has no area: x1, y1, x2, y2 = 5, 5, 5, 40' in message
 
 
 def test_too_many_faults_stop(build, shapes, said):

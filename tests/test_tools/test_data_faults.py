@@ -265,7 +265,7 @@ def test_audit_lists_every_fault(faulty, tool, capsys, tmp_path):
     args = [faulty / 'seg.py', '--splits', 'train', '--out', out]
     status, said = check(tool, capsys, *args)
     assert status == 1
-    assert '3 faults' in said
+    assert 'Faults: 3' in said
     rows = list(csv.reader(out.read_text().splitlines()))
     assert [row[1][-10:] for row in rows[1:]] == [
         '000000.png',

@@ -146,7 +146,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not faults:
         print('No faults found.')
         return 0
-    print(f'{len(faults)} faults:')
+    print(f'Faults: {len(faults)}')
     print_faults(faults)
     return 1
 
