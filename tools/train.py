@@ -25,6 +25,7 @@ from mmmobilemamba.utils.run_setup import (
     set_auto_scale_lr,
     set_channels_last,
     set_checkpoints,
+    set_deterministic,
     set_loader_defaults,
     set_precision,
     set_work_dir,
@@ -69,6 +70,12 @@ def make_parser() -> argparse.ArgumentParser:
         help='scale the learning rate to the batch size of this run',
     )
     parser.add_argument(
+        '--deterministic',
+        action='store_true',
+        help='compute the same bits in every run on one machine; operators '
+        'that cannot, some of CUDA, are an error',
+    )
+    parser.add_argument(
         '--max-faulty',
         type=int,
         default=50,
@@ -92,6 +99,8 @@ def prepare(args: argparse.Namespace) -> tuple[Config, str | None]:
         set_channels_last(cfg)
     if args.auto_scale_lr:
         set_auto_scale_lr(cfg)
+    if args.deterministic:
+        set_deterministic(cfg)
     check_data(cfg, ('train', 'val'))
     check_teacher(cfg)
     set_work_dir(cfg, args.work_dir)
