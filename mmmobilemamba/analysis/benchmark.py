@@ -2,15 +2,18 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
+from ..deploy import RUNTIMES
 from .breakdown import break_down, shares_table
 from .candidates import Candidate, build_candidate
 from .complexity import count_complexity
+from .exported import TimedSession, export_candidate
 from .memory import cuda_peak, process_peak
 from .preparation import (
     check_finite,
@@ -19,7 +22,7 @@ from .preparation import (
     prepare,
     prepare_training,
 )
-from .requests import Request
+from .requests import Form, Request
 from .timing import Timing, time_interleaved
 
 
@@ -47,6 +50,8 @@ class Settings:
             and batch size; on a GPU it always is. Defaults to False.
         pairs (tuple): Pairs (label, label) whose speed to compare. Defaults
             to ().
+        export_dir (str): Folder that keeps what is exported for a runtime.
+            Defaults to ``'work_dirs/exported'``.
 
     Raises:
         ValueError: A value is out of range.
@@ -63,6 +68,7 @@ class Settings:
     min_turn: float = 0.1
     memory: bool = False
     pairs: tuple[tuple[str, str], ...] = ()
+    export_dir: str = 'work_dirs/exported'
 
     def __post_init__(self):
         for name in ('threads', 'rounds', 'warmup'):
@@ -86,9 +92,10 @@ class _Entry:
 
     request: Request
     size: tuple[int, int]
-    call: Callable
+    call: Callable | None
     module: nn.Module | None
     convert: Callable
+    exported: Callable | None
     facts: dict
 
 
@@ -115,10 +122,10 @@ def run_benchmark(
     """
     _check_requests(requests, settings)
     with _process(settings, len(requests)):
-        entries = []
+        entries: list[_Entry] = []
         for number, request in enumerate(requests, start=1):
             say(f'building {number} of {len(requests)}: {request.label}')
-            entries.append(_build(request, settings))
+            entries.append(_build(request, settings, entries))
         for batch in settings.batch_sizes:
             _measure(entries, batch, settings, say)
     return [entry.facts for entry in entries]
@@ -141,7 +148,8 @@ def profile_network(request: Request, settings: Settings) -> str:
     parts = []
     with _process(settings, 1):
         entry = _build(request, settings)
-        if entry.module is None or request.form.compile:
+        form = request.form
+        if entry.module is None or form.compile or form.runtime:
             raise ValueError(
                 f'{request.label}: only a network that torch runs eagerly '
                 'can be broken down.'
@@ -200,6 +208,25 @@ def _check_requests(requests, settings: Settings) -> None:
         raise ValueError('A deployed network does not train; use deploy=no.')
     if settings.train and settings.memory and settings.device == 'cpu':
         raise ValueError('memory on a CPU is measured for predictions only.')
+    _check_runtimes(requests, settings)
+
+
+def _check_runtimes(requests, settings: Settings) -> None:
+    for request in requests:
+        if request.form.runtime is None:
+            continue
+        label = request.label
+        if settings.train:
+            raise ValueError(f'{label}: a runtime does not train.')
+        if torch.device(settings.device).type != 'cpu':
+            raise ValueError(f'{label}: runtimes are timed on the CPU.')
+        if request.kind == 'config':
+            raise ValueError(
+                f'{label}: write it with tools/deploy/export_onnx.py and name '
+                'the file.'
+            )
+        if settings.memory and request.kind != 'onnx':
+            raise ValueError(f'{label}: memory is measured of a file only.')
 
 
 @contextmanager
@@ -221,20 +248,62 @@ def _process(settings: Settings, count: int) -> Iterator[None]:
         yield
 
 
-def _build(request: Request, settings: Settings) -> _Entry:
+def _build(
+    request: Request, settings: Settings, built: Sequence[_Entry] = ()
+) -> _Entry:
+    if request.form.runtime:
+        for entry in built:
+            like = replace(entry.request, label=request.label)
+            if replace(like, form=request.form) == request:
+                return _another(entry, request, settings)
     candidate = build_candidate(request)
     ready = prepare_training if settings.train else prepare
+    exported, call = candidate.exported, None
     with _explained(request, candidate, settings):
         facts = _facts(request, candidate)
-        call = ready(candidate, request.form, settings.device)
+        if request.form.runtime and exported is None:
+            exported = _exporter(request, settings)
+        else:
+            call = ready(candidate, request.form, settings.device)
     return _Entry(
         request,
         candidate.size,
         call,
         candidate.module,
         candidate.convert,
+        exported,
         facts,
     )
+
+
+def _another(entry: _Entry, request: Request, settings: Settings) -> _Entry:
+    """Return a network that was built before, for a runtime."""
+    facts = dict(
+        entry.facts,
+        label=request.label,
+        name=_name(request),
+        form=asdict(request.form),
+        results=[],
+    )
+    return replace(
+        entry,
+        request=request,
+        call=None,
+        exported=entry.exported
+        if request.kind == 'onnx'
+        else _exporter(request, settings),
+        facts=facts,
+    )
+
+
+def _exporter(request: Request, settings: Settings) -> Callable[[int], Path]:
+    """Return what exports a network; an export uses it up."""
+
+    def export(batch: int) -> Path:
+        candidate = build_candidate(request)
+        return export_candidate(candidate, request, batch, settings.export_dir)
+
+    return export
 
 
 def _facts(request: Request, candidate: Candidate) -> dict:
@@ -270,6 +339,8 @@ def _name(request: Request) -> str:
         name = request.published.name
     elif request.kind in ('config', 'onnx'):
         name = Path(request.network).name
+    elif request.kind == 'scan':
+        name = request.label.partition(',')[0]
     options = request.label.partition(',')[2]
     return f'{name} ({options.replace(",", ", ")})' if options else name
 
@@ -291,24 +362,28 @@ def _explained(request, candidate, settings) -> Iterator[None]:
 
 def _measure(entries, batch: int, settings: Settings, say) -> None:
     calls = {}
-    for entry in entries:
-        label = entry.request.label
-        if entry.request.form.compile:
-            say(f'batch {batch}: compiling {label}')
-        calls[label] = _call_on(entry, batch, settings)
-
-    def progress(done: int) -> None:
-        say(f'batch {batch}: round {done} of {settings.rounds}')
-
-    timings = time_interleaved(
-        calls,
-        settings.rounds,
-        settings.warmup,
-        budget=settings.budget,
-        min_turn=settings.min_turn,
-        device=settings.device,
-        progress=progress,
-    )
+    with ExitStack() as stack:
+        for entry in entries:
+            label = entry.request.label
+            if entry.request.form.compile:
+                say(f'batch {batch}: compiling {label}')
+            if entry.exported is None:
+                calls[label] = _call_on(entry, batch, settings)
+                continue
+            say(f'batch {batch}: loading {label}')
+            calls[label] = _session(entry, batch, settings)
+            stack.callback(calls[label].close)
+        timings = time_interleaved(
+            calls,
+            settings.rounds,
+            settings.warmup,
+            budget=settings.budget,
+            min_turn=settings.min_turn,
+            device=settings.device,
+            progress=lambda done: say(
+                f'batch {batch}: round {done} of {settings.rounds}'
+            ),
+        )
     for entry in entries:
         label = entry.request.label
         peak = None
@@ -318,6 +393,29 @@ def _measure(entries, batch: int, settings: Settings, say) -> None:
             say(f'batch {batch}: memory of {label}')
             peak = process_peak(entry.request, batch, settings.threads)
         entry.facts['results'].append(_result(timings[label], batch, peak))
+
+
+def _session(entry: _Entry, batch: int, settings: Settings) -> TimedSession:
+    """Return an exported network in a process of its own, tried once."""
+    label = entry.request.label
+    x = entry.convert(make_pictures(batch, entry.size, Form()))
+    with _explained(entry.request, entry, settings):
+        path = entry.exported(batch)
+    try:
+        session = TimedSession(
+            path,
+            entry.request.form.runtime or RUNTIMES[0],
+            torch.get_num_threads(),
+            np.asarray(x),
+        )
+    except ValueError as error:
+        raise ValueError(f'{label}: {error}') from error
+    if not session.finite:
+        session.close()
+        raise ValueError(
+            f'{label} gives values that are not finite; it is not timed.'
+        )
+    return session
 
 
 def _call_on(entry: _Entry, batch: int, settings: Settings) -> Callable:

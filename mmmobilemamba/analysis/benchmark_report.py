@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -42,12 +43,11 @@ def environment(
         'threads': threads or torch.get_num_threads(),
         'scan_extension': ' '.join(find_extension().devices) or 'none',
     }
-    try:
-        import timm
-    except ImportError:
-        pass
-    else:
-        found['timm'] = timm.__version__
+    for name in ('timm', 'onnxruntime', 'openvino'):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            pass
     if torch.device(device).type == 'cuda':
         found['gpu'] = torch.cuda.get_device_name(device)
         found['cuda'] = torch.version.cuda
@@ -167,16 +167,21 @@ def _pair_table(pairs: list[dict], models: list[dict]) -> str:
     names = {model['label']: model['name'] for model in models}
     batches = list(dict.fromkeys(pair['batch'] for pair in pairs))
     rows: dict[tuple, dict] = {}
+    macs = {model['label']: model['macs'] for model in models}
     for pair in pairs:
-        row = rows.setdefault((pair['model'], pair['baseline']), {})
-        row[pair['batch']] = pair['speed']
+        label, other = pair['model'], pair['baseline']
+        row = rows.setdefault((label, other), {})
+        row[pair['batch']] = f'{pair["speed"]:.2f}'
+        if macs[label] and macs[other] and macs[label] != macs[other]:
+            per_mac = pair['speed'] * macs[label] / macs[other]
+            row[pair['batch']] += f' ({per_mac:.2f} per MAC)'
     heads = ' | '.join(f'batch {batch}, times its speed' for batch in batches)
     lines = [
         f'| model | beside | {heads} |',
         f'|---|---|{"---:|" * len(batches)}',
     ]
     for (model, baseline), speeds in rows.items():
-        cells = ' | '.join(f'{speeds[batch]:.2f}' for batch in batches)
+        cells = ' | '.join(speeds[batch] for batch in batches)
         lines.append(f'| {names[model]} | {names[baseline]} | {cells} |')
     return '\n'.join(lines)
 
@@ -196,6 +201,8 @@ def _conditions(report: dict) -> str:
 
 
 def _form_text(form: dict) -> str:
+    if form['runtime']:
+        return f'float32, exported, {form["runtime"]}'
     parts = [form['dtype'], 'fused' if form['deploy'] else 'as trained']
     parts.append('channels_last' if form['channels_last'] else 'contiguous')
     parts.append(

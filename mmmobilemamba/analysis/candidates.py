@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -39,6 +41,8 @@ class Candidate:
             timed. Defaults to leaving them.
         is_classifier (bool): Whether the output is one row of scores per
             picture, which a training can be timed with. Defaults to True.
+        exported (Callable, optional): Gives the file of a batch size, where
+            a runtime of its own computes the network. Defaults to None.
     """
 
     size: tuple[int, int]
@@ -48,6 +52,7 @@ class Candidate:
     compiled: Callable = lambda module: [module]
     convert: Callable = lambda x: x
     is_classifier: bool = True
+    exported: Callable[[int], Path] | None = None
 
 
 def build_candidate(request: Request) -> Candidate:
@@ -112,6 +117,32 @@ class Classifier(nn.Module):
         self.norm = nn.Identity()
 
 
+class ScanAlone(nn.Module):
+    """The gated scan of a stage with its projections, and nothing else.
+
+    Args:
+        dim (int): Channels of its map.
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        from ..models.layers.mixer import GlobalPath
+
+        # What makes channels of a picture costs next to nothing.
+        self.channels = nn.Conv2d(3, dim, 1)
+        self.path = GlobalPath(dim, 3, wavelet_levels=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map pictures (batch, 3, H, W) to (batch, dim, H, W)."""
+        return self.path(self.channels(x))
+
+    def switch_to_deploy(self) -> None:
+        """Fuse norms and scales."""
+        for part in reversed(list(self.path.modules())):
+            if hasattr(part, 'switch_to_deploy'):
+                part.switch_to_deploy()
+
+
 def _build_mobilemamba(request: Request) -> Candidate:
     from ..models.backbones import MobileMamba
     from ..models.backbones.arch import ARCH_SETTINGS
@@ -174,28 +205,47 @@ def _build_config(request: Request) -> Candidate:
 
 
 def _build_onnx(request: Request) -> Candidate:
-    # Needs onnxruntime, which only this kind does.
-    from ..deploy.session import Session
+    # Needs onnx and onnxruntime, which only this kind does.
+    from ..deploy.session import Session, read_exported
 
-    session = Session(request.network, threads=torch.get_num_threads())
-    size = request.size or session.metadata['size']
+    graph, metadata = read_exported(request.network)
+    size = request.size or metadata['size']
     if not size:
         raise ValueError(
             f'{request.label}: the file takes pictures of any size; say '
             f'which, as in {request.network}@224.'
         )
+    uint8 = graph.input[0].type.tensor_type.elem_type == 2
+
+    @cache
+    def session() -> Session:
+        runtime = request.form.runtime or 'onnxruntime'
+        return Session(request.network, runtime, torch.get_num_threads())
 
     def convert(x: Tensor) -> np.ndarray:
-        if session.dtype == np.uint8:
+        if uint8:
             x = (x * 64 + 128).clamp(0, 255)  # pixels, preprocessed within
-        return x.numpy().astype(session.dtype)
+        return x.numpy().astype('uint8' if uint8 else 'float32')
 
     return Candidate(
         size=tuple(size),
         module=None,
-        forward=lambda module, x: session(x),
+        forward=lambda module, x: session()(x),
         convert=convert,
         is_classifier=False,
+        exported=lambda batch: Path(request.network),
+    )
+
+
+def _build_scan(request: Request) -> Candidate:
+    name = request.network
+    if not name.isdecimal() or int(name) < 1 or not request.size:
+        raise ValueError(
+            f'{request.label}: a scan is named by its channels and the size '
+            'of its map, as in scan:160@14.'
+        )
+    return Candidate(
+        size=request.size, module=ScanAlone(int(name)), is_classifier=False
     )
 
 
@@ -204,6 +254,7 @@ BUILDERS: dict[str, Callable[[Request], Candidate]] = {
     'timm': _build_timm,
     'config': _build_config,
     'onnx': _build_onnx,
+    'scan': _build_scan,
 }
 
 

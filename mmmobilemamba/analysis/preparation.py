@@ -37,10 +37,31 @@ def prepare(
     Raises:
         ValueError: The network computes something else once it is fused.
     """
-    module = candidate.module
-    if module is None:
+    if candidate.module is None:
         return partial(candidate.forward, None)
-    module = module.to(device).eval()
+    module = prepare_module(candidate, form, device)
+    module = _lay_out(module.to(getattr(torch, form.dtype)), form)
+    _compile(candidate, module, form)
+    return partial(candidate.forward, module)
+
+
+def prepare_module(
+    candidate: Candidate, form: Form, device: str | torch.device = 'cpu'
+) -> nn.Module:
+    """Give a network's norms statistics, and fuse it.
+
+    Args:
+        candidate (Candidate): What to prepare; its module is used up.
+        form (Form): Tells whether to fuse.
+        device (str or torch.device): Where. Defaults to ``'cpu'``.
+
+    Returns:
+        nn.Module: The network.
+
+    Raises:
+        ValueError: The network computes something else once it is fused.
+    """
+    module = candidate.module.to(device).eval()
     height, width = candidate.size
     batch = max(2, _CALIBRATION_PIXELS // (height * width))
     example = make_pictures(batch, candidate.size, Form(), device)
@@ -48,9 +69,7 @@ def prepare(
     if form.deploy:
         module = _fuse(module)
         fold_norms(module, lambda: candidate.probe(module, example))
-    module = _lay_out(module.to(getattr(torch, form.dtype)), form)
-    _compile(candidate, module, form)
-    return partial(candidate.forward, module)
+    return module
 
 
 def prepare_training(

@@ -12,13 +12,17 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from ..deploy import RUNTIMES
 from ..ops import BACKENDS
 from .published import PUBLISHED, Published
 
-KINDS = ('mobilemamba', 'timm', 'config', 'onnx')
+KINDS = ('mobilemamba', 'timm', 'config', 'onnx', 'scan')
 DTYPES = ('float32', 'bfloat16', 'float16')
 COMPILE_MODES = ('default', 'reduce-overhead', 'max-autotune')
 
+# Of an exported scan; as mmmobilemamba.deploy.scan has them.
+SCANS = ('chunked', 'doubling', 'scan')
+_OPTIONAL = ('backend', 'compile', 'runtime', 'scan')
 _YES = ('yes', 'true', '1', 'on')
 _NO = ('no', 'false', '0', 'off')
 _SUFFIXES = {'.py': 'config', '.onnx': 'onnx'}
@@ -38,6 +42,13 @@ class Form:
         channels_last (bool): Lay pictures and weights out channels last.
             Defaults to False.
         dtype (str): One of :data:`DTYPES`. Defaults to ``'float32'``.
+        runtime (str, optional): Runtime that computes the network, exported
+            to ONNX; None is torch, and onnxruntime for a file. Defaults to
+            None.
+        scan (str, optional): Form of an exported scan; None takes that of
+            an export. Defaults to None.
+        chunk (int, optional): Tokens of a chunk of an exported scan. Defaults
+            to None.
 
     Raises:
         ValueError: A value is none of those allowed.
@@ -48,12 +59,17 @@ class Form:
     compile: str | None = None
     channels_last: bool = False
     dtype: str = 'float32'
+    runtime: str | None = None
+    scan: str | None = None
+    chunk: int | None = None
 
     def __post_init__(self):
         for name, allowed in (
             ('backend', (None, *BACKENDS)),
             ('compile', (None, *COMPILE_MODES)),
             ('dtype', DTYPES),
+            ('runtime', (None, *RUNTIMES)),
+            ('scan', (None, *SCANS)),
         ):
             value = getattr(self, name)
             if value not in allowed:
@@ -61,6 +77,11 @@ class Form:
                 raise ValueError(
                     f'{name} must be one of {names}, got {value!r}.'
                 )
+        if self.runtime and (self.compile or self.dtype != 'float32'):
+            raise ValueError(
+                f'runtime={self.runtime} has its own compiler and computes '
+                'float32; leave out compile and dtype.'
+            )
 
     def changed(self, **values: str) -> 'Form':
         """Return this form with some values given as text.
@@ -86,8 +107,12 @@ class Form:
                 if text.lower() not in _YES + _NO:
                     raise ValueError(f'{name} must be yes or no, got {text}.')
                 read[name] = text.lower() in _YES
-            elif name in ('backend', 'compile') and text.lower() in _NO:
+            elif name in _OPTIONAL and text.lower() in _NO:
                 read[name] = None
+            elif name == 'chunk':
+                if not text.isdecimal() or int(text) < 2:
+                    raise ValueError(f'chunk must be 2 or more, got {text}.')
+                read[name] = int(text)
         return replace(self, **read)
 
 

@@ -7,6 +7,8 @@ where onnx and onnxruntime are not installed.
 import os
 
 RUNTIMES = ('onnxruntime', 'openvino')
+# Key of what a file says of itself, as JSON, among its metadata.
+METADATA = 'mmmobilemamba'
 
 
 def is_onnx(path: str | os.PathLike) -> bool:

@@ -9,12 +9,12 @@ import onnxruntime
 from onnx import TensorProto, helper, version_converter
 
 from ..version import __version__
+from . import METADATA
 from .scan import DOMAIN
 
 MIN_OPSET, MAX_OPSET = 17, 21
 # The tracer writes up to this one; what is newer is converted.
 TRACED_OPSET = 20
-METADATA = 'mmmobilemamba'
 
 
 def check_opset(opset: int) -> None:

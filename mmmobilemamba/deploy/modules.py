@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from ..models.backbones import MobileMamba
 from ..models.layers import SS2D
-from ..models.layers.mixer import GlobalPath
-from .scan import CHUNK, call, linear_recurrence
+from ..models.layers.mixer import GlobalPath, Mixer
+from .scan import call, linear_recurrence
+from .widths import ExportMixer, can_share, pad_stem
 
 # Sums and differences along both axes, halved; symmetric, its own inverse.
 # Rows are subbands (low low, high low, low high, high high; height first),
@@ -118,11 +120,17 @@ class ExportSS2D(nn.Module):
         fixed_size (bool): The size of the map is known while tracing.
         form (str): Form of the recurrence, see
             :func:`mmmobilemamba.deploy.scan.linear_recurrence`.
-        chunk (int): Tokens of a chunk. Defaults to 8.
+            Defaults to ``'chunked'``.
+        chunk (int, optional): Tokens of a chunk. Defaults to None, what
+            suits the length.
     """
 
     def __init__(
-        self, layer: SS2D, fixed_size: bool, form: str, chunk: int = CHUNK
+        self,
+        layer: SS2D,
+        fixed_size: bool,
+        form: str = 'chunked',
+        chunk: int | None = None,
     ):
         super().__init__()
         self.fixed_size, self.form, self.chunk = fixed_size, form, chunk
@@ -179,7 +187,7 @@ class ExportSS2D(nn.Module):
             length = height * width
         z = F.silu(self.to_z(x))
         x = F.silu(self.dwconv(self.to_x(x)))
-        rows = x.flatten(2).transpose(1, 2)  # (batch, L, inner)
+        rows = x.permute(0, 2, 3, 1).flatten(1, 2)  # (batch, L, inner)
         orders = [rows]
         if self.directions == 4:
             orders.append(x.transpose(2, 3).flatten(2).transpose(1, 2))
@@ -193,16 +201,18 @@ class ExportSS2D(nn.Module):
         if self.directions == 4:
             columns = y[1].unflatten(1, (width, height)).transpose(1, 2)
             total = total + columns.flatten(1, 2)
-        y = self.out_norm(total).transpose(1, 2)
-        return self.out_proj(y.unflatten(2, (height, width)) * z)
+        y = self.out_norm(total).unflatten(1, (height, width))
+        return self.out_proj(y.permute(0, 3, 1, 2) * z)
 
 
 def softplus(x: Tensor) -> Tensor:
     """Compute log(1 + exp(x)) without overflow, by fast operators.
 
-    Runtimes have a quick sigmoid, and compute Softplus element by element.
+    onnxruntime computes the operator Softplus slowly; OpenVINO has no fast
+    logarithm, but knows this one for a Softplus.
     """
-    return F.relu(x) - torch.log(torch.sigmoid(torch.abs(x)))
+    # Beyond 30 nothing is left of the 1.
+    return torch.maximum(x, torch.log(torch.exp(x.clamp(max=30.0)) + 1))
 
 
 def _conv1x1(weight: Tensor, bias: Tensor) -> nn.Conv2d:
@@ -235,7 +245,7 @@ class ExportGlobalPath(nn.Module):
 
 
 def make_exportable(module: nn.Module, fixed_size: bool, **kwargs) -> None:
-    """Replace the global paths within a network, in place.
+    """Replace the mixers and global paths within a network, in place.
 
     Args:
         module (nn.Module): Network; what is replaced gets deployed.
@@ -251,5 +261,10 @@ def make_exportable(module: nn.Module, fixed_size: bool, **kwargs) -> None:
             setattr(
                 module, name, ExportGlobalPath(child, fixed_size, **kwargs)
             )
-        else:
-            make_exportable(child, fixed_size, **kwargs)
+            continue
+        if isinstance(child, MobileMamba):
+            pad_stem(child)
+        elif isinstance(child, Mixer) and can_share(child):
+            child = ExportMixer(child)
+            setattr(module, name, child)
+        make_exportable(child, fixed_size, **kwargs)

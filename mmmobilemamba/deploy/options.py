@@ -7,7 +7,7 @@ from mmengine.config import Config
 from ..utils.run_setup import innermost_dataset
 from .graph import check_opset
 from .parity import TOLERANCE
-from .scan import CHUNK, FORMS
+from .scan import FORMS
 
 MIN_SIDE = 32  # pixels, of the backbone
 _KINDS = dict(mmdet='detector', mmseg='segmentor', mmpretrain='classifier')
@@ -37,7 +37,8 @@ class ExportOptions:
         form (str): Form of the scan, see
             :func:`mmmobilemamba.deploy.scan.linear_recurrence`. Defaults to
             ``'chunked'``.
-        chunk (int): Tokens of a chunk. Defaults to that of the module.
+        chunk (int, optional): Tokens of a chunk. Defaults to None, what suits
+            the length.
         tolerance (float): Largest relative error. Defaults to 1e-4.
     """
 
@@ -52,7 +53,7 @@ class ExportOptions:
     fixed_count: bool = False
     deploy: bool = True
     form: str = 'chunked'
-    chunk: int = CHUNK
+    chunk: int | None = None
     tolerance: float = TOLERANCE
 
     def check_ranges(self) -> None:
@@ -67,7 +68,7 @@ class ExportOptions:
                 "form='doubling' needs a fixed size; take 'chunked' or "
                 "'scan', or leave out --dynamic-size."
             )
-        if self.chunk < 2:
+        if self.chunk is not None and self.chunk < 2:
             raise ValueError(f'chunk must be 2 or more, got {self.chunk}.')
         if self.batch < 1:
             raise ValueError(f'batch must be 1 or more, got {self.batch}.')

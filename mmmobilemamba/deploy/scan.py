@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 FORMS = ('chunked', 'doubling', 'scan')
-# Tokens whose recurrence is unrolled: more make a larger graph, fewer a
-# deeper one.
+# Tokens of a chunk where nothing speaks for another number.
 CHUNK = 8
 # Placeholder of the sequential form until deploy.graph puts ONNX Scan there.
 DOMAIN = 'mmmobilemamba'
@@ -97,12 +96,30 @@ def _chunked(a: Tensor, b: Tensor, length: int | None, chunk: int) -> Tensor:
     return h[..., :size, :] if length is None or pad else h
 
 
+def chunk_of(length: int | None) -> int:
+    """Choose how many tokens a chunk has.
+
+    A divisor of the length saves a filling up, and one near its root makes
+    the smallest graph.
+
+    Args:
+        length (int, optional): Number of tokens; None where it is free.
+
+    Returns:
+        int: Tokens.
+    """
+    if length is None:
+        return CHUNK
+    divisors = [n for n in range(4, 33) if length % n == 0]
+    return min(divisors, key=lambda n: abs(n - length**0.5), default=CHUNK)
+
+
 def linear_recurrence(
     a: Tensor,
     b: Tensor,
     length: int | None = None,
     form: str = 'chunked',
-    chunk: int = CHUNK,
+    chunk: int | None = None,
 ) -> Tensor:
     """Solve ``h_t = a_t h_(t-1) + b_t`` with ``h_0 = 0``.
 
@@ -116,7 +133,8 @@ def linear_recurrence(
             side, ``'doubling'`` passes over all tokens log2(length) times,
             ``'scan'`` is the sequential ONNX operator. Defaults to
             ``'chunked'``.
-        chunk (int): Tokens of a chunk. Defaults to 8.
+        chunk (int, optional): Tokens of a chunk. Defaults to None, that of
+            :func:`chunk_of`.
 
     Returns:
         Tensor: All states, of the shape of ``b``.
@@ -129,7 +147,7 @@ def linear_recurrence(
     if form == 'scan':
         return _sequential(a, b)
     if form == 'chunked':
-        return _chunked(a, b, length, chunk)
+        return _chunked(a, b, length, chunk or chunk_of(length))
     if length is None:
         raise ValueError("form='doubling' needs a fixed length, got None.")
     return _doubling(a, b, length)

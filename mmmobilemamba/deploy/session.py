@@ -9,8 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from . import RUNTIMES
-from .graph import METADATA
+from . import METADATA, RUNTIMES
 
 _DTYPES = {
     onnx.TensorProto.UINT8: 'uint8',
@@ -53,7 +52,7 @@ class Session:
             )
         if threads is not None and threads < 1:
             raise ValueError(f'threads must be 1 or more, got {threads}.')
-        graph, self.metadata = _read(self.path)
+        graph, self.metadata = read_exported(self.path)
         (image,) = graph.input
         self.dtype = np.dtype(_DTYPES[image.type.tensor_type.elem_type])
         self.output_names = [out.name for out in graph.output]
@@ -112,8 +111,22 @@ def check_size(metadata: dict, shape: tuple[int, ...]) -> None:
         )
 
 
-def _read(path: Path) -> tuple[onnx.GraphProto, dict]:
-    """Read the graph and the metadata of an exported network."""
+def read_exported(
+    path: str | os.PathLike,
+) -> tuple[onnx.GraphProto, dict]:
+    """Read the graph and the metadata of an exported network.
+
+    Args:
+        path (str or PathLike): File of ``tools/deploy/export_onnx.py``.
+
+    Returns:
+        tuple[GraphProto, dict]: Both.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no exported network of this package.
+    """
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'Model {path} does not exist.')
     try:

@@ -1,8 +1,5 @@
 import json
-import sys
-import types
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -23,6 +20,7 @@ from mmmobilemamba.analysis.preparation import (
     prepare_training,
 )
 from mmmobilemamba.analysis.requests import Form, parse_request
+from mmmobilemamba.deploy import METADATA
 
 pytest.importorskip('timm')
 
@@ -167,30 +165,79 @@ def test_broken_network_is_not_timed(tiny, monkeypatch):
         run('timm:fails')
 
 
-def test_exported_file_is_timed_by_its_runtime(monkeypatch):
-    class Session:
-        """Stands for a runtime that may not be installed."""
+@pytest.fixture
+def written(tmp_path):
+    """Give a function that writes a file of one operator."""
+    onnx = pytest.importorskip('onnx')
+    pytest.importorskip('onnxruntime')
 
-        dtype = np.dtype('uint8')
+    def call(name, operator='Relu', size=(8, 12)):
+        shape = [None, 3, *(size or (None, None))]
+        value = onnx.helper.make_tensor_value_info
+        graph = onnx.helper.make_graph(
+            [onnx.helper.make_node(operator, ['image'], ['output'])],
+            'graph',
+            [value('image', onnx.TensorProto.FLOAT, shape)],
+            [value('output', onnx.TensorProto.FLOAT, shape)],
+        )
+        opset = onnx.helper.make_opsetid('', 17)
+        model = onnx.helper.make_model(
+            graph, opset_imports=[opset], ir_version=8
+        )
+        said = dict(size=size, batch=None, min_size=1)
+        onnx.helper.set_model_props(model, {METADATA: json.dumps(said)})
+        onnx.save(model, tmp_path / name)
+        return str(tmp_path / name)
 
-        def __init__(self, path, threads):
-            self.metadata = dict(size=[8, 12] if 'fixed' in path else None)
+    return call
 
-        def __call__(self, image):
-            assert image.dtype == self.dtype
-            assert image.std() > 1
-            return dict(scores=image.mean((1, 2, 3)), labels=image[:, 0])
 
-    module = types.ModuleType('session')
-    module.Session = Session
-    name = 'mmmobilemamba.deploy.session'
-    monkeypatch.setitem(sys.modules, name, module)
-    (model,) = run('fixed.onnx')
+def test_exported_file_is_timed_by_its_runtime(written):
+    path = written('fixed.onnx')
+    (model,) = run(path)
     assert (model['size'], model['macs']) == ([8, 12], None)
     assert model['results'][1]['images_per_second'] > 0
+    path = written('any.onnx', size=None)
     with pytest.raises(ValueError, match='any.onnx@224'):
-        run('any.onnx')
-    assert run('any.onnx@32')[0]['size'] == [32, 32]
+        run(path)
+    assert run(f'{path}@32')[0]['size'] == [32, 32]
+    # the pictures have values below 0
+    with pytest.raises(ValueError, match='not finite'):
+        run(written('sqrt.onnx', 'Sqrt'))
+
+
+def test_network_in_a_runtime(tmp_path):
+    pytest.importorskip('onnxruntime')
+    names = ('scan:16@4', 'scan:16@4,runtime=onnxruntime')
+    other = f'{names[1]},scan=scan'
+    models = run(*names, other, export_dir=str(tmp_path))
+    assert [model['form']['runtime'] for model in models] == [
+        None,
+        'onnxruntime',
+        'onnxruntime',
+    ]
+    assert models[0]['macs'] == models[1]['macs'] > 0
+    # One file per form and batch size, taken again by the next run.
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert len(files) == 4
+    run(names[1], export_dir=str(tmp_path))
+    assert files == {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ('name', 'changes', 'said'),
+    [
+        ('scan:16@4,runtime=onnxruntime', dict(train=True), 'does not train'),
+        ('scan:16@4,runtime=onnxruntime', dict(memory=True), 'of a file only'),
+        ('net.py,runtime=onnxruntime', {}, 'export_onnx.py'),
+        ('scan:x@4', {}, 'scan:160@14'),
+    ],
+)
+def test_what_no_runtime_takes(name, changes, said):
+    if 'train' in changes:
+        name += ',deploy=no'
+    with pytest.raises(ValueError, match=said):
+        run(name, **changes)
 
 
 @pytest.mark.parametrize(

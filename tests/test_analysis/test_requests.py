@@ -1,5 +1,6 @@
 import pytest
 
+from mmmobilemamba.analysis import requests, runtime_tables
 from mmmobilemamba.analysis.published import PAPER_MODELS, PAPER_PAIRS
 from mmmobilemamba.analysis.requests import Form, parse_request
 
@@ -32,6 +33,8 @@ def test_options_of_one_network_go_before_those_of_the_run():
     ).form
     assert form == Form(deploy=False, backend='parallel', dtype='bfloat16')
     assert parse_request('timm:x,channels_last=yes').form.channels_last
+    form = parse_request('scan:8@4,runtime=openvino,scan=chunked,chunk=4').form
+    assert form == Form(runtime='openvino', scan='chunked', chunk=4)
 
 
 @pytest.mark.parametrize(
@@ -49,12 +52,35 @@ def test_options_of_one_network_go_before_those_of_the_run():
         ('timm:x,dtype=int8', 'float32, bfloat16, float16'),
         ('timm:x,backend=fast', 'extension, parallel, reference'),
         ('timm:x,compile=most', 'reduce-overhead'),
+        ('timm:x,runtime=tensorrt', 'onnxruntime, openvino'),
+        ('timm:x,runtime=openvino,compile=default', 'its own compiler'),
+        ('timm:x,scan=prefix', 'chunked, doubling, scan'),
+        ('timm:x,chunk=1', 'chunk must be 2 or more'),
     ],
 )
 def test_what_a_name_has_wrong_is_said(text, said):
     with pytest.raises(ValueError, match=said) as raised:
         parse_request(text)
     assert text in str(raised.value)
+
+
+def test_forms_of_an_exported_scan_are_those_there_are():
+    scan = pytest.importorskip('mmmobilemamba.deploy.scan')
+    assert requests.SCANS == scan.FORMS
+
+
+@pytest.mark.parametrize(
+    ('models', 'pairs'),
+    [
+        (PAPER_MODELS, PAPER_PAIRS),
+        (runtime_tables.DEPLOY_MODELS, runtime_tables.DEPLOY_PAIRS),
+        (runtime_tables.SCAN_MODELS, runtime_tables.SCAN_PAIRS),
+    ],
+)
+def test_tables_compare_what_they_time(models, pairs):
+    labels = {parse_request(name).label for name in models}
+    assert len(labels) == len(models)
+    assert {label for pair in pairs for label in pair} <= labels
 
 
 def test_published_accuracy_holds_for_its_size_only():

@@ -6,8 +6,14 @@ from mmcv.ops import batched_nms
 
 from mmmobilemamba.deploy.boxes import suppress
 from mmmobilemamba.deploy.layers import MatrixPool
-from mmmobilemamba.deploy.modules import ExportGlobalPath
-from mmmobilemamba.deploy.scan import FORMS, linear_recurrence
+from mmmobilemamba.deploy.modules import (
+    ExportGlobalPath,
+    make_exportable,
+    softplus,
+)
+from mmmobilemamba.deploy.scan import FORMS, chunk_of, linear_recurrence
+from mmmobilemamba.deploy.widths import ExportMixer
+from mmmobilemamba.models.backbones import MobileMamba
 from mmmobilemamba.models.layers.mixer import GlobalPath
 
 
@@ -27,6 +33,48 @@ def test_forms_of_the_recurrence(form, fixed, length):
         wanted.append(state)
     got = linear_recurrence(a, b, length if fixed else None, form)
     torch.testing.assert_close(got, torch.stack(wanted, 2))
+
+
+@pytest.mark.parametrize(
+    ('length', 'chunk'),
+    [(None, 8), (196, 14), (256, 16), (64, 8), (49, 7), (4200, 30), (37, 8)],
+)
+def test_chunks_fill_the_length(length, chunk):
+    assert chunk_of(length) == chunk
+
+
+def test_softplus():
+    x = torch.tensor([-200.0, -20.0, -1.0, 0.0, 3.0, 29.9, 30.1, 90.0, 1e9])
+    wanted = torch.nn.functional.softplus(x)
+    torch.testing.assert_close(softplus(x), wanted, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(('local', 'splits'), [(0.3, 1), (1.0, 1), (0.3, 2)])
+def test_mixer_and_stem_in_other_widths(local, splits):
+    """Odd numbers of channels are filled up and change nothing."""
+    torch.manual_seed(0)
+    arch = dict(
+        channels=(40, 44, 48),
+        depths=(1, 1, 1),
+        global_ratios=(0.4,) * 3,
+        local_ratios=(local,) * 3,
+        local_splits=splits,
+    )
+    model = MobileMamba(arch)
+    for name, parameter in model.named_parameters():
+        if parameter.dim() == 1 and 'A_log' not in name:
+            torch.nn.init.uniform_(parameter, 0.5, 1.0)
+    model.eval().requires_grad_(False)
+    x = torch.randn(1, 3, 70, 90)
+    wanted = model(x)
+    model.switch_to_deploy()
+    exported = torch.nn.Sequential(model)
+    make_exportable(exported, fixed_size=True)
+    mixers = [m for m in exported.modules() if isinstance(m, ExportMixer)]
+    assert len(mixers) == (0 if local == 1 or splits == 2 else 3)
+    assert all(layer.conv.out_channels % 8 == 0 for layer in model.stem)
+    for one, other in zip(exported(x), wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('directions', [1, 2, 4])

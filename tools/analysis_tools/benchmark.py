@@ -4,7 +4,8 @@ A network is named KIND:NETWORK@SIZE, such as mobilemamba:b1@256,
 timm:efficientvit_m5@224 or configs/det/CONFIG.py@800x1344 (height x width);
 without a size it takes its own. Options behind it, such as
 mobilemamba:b1,deploy=no,backend=parallel,compile=default,dtype=bfloat16,
-differ from those of the run.
+differ from those of the run. With runtime=onnxruntime or runtime=openvino a
+network is exported first; scan=FORM and chunk=N say how its scan goes out.
 """
 
 import argparse
@@ -12,7 +13,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from mmengine.device import get_device
 
@@ -36,8 +37,23 @@ from mmmobilemamba.analysis.requests import (
     Request,
     parse_request,
 )
+from mmmobilemamba.analysis.runtime_tables import (
+    DEPLOY_MODELS,
+    DEPLOY_PAIRS,
+    SCAN_MAPS,
+    SCAN_MODELS,
+    SCAN_PAIRS,
+)
+from mmmobilemamba.deploy import RUNTIMES
 from mmmobilemamba.ops import BACKENDS
 from mmmobilemamba.utils.cli import check_device, user_errors
+
+# Networks of a table, and which of them are compared with which.
+TABLES = dict(
+    paper=(PAPER_MODELS, PAPER_PAIRS),
+    deploy=(DEPLOY_MODELS, DEPLOY_PAIRS),
+    scans=(SCAN_MODELS, SCAN_PAIRS),
+)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -50,8 +66,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         '--table',
-        choices=['paper'],
-        help="add the networks of the paper's efficiency table and its peers",
+        choices=list(TABLES),
+        help="add the networks of a table: the paper's efficiency table with "
+        'its peers; B1 and its peers in all runtimes; the forms of the scan, '
+        'stage by stage',
     )
     parser.add_argument(
         '--baseline',
@@ -89,6 +107,11 @@ def make_parser() -> argparse.ArgumentParser:
         const='default',
         choices=COMPILE_MODES,
         help='compile with torch.compile, weights as constants',
+    )
+    form.add_argument(
+        '--runtime',
+        choices=RUNTIMES,
+        help='export all networks, and run them in this',
     )
     form.add_argument(
         '--no-freezing',
@@ -144,6 +167,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     out = parser.add_argument_group('results')
     out.add_argument(
+        '--export-dir',
+        default=Settings.export_dir,
+        help='folder that keeps exported networks for the next run; default: '
+        '%(default)s',
+    )
+    out.add_argument(
         '--out-dir',
         help='folder that takes benchmark.json, .md and .png; by default the '
         'tables are printed only',
@@ -163,8 +192,9 @@ def read_requests(args: argparse.Namespace) -> list[Request]:
         compile=args.compile,
         channels_last=args.channels_last,
         dtype=args.dtype,
+        runtime=args.runtime,
     )
-    names = [*args.models, *(PAPER_MODELS if args.table else ())]
+    names = [*args.models, *(TABLES[args.table][0] if args.table else ())]
     requests = []
     for name in dict.fromkeys(names):
         request = parse_request(name, form)
@@ -185,7 +215,7 @@ def read_settings(
     if args.baseline:
         pairs = [(x, args.baseline) for x in labels if x != args.baseline]
     if args.table:
-        pairs += [pair for pair in PAPER_PAIRS if set(pair) <= set(labels)]
+        pairs += [p for p in TABLES[args.table][1] if set(p) <= set(labels)]
     return Settings(
         device=args.device,
         batch_sizes=tuple(dict.fromkeys(args.batch_sizes)),
@@ -197,7 +227,20 @@ def read_settings(
         warmup=args.warmup,
         memory=args.memory,
         pairs=tuple(dict.fromkeys(pairs)),
+        export_dir=args.export_dir,
     )
+
+
+def run_apart(requests: Sequence[Request], settings: Settings) -> list[dict]:
+    """Time maps of different sizes one after the other.
+
+    Only forms of one map are compared, and each has a process.
+    """
+    models = []
+    for name in SCAN_MAPS:
+        group = [r for r in requests if r.label.startswith(f'{name},')]
+        models += run_benchmark(group, replace(settings, pairs=()), say)
+    return models
 
 
 def widen_kernel_cache() -> None:
@@ -232,7 +275,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 print(profile_network(request, settings))
             return
         folder = args.out_dir and check_out_dir(args.out_dir, args.overwrite)
-        models = run_benchmark(requests, settings, say)
+        if args.table == 'scans':
+            models = run_apart(requests, settings)
+        else:
+            models = run_benchmark(requests, settings, say)
         report = dict(
             command=command,
             environment=environment(args.device, args.threads),

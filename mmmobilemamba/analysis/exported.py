@@ -1,0 +1,184 @@
+"""Networks that a runtime computes: exported for one size, timed apart."""
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import warnings
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..utils.files import whole_file
+from .candidates import Candidate
+from .preparation import make_pictures, prepare_module
+from .requests import Form, Request
+
+ROOT = Path(__file__).resolve().parents[1]
+# What a file depends on besides the network that was asked for.
+SOURCES = ('deploy', 'models', 'analysis')
+
+
+def export_candidate(
+    candidate: Candidate,
+    request: Request,
+    batch: int,
+    folder: str | os.PathLike,
+) -> Path:
+    """Export a network with random weights for one size and batch.
+
+    Ours and the peers go the same way: fused, norms folded, traced, and
+    simplified by onnxruntime at its lowest level.
+
+    Args:
+        candidate (Candidate): Network in torch; used up.
+        request (Request): What was asked for.
+        batch (int): Pictures of a call.
+        folder (str or PathLike): Where the file goes. One that is there from
+            the same sources is taken as it is.
+
+    Returns:
+        Path: File.
+
+    Raises:
+        ValueError: The network cannot be exported.
+    """
+    path = Path(folder) / _file_name(request, candidate.size, batch)
+    if path.exists():
+        return path
+    # Needs onnx and onnxruntime.
+    from ..deploy import graph
+    from ..deploy.modules import make_exportable
+
+    form = request.form
+    module = nn.Sequential(prepare_module(candidate, form))
+    choice = dict(form=form.scan, chunk=form.chunk)
+    choice = {key: value for key, value in choice.items() if value}
+    make_exportable(module, fixed_size=True, **choice)
+    image = make_pictures(batch, candidate.size, Form())
+    file = io.BytesIO()
+    opsets = {graph.DOMAIN: 1} if form.scan == 'scan' else None
+    with warnings.catch_warnings(), torch.no_grad():
+        # The tracer warns of every shape that becomes a number.
+        warnings.simplefilter('ignore')
+        torch.onnx.export(
+            module.eval().requires_grad_(False),
+            (image,),
+            file,
+            dynamo=False,
+            opset_version=graph.MIN_OPSET,
+            input_names=['image'],
+            output_names=['output'],
+            custom_opsets=opsets,
+        )
+    metadata = dict(size=list(candidate.size), batch=batch, min_size=1)
+    model = graph.finish(
+        graph.onnx.load_model_from_string(file.getvalue()),
+        graph.MIN_OPSET,
+        metadata,
+    )
+    with whole_file(path) as draft:
+        graph.onnx.save(model, draft)
+    return path
+
+
+def _file_name(request: Request, size: tuple[int, int], batch: int) -> str:
+    """Return a name that changes with whatever changes the file."""
+    digest = hashlib.sha256(torch.__version__.encode())
+    for folder in SOURCES:
+        for path in sorted((ROOT / folder).rglob('*.py')):
+            digest.update(path.read_bytes())
+    form = request.form
+    digest.update(repr((form.deploy, form.scan, form.chunk)).encode())
+    name = f'{request.kind}-{request.network}-{size[0]}x{size[1]}'
+    return f'{name}-b{batch}-{digest.hexdigest()[:8]}.onnx'
+
+
+class TimedSession:
+    """An exported network in a process of its own.
+
+    Threads of one runtime wait for work by counting, and would take the
+    processor from whatever is timed next in the same process.
+
+    Args:
+        path (str or PathLike): File.
+        runtime (str): What runs it.
+        threads (int): Threads.
+        image (np.ndarray): What it is called with.
+
+    Raises:
+        ValueError: It does not run, or gives values that are not finite.
+        ImportError: The runtime is not installed.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        runtime: str,
+        threads: int,
+        image: np.ndarray,
+    ):
+        self._open = ExitStack()
+        folder = self._open.enter_context(tempfile.TemporaryDirectory())
+        picture = Path(folder) / 'image.npy'
+        np.save(picture, image)
+        module = f'{__package__}.timed_session'
+        args = (path, runtime, threads, picture)
+        self._process = subprocess.Popen(
+            [sys.executable, '-m', module, *map(str, args)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self._open.callback(self._end)
+        try:
+            answer = self._answer()
+            if 'missing' in answer:
+                raise ImportError(answer['missing'])
+            if 'error' in answer:
+                raise ValueError(answer['error'])
+            self.finite = answer['finite']
+        except Exception:
+            self.close()
+            raise
+
+    def _answer(self) -> dict:
+        line = self._process.stdout.readline()
+        if not line:
+            raise ValueError(
+                'the process of the runtime ended with status '
+                f'{self._process.wait()}.'
+            )
+        return json.loads(line)
+
+    def timed(self, repeats: int) -> float:
+        """Run it and return the mean seconds of a call.
+
+        Args:
+            repeats (int): Calls.
+
+        Returns:
+            float: Seconds.
+        """
+        self._process.stdin.write(f'{repeats}\n')
+        self._process.stdin.flush()
+        return self._answer()['seconds']
+
+    def __call__(self) -> None:
+        """Run it once."""
+        self.timed(1)
+
+    def _end(self) -> None:
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait()
+
+    def close(self) -> None:
+        """End the process."""
+        self._open.close()
