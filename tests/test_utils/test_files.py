@@ -1,6 +1,6 @@
 import pytest
 
-from mmmobilemamba.utils.files import whole_file
+from mmmobilemamba.utils.files import remove_drafts, whole_file
 
 
 def test_file_appears_in_a_new_folder_with_nothing_beside_it(tmp_path):
@@ -24,3 +24,14 @@ def test_failure_leaves_what_was_there(tmp_path):
         raise RuntimeError
     assert path.read_text() == 'old'
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_process_wrote_is_removed(tmp_path):
+    whole = tmp_path / 'table.md'
+    whole.write_text('old')
+    context = whole_file(whole)
+    context.__enter__().write_text('half')
+    assert remove_drafts(tmp_path) == ['table.md']
+    assert whole.read_text() == 'old'
+    assert list(tmp_path.iterdir()) == [whole]
+    assert remove_drafts(tmp_path) == []

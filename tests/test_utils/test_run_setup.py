@@ -137,3 +137,21 @@ def test_loaders_of_mmpretrain_get_its_defaults():
     cfg = evaluation('mmdet')
     run_setup.set_loader_defaults(cfg)
     assert 'collate_fn' not in cfg.test_dataloader
+
+
+def test_checkpoints_of_mmengine_become_resumable():
+    ours = 'mmmobilemamba.ResumableCheckpointHook'
+    hook = dict(type='CheckpointHook', interval=7, save_best='auto')
+    cfg = Config(dict(default_hooks=dict(checkpoint=hook)))
+    run_setup.set_checkpoints(cfg)
+    assert cfg.default_hooks.checkpoint == dict(hook, type=ours)
+    cfg = Config()
+    run_setup.set_checkpoints(cfg)
+    assert cfg.default_hooks.checkpoint.type == ours
+
+
+@pytest.mark.parametrize('hook', [None, dict(type='TheirCheckpointHook')])
+def test_other_checkpoint_hooks_are_left_alone(hook):
+    cfg = Config(dict(default_hooks=dict(checkpoint=hook)))
+    run_setup.set_checkpoints(cfg)
+    assert cfg.default_hooks.checkpoint == hook

@@ -1,0 +1,71 @@
+import random
+
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler, DataLoader, Dataset
+
+from mmmobilemamba.engine.random_states import (
+    ResumableBatches,
+    get_random_states,
+    set_random_states,
+)
+
+
+def draw():
+    """Draw from each source, so that each has begun something."""
+    numbers = [random.random(), random.gauss(0, 1)]
+    numbers += [np.random.rand(), np.random.randn()]
+    return [*numbers, torch.rand(()).item(), torch.randn(()).item()]
+
+
+class Draws(Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return torch.tensor([index, *draw()])
+
+
+def test_states_go_through_a_file(tmp_path):
+    # An odd number of normal ones leaves one in store.
+    draw()
+    torch.save(get_random_states(), tmp_path / 'states.pth')
+    wanted = [draw() for _ in range(400)]
+    set_random_states(torch.load(tmp_path / 'states.pth', weights_only=True))
+    assert [draw() for _ in range(400)] == wanted
+
+
+def load(workers, number=0, skip=0, seed=3, rank=0, passes=1):
+    batches = ResumableBatches(BatchSampler(range(8), 2, False), seed, rank)
+    batches.number, batches.skip = number, skip
+    loader = DataLoader(
+        Draws(),
+        batch_sampler=batches,
+        num_workers=workers,
+        persistent_workers=True,
+        generator=torch.Generator(),
+    )
+    return [x.tolist() for _ in range(passes) for x in loader]
+
+
+def test_worker_numbers_follow_from_the_batch():
+    wanted = load(2, passes=2)
+    assert len({row[1] for batch in wanted for row in batch}) == 16
+    assert load(3, passes=2) == wanted
+    # The third batch is another worker's now.
+    assert load(2, number=3, skip=3, passes=2) == wanted[3:]
+    for other in (dict(seed=4), dict(rank=1), dict(number=1)):
+        assert load(1, **other)[0] != wanted[0]
+
+
+def test_without_workers_the_main_process_draws():
+    states = get_random_states()
+    wanted = [draw() for _ in range(8)]
+    set_random_states(states)
+    loader = DataLoader(
+        Draws(),
+        batch_sampler=ResumableBatches(BatchSampler(range(8), 2, False), 3, 0),
+        generator=torch.Generator(),
+    )
+    found = [row[1:] for batch in loader for row in batch.tolist()]
+    assert torch.allclose(torch.tensor(found), torch.tensor(wanted))
