@@ -100,9 +100,12 @@ def weights_of(
         dict[str, Tensor]: Tensors by name; none where the file keeps them
         elsewhere.
     """
+    tensors = content.get(container, content)
+    if not isinstance(tensors, Mapping):
+        return {}
     return {
         name.removeprefix('module.'): value
-        for name, value in content.get(container, content).items()
+        for name, value in tensors.items()
         if isinstance(name, str) and isinstance(value, Tensor)
     }
 
@@ -175,8 +178,9 @@ def fit_report(
         source (str): Where they come from, for the message.
 
     Returns:
-        str: Missing names, names left over and shapes that differ; empty
-        where the tensors fit.
+        str: Missing names, names left over, shapes that differ, and tensors
+        of another kind or with NaN or infinity in them; empty where the
+        tensors fit.
     """
     wanted = module.state_dict()
     # Counters of BatchNorm are absent from files of old torch versions.
@@ -191,7 +195,22 @@ def fit_report(
         for name, value in wanted.items()
         if name in tensors and tensors[name].shape != value.shape
     ]
-    if not (missing or extra or shapes):
+    paired = [
+        (name, tensors[name], value)
+        for name, value in wanted.items()
+        if name in tensors and tensors[name].shape == value.shape
+    ]
+    kinds = [
+        f'{name} {given.dtype}, wanted {value.dtype}'
+        for name, given, value in paired
+        if not _same_kind(given, value)
+    ]
+    broken = [
+        name
+        for name, given, value in paired
+        if _same_kind(given, value) and not _is_finite(given)
+    ]
+    if not (missing or extra or shapes or kinds or broken):
         return ''
     return '\n'.join(
         [
@@ -199,6 +218,8 @@ def fit_report(
             *_listing('missing', missing),
             *_listing('left over', extra),
             *_listing('of another shape', shapes),
+            *_listing('of another type', kinds),
+            *_listing('not finite', broken),
             *_hint(tensors, wanted),
         ]
     )
@@ -219,7 +240,10 @@ def load_backbone(
         FileNotFoundError: There is no such file.
         ValueError: The file does not fit; the message names the tensors.
     """
-    tensors = backbone_tensors(read_state_dict(path), prefix)
+    try:
+        tensors = backbone_tensors(read_state_dict(path), prefix)
+    except KeyError as error:
+        raise ValueError(f'{path}: {error.args[0]}') from error
     problems = fit_report(backbone, tensors, os.fspath(path))
     if problems:
         raise ValueError(problems)
@@ -261,6 +285,22 @@ def _load_safetensors(path: str) -> dict[str, Tensor]:
         return load(path)
     except SafetensorError as error:
         raise ValueError(f'{path} cannot be read: {error}') from error
+
+
+def _same_kind(given: Tensor, wanted: Tensor) -> bool:
+    """Tell whether one tensor can be copied to another and mean the same."""
+    return (
+        given.layout == wanted.layout
+        and given.is_quantized == wanted.is_quantized
+        and given.is_complex() == wanted.is_complex()
+        and given.is_floating_point() == wanted.is_floating_point()
+    )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if tensor.is_meta or not tensor.is_floating_point():
+        return True
+    return bool(tensor.isfinite().all())
 
 
 def _listing(kind: str, names: list[str]) -> list[str]:

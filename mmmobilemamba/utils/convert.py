@@ -97,7 +97,9 @@ def _check_backbone(tensors: dict[str, Tensor], source) -> str:
 
     backbone = backbone_tensors(tensors)
     widths = tuple(
-        int(backbone[name].shape[0]) if name in backbone else None
+        int(backbone[name].shape[0])
+        if name in backbone and backbone[name].dim()
+        else None
         for name in (
             'stem.3.conv.weight',
             'stages.1.downsample.project.conv.weight',
