@@ -86,6 +86,22 @@ def validation_shapes(cfg: Config, count: int) -> Counter:
     return shapes
 
 
+def first_shape(cfg: Config) -> tuple[int, int]:
+    """Return the padded size of the first validation picture.
+
+    Args:
+        cfg (Config): Config with a ``val_dataloader``.
+
+    Returns:
+        tuple[int, int]: Height and width in pixels, as the network gets the
+        picture by itself.
+    """
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    picture = DATASETS.build(cfg.val_dataloader.dataset)[0]['inputs']
+    divisor = cfg.model.get('data_preprocessor', {}).get('pad_size_divisor', 1)
+    return padded(tuple(picture.shape[-2:]), divisor)
+
+
 def padded(shape: tuple[int, int], divisor: int) -> tuple[int, int]:
     """Round a size up as a data preprocessor pads it.
 

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from mmmobilemamba.analysis.comparison import Training
+
 for library in ('mmpretrain', 'timm'):
     pytest.importorskip(library)
 
@@ -16,9 +18,10 @@ MODELS = ['t2', 'mobilenetv2_035']
 
 @pytest.fixture(scope='module')
 def compare(tool):
-    module = tool('misc/compare_classifiers')
-    module.SPEED_ROUNDS = 3
-    return module
+    from mmmobilemamba.analysis import comparison
+
+    comparison.SPEED_ROUNDS = 3
+    return tool('misc/compare_classifiers')
 
 
 @pytest.fixture(scope='module')
@@ -81,7 +84,7 @@ def test_finished_models_are_not_trained_again(
     def fail(*args, **kwargs):
         raise AssertionError('trains again')
 
-    monkeypatch.setattr(subprocess, 'run', fail)
+    monkeypatch.setattr(subprocess, 'Popen', fail)
     for more in ([], ['--speed-only']):
         compare.main([*args, *more])
         after = json.loads((out / 'comparison.json').read_text())
@@ -93,12 +96,12 @@ def test_finished_models_are_not_trained_again(
 
 
 @pytest.mark.slow
-def test_accuracy_is_evaluated_where_the_log_lacks_it(finished, compare):
+def test_accuracy_is_evaluated_where_the_log_lacks_it(finished):
     """As after a stop between the checkpoint and its evaluation."""
     _, out = finished
     name = MODELS[1]
-    config = out / 'configs' / f'{name}.py'
-    wanted = compare.evaluate(config)
+    training = Training(out / 'configs' / f'{name}.py')
+    wanted = training.evaluate('accuracy/top1')
     (log,) = (out / name).glob('*/vis_data/scalars.json')
     whole = log.read_text()
     log.write_text(
@@ -109,7 +112,8 @@ def test_accuracy_is_evaluated_where_the_log_lacks_it(finished, compare):
         )
     )
     try:
-        assert compare.evaluate(config) == pytest.approx(wanted, abs=0.01)
+        again = training.evaluate('accuracy/top1')
+        assert again == pytest.approx(wanted, abs=0.01)
     finally:
         log.write_text(whole)
 
@@ -127,7 +131,7 @@ def refused(compare, capsys, monkeypatch):
     def fail(*args, **kwargs):
         raise AssertionError('the work started')
 
-    monkeypatch.setattr(subprocess, 'run', fail)
+    monkeypatch.setattr(subprocess, 'Popen', fail)
 
     def call(*args):
         with pytest.raises(SystemExit) as ended:

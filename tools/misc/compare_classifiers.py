@@ -2,40 +2,35 @@
 
 import argparse
 import json
-import subprocess
-import sys
-import time
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
-from mmengine.device import get_device
 
-from mmmobilemamba.analysis.candidates import build_candidate
+from mmmobilemamba.analysis.comparison import (
+    Training,
+    check_least,
+    describe_device,
+    measure_speeds,
+    run_or_exit,
+    write_text,
+    write_trainings,
+)
 from mmmobilemamba.analysis.complexity import count_complexity
 from mmmobilemamba.analysis.figures import draw_curves
-from mmmobilemamba.analysis.preparation import make_pictures, prepare
-from mmmobilemamba.analysis.requests import Form, Request
 from mmmobilemamba.analysis.run_logs import read_run
-from mmmobilemamba.analysis.timing import time_interleaved
 from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
 from mmmobilemamba.utils.checkpoint import check_checkpoint_file
 from mmmobilemamba.utils.cli import add_cfg_options, user_errors
 from mmmobilemamba.utils.config import check_host
-from mmmobilemamba.utils.files import whole_file
 from mmmobilemamba.utils.image_split import ImageSplit, split_images
 from mmmobilemamba.utils.inference import build_model
-from mmmobilemamba.utils.run_setup import build_runner, set_loader_defaults
 from mmmobilemamba.utils.scratch_recipe import check_model_names, make_config
 
-ROOT = Path(__file__).resolve().parents[2]
+TRAIN = Path(__file__).resolve().parents[1] / 'train.py'
 MODEL_NAMES = ['t2', 'mambaout_femto', 'mobilenetv2_100', 'efficientvit_m2']
 ACCURACY = 'accuracy/top1'
-FORMS = dict(plain=Form(deploy=False), fused=Form())
-SPEED_ROUNDS = 20
-SPEED_SECONDS = 60
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -91,21 +86,10 @@ def make_parser() -> argparse.ArgumentParser:
 
 def check_args(args: argparse.Namespace) -> None:
     """Raise where an argument is out of range."""
-    for name, low in dict(
-        size=32, epochs=1, batch_size=2, workers=0, seed=0
-    ).items():
-        if getattr(args, name) < low:
-            option = name.replace('_', '-')
-            raise ValueError(
-                f'--{option} must be {low} or more, got {getattr(args, name)}.'
-            )
+    least = dict(size=32, epochs=1, batch_size=2, workers=0, seed=0)
+    check_least(vars(args), least)
     if not args.lr > 0:
         raise ValueError(f'--lr must be above 0, got {args.lr}.')
-
-
-def write_text(path: Path, text: str) -> None:
-    with whole_file(path) as draft:
-        draft.write_text(text)
 
 
 def write_lists(split: ImageSplit, folder: Path) -> None:
@@ -115,7 +99,7 @@ def write_lists(split: ImageSplit, folder: Path) -> None:
         write_text(folder / f'{name}.txt', lines)
 
 
-def write_configs(args: argparse.Namespace) -> dict[str, Path]:
+def plan(args: argparse.Namespace) -> dict[str, Training]:
     """Check everything and write the config of every model."""
     check_args(args)
     check_host(Config(dict(default_scope='mmpretrain')))
@@ -123,7 +107,7 @@ def write_configs(args: argparse.Namespace) -> dict[str, Path]:
     split = split_images(args.data, args.val_share, args.seed)
     args.out = args.out.absolute()
     args.train_images, args.val_images = len(split.train), len(split.val)
-    configs, old = {}, []
+    configs = {}
     for name in args.models:
         cfg = make_config(
             name,
@@ -138,98 +122,25 @@ def write_configs(args: argparse.Namespace) -> dict[str, Path]:
         )
         cfg.merge_from_dict(args.cfg_options or {})
         cfg.work_dir = str(args.out / name)
-        path = args.out / 'configs' / f'{name}.py'
-        # Its checkpoints fit neither other data nor another schedule.
-        if path.is_file() and path.read_text() != cfg.pretty_text:
-            old += [str(p) for p in (args.out / name).glob('*.pth')]
-        configs[name] = (path, cfg.pretty_text)
-    if old:
-        raise ValueError(
-            'These were trained with other settings; delete them, or name '
-            f'another folder with --out: {", ".join(old)}.'
-        )
+        configs[args.out / 'configs' / f'{name}.py'] = cfg
+    trainings = dict(zip(args.models, write_trainings(configs), strict=True))
     write_lists(split, args.out / 'lists')
-    for path, text in configs.values():
-        write_text(path, text)
-    return {name: path for name, (path, _) in configs.items()}
+    if args.speed_only:
+        for training in trainings.values():
+            check_checkpoint_file(str(training.last_checkpoint))
+    return trainings
 
 
-def last_checkpoint(cfg: Config) -> Path:
-    return Path(cfg.work_dir) / f'epoch_{cfg.train_cfg.max_epochs}.pth'
-
-
-def train(config: Path) -> None:
-    """Train through tools/train.py, going on where it was interrupted."""
-    cfg = Config.fromfile(config)
-    if last_checkpoint(cfg).is_file():
-        return
-    command = [
-        sys.executable,
-        str(ROOT / 'tools' / 'train.py'),
-        str(config),
-        '--resume',
-        'auto',
-    ]
-    print('$', *command, flush=True)
-    spent = Path(cfg.work_dir) / 'train_seconds.json'
-    seconds = json.loads(spent.read_text()) if spent.is_file() else 0.0
-    start = time.perf_counter()
-    try:
-        code = subprocess.run(command).returncode
-    finally:
-        # The parts of an interrupted training add up.
-        seconds += time.perf_counter() - start
-        write_text(spent, json.dumps(seconds))
-    if code:
-        sys.exit(f'error: training ended with exit status {code}, see above')
-
-
-def evaluate(config: Path) -> float:
-    """Return the accuracy of a finished training on the held-out images."""
-    cfg = Config.fromfile(config)
-    epochs, accuracies = read_run(cfg.work_dir).curve(ACCURACY)
-    if epochs and epochs[-1] == cfg.train_cfg.max_epochs:
-        return accuracies[-1]
-    # It was stopped between the last checkpoint and its evaluation.
-    set_loader_defaults(cfg)
-    cfg.load_from = str(last_checkpoint(cfg))
-    cfg.work_dir = str(Path(cfg.work_dir) / 'evaluation')
-    return build_runner(cfg).test()[ACCURACY]
-
-
-def describe(name: str, config: Path, size: int) -> dict:
+def describe(name: str, training: Training, size: int) -> dict:
     """Return what a finished training came to."""
-    cfg = Config.fromfile(config)
-    cost = count_complexity(build_model(cfg), (size, size))
-    spent = Path(cfg.work_dir) / 'train_seconds.json'
+    cost = count_complexity(build_model(training.cfg), (size, size))
     return dict(
         model=name,
-        top1=round(evaluate(config), 2),
+        top1=round(training.evaluate(ACCURACY), 2),
         params=cost.params,
         macs=cost.macs,
-        train_seconds=round(json.loads(spent.read_text()), 1),
+        train_seconds=round(training.cost['seconds'], 1),
     )
-
-
-def measure_speed(configs: dict[str, Path], args: argparse.Namespace) -> dict:
-    """Return the images per second of every network, plain and fused."""
-    device, size = get_device(), (args.size, args.size)
-    calls = {}
-    for name, config in configs.items():
-        for key, form in FORMS.items():
-            request = Request(name, 'config', str(config), size, form)
-            call = prepare(build_candidate(request), form, device)
-            images = make_pictures(args.batch_size, size, form, device)
-            calls[name, key] = partial(call, images)
-    with torch.inference_mode():
-        times = time_interleaved(
-            calls, SPEED_ROUNDS, budget=SPEED_SECONDS, device=device
-        )
-    speeds = {}
-    for (name, key), timing in times.items():
-        rate = args.batch_size / timing.median
-        speeds.setdefault(name, {})[key] = round(rate, 1)
-    return speeds
 
 
 def make_table(summary: dict) -> str:
@@ -254,18 +165,14 @@ def make_table(summary: dict) -> str:
     return '\n'.join([*rows, '', settings, ''])
 
 
-def report(configs: dict[str, Path], results: list, args) -> None:
+def report(trainings: dict[str, Training], results: list, args) -> None:
     """Write the table and the curves of what is there so far."""
+    names = ('train_images', 'val_images', 'size', 'epochs', 'batch_size')
+    settings = {name: getattr(args, name) for name in (*names, 'lr', 'seed')}
     summary = dict(
         settings=dict(
             data=args.data.name,
-            train_images=args.train_images,
-            val_images=args.val_images,
-            size=args.size,
-            epochs=args.epochs,
-            batch_size=args.batch_size,
-            lr=args.lr,
-            seed=args.seed,
+            **settings,
             device=describe_device(),
             torch=torch.__version__,
         ),
@@ -275,18 +182,8 @@ def report(configs: dict[str, Path], results: list, args) -> None:
         args.out / 'comparison.json', json.dumps(summary, indent=2) + '\n'
     )
     write_text(args.out / 'comparison.md', make_table(summary))
-    runs = [
-        read_run(Path(Config.fromfile(configs[result['model']]).work_dir))
-        for result in results
-    ]
+    runs = [read_run(trainings[r['model']].work_dir) for r in results]
     draw_curves(runs, ['loss', ACCURACY], args.out / 'curves.png', smooth=8)
-
-
-def describe_device() -> str:
-    device = get_device()
-    if device == 'cuda':
-        return torch.cuda.get_device_name()
-    return f'{device}, {torch.get_num_threads()} threads'
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -294,25 +191,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     allow_mmengine_checkpoints()
     with user_errors(parser):
-        configs = write_configs(args)
-        if args.speed_only:
-            for config in configs.values():
-                cfg = Config.fromfile(config)
-                check_checkpoint_file(str(last_checkpoint(cfg)))
+        trainings = plan(args)
     print(f'Everything goes to {args.out}', flush=True)
     results = []
-    for number, (name, config) in enumerate(configs.items(), 1):
-        print(f'\n=== {number}/{len(configs)} {name}', flush=True)
+    for number, (name, training) in enumerate(trainings.items(), 1):
+        print(f'\n=== {number}/{len(trainings)} {name}', flush=True)
         if not args.speed_only:
-            train(config)
-        results.append(describe(name, config, args.size))
+            run_or_exit(training, TRAIN)
+        results.append(describe(name, training, args.size))
         print('top-1 {top1} %'.format(**results[-1]), flush=True)
-        report(configs, results, args)
+        report(trainings, results, args)
     print('\n=== Images per second', flush=True)
-    speeds = measure_speed(configs, args)
+    configs = {name: t.config for name, t in trainings.items()}
+    size = (args.size, args.size)
+    speeds = measure_speeds(configs, size, args.batch_size)
     for result in results:
         result['images_per_second'] = speeds[result['model']]
-    report(configs, results, args)
+    report(trainings, results, args)
     print((args.out / 'comparison.md').read_text())
     for name in ('comparison.md', 'comparison.json', 'curves.png'):
         print(args.out / name)
