@@ -57,15 +57,16 @@ def test_losses_are_those_of_one_process(seen):
     assert not torch.equal(two[0], two[1])
 
 
-def test_gradients_are_those_of_one_process(seen):
-    """The second step too, after an update and with an uneven batch."""
-    for step in range(2):
-        for alone, *two in zip(*(s['gradients'][step] for s in seen)):
-            assert torch.equal(*two)
-            # Sums in another order: to a share of the largest of a tensor.
-            error = (two[0] - alone).abs().max()
-            assert error <= 1e-5 * alone.abs().max().clamp(min=1e-6)
-            assert alone.abs().max() > 0
+# After an update the difference of the first step is in the weights too.
+@pytest.mark.parametrize(('step', 'tolerance'), [(0, 1e-5), (1, 5e-5)])
+def test_gradients_are_those_of_one_process(seen, step, tolerance):
+    """The second step has an uneven batch."""
+    for alone, *two in zip(*(s['gradients'][step] for s in seen)):
+        assert torch.equal(*two)
+        # Sums in another order: to a share of the largest of a tensor.
+        error = (two[0] - alone).abs().max()
+        assert error <= tolerance * alone.abs().max().clamp(min=1e-6)
+        assert alone.abs().max() > 0
 
 
 def test_metric_counts_each_sample_once(seen):

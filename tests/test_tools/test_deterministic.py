@@ -25,7 +25,9 @@ def leave_no_trace(monkeypatch):
 @pytest.mark.skipif(
     torch.cuda.is_available(), reason='RoIAlign adds in any order on a GPU'
 )
-@pytest.mark.parametrize('name', ['det', 'seg'])
+@pytest.mark.parametrize(
+    'name', [pytest.param('det', marks=pytest.mark.slow), 'seg']
+)
 def test_equal_bits(name, workspace, tool, tmp_path):
     """Two threads; the config has no seed; a process of its own loads."""
     states = []
