@@ -60,14 +60,10 @@ def run_steps(
         RuntimeError: A step after loading failed.
     """
     name = name_of(results)
-    checks = dict(_CHECKS)
-    if any(type(step).__name__ == 'FilterAnnotations' for step in transforms):
-        # It takes out boxes without area, and leaves the picture's others.
-        del checks['gt_bboxes']
     check_label(results, num_classes)
     for transform in transforms:
         kind = type(transform).__name__
-        known = {key for key in checks if key in results}
+        known = {key for key in _CHECKS if key in results}
         try:
             results = transform(results)
         except Exception as error:
@@ -79,7 +75,7 @@ def run_steps(
         if results is None:
             return None
         if kind.startswith('Load'):
-            for key, check in checks.items():
+            for key, check in _CHECKS.items():
                 if key in results and key not in known:
                     check(results, num_classes, ignore_index)
     return results
@@ -90,12 +86,12 @@ class CheckedPipeline:
     """Run a pipeline, leave out samples that cannot be read, and name them.
 
     What the steps called ``Load...`` give is checked as soon as it is there:
-    files that are cut off, pictures and masks of different sizes, boxes
-    without area where no ``FilterAnnotations`` takes these out. A data set of
-    mmengine takes another sample in place of one that is left out, drawn from
-    the random state of the loading process, so that equal seeds give equal
-    samples. Labels that the model has no class for are an error, as are too
-    many faults.
+    files that are cut off, pictures and masks of different sizes. A data set
+    of mmengine takes another sample in place of one that is left out, drawn
+    from the random state of the loading process, so that equal seeds give
+    equal samples. For training, objects whose boxes have no area are taken
+    out. Labels that the model has no class for are an error, as are too many
+    faults.
 
     Args:
         transforms (Sequence[dict | callable]): Steps of the pipeline.
