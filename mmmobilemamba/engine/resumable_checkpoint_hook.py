@@ -155,7 +155,8 @@ class ResumableCheckpointHook(WholeCheckpointHook):
         """Collect the states of all processes; only one of them saves."""
         states = self._before_val or get_random_states()
         if get_rank() > 0:
-            states = dict(states, statistics=_statistics(runner))
+            own = {k: v.cpu() for k, v in _statistics(runner).items()}
+            states = dict(states, statistics=own)
         self._states = all_gather_object(states)
 
     def _restore(self, runner: Runner) -> None:

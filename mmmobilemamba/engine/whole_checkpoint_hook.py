@@ -134,7 +134,8 @@ class WholeCheckpointHook(CheckpointHook):
         self.last_ckpt = path
         if self.max_keep_ckpts > 0:
             while len(ids) > self.max_keep_ckpts:
-                self._remove(self.filename_tmpl.format(ids.pop(0)))
+                name = self.filename_tmpl.format(ids.pop(0))
+                self._remove(osp.join(self.out_dir, name))
             self.keep_ckpt_ids = deque(ids, self.max_keep_ckpts)
             hub.update_info('keep_ckpt_ids', ids)
 
@@ -177,9 +178,7 @@ class WholeCheckpointHook(CheckpointHook):
         else:
             self.best_ckpt_path_dict = paths
 
-    def _remove(self, name: str) -> None:
-        """Remove a checkpoint of the output folder, if it is there."""
-        path = osp.join(self.out_dir, name)
+    def _remove(self, path: str) -> None:
         if is_main_process() and self.file_backend.isfile(path):
             self.file_backend.remove(path)
 

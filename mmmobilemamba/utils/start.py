@@ -97,17 +97,23 @@ def checkpoints_of(work_dir: str) -> list[str]:
         folder from new to old; ``best_*.pth`` hold weights only and are left
         out. None of them is looked into.
     """
+    latest = None
+    if osp.isfile(osp.join(work_dir, 'last_checkpoint')):
+        latest = find_latest_checkpoint(work_dir)
+    # CheckpointHook may save to a folder of its own.
+    folders = {osp.abspath(work_dir)}
+    if latest:
+        folders.add(osp.dirname(osp.abspath(latest)))
     paths = [
         path
-        for path in Path(work_dir).glob('*.pth')
+        for folder in folders
+        for path in Path(folder).glob('*.pth')
         if not path.name.startswith('best_')
     ]
     paths = sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
     names = [str(path) for path in paths]
-    if osp.isfile(osp.join(work_dir, 'last_checkpoint')):
-        latest = find_latest_checkpoint(work_dir)
-        if latest:
-            names = [latest, *(x for x in names if not _same(x, latest))]
+    if latest:
+        names = [latest, *(x for x in names if not _same(x, latest))]
     return names
 
 
@@ -127,7 +133,7 @@ def choose_checkpoint(runner: Runner, otherwise: str | None = None) -> None:
         ValueError: All that are whole belong to another network, which a new
             training would overwrite.
     """
-    if not runner._resume or runner._load_from is not None:
+    if runner._resume is not True or runner._load_from is not None:
         return
     # One process decides for all.
     answer = [None, '']

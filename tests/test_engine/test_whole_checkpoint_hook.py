@@ -98,6 +98,19 @@ def test_old_ones_go_when_the_new_one_is_there(tmp_path, train):
     assert not list(folder.glob('.draft*'))
 
 
+def test_folder_for_checkpoints_alone(tmp_path, train, monkeypatch):
+    """It is given relative to where the tool is started."""
+    monkeypatch.chdir(tmp_path)
+    train(out_dir='saved', max_keep_ckpts=2, save_best='acc')
+    folder = tmp_path / 'saved' / 'run'
+    assert epochs(folder) == ['epoch_3.pth', 'epoch_4.pth']
+    assert len(list(folder.glob('best_*'))) == 1
+    os.truncate(folder / 'epoch_4.pth', 99)
+    runner = train(out_dir='saved', max_keep_ckpts=2, save_best='acc')
+    log = Path(runner.log_dir, f'{runner.timestamp}.log').read_text()
+    assert 'resumed epoch: 3' in log
+
+
 def test_what_a_kill_left_is_cleared_away(tmp_path, train):
     train(max_keep_ckpts=2)
     folder = tmp_path / 'run'
