@@ -8,10 +8,9 @@ import json
 import logging
 import os
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -22,6 +21,7 @@ from torch.export import ExportedProgram
 
 from ..utils.inference import load_model
 from .build import build_network, describe
+from .coreml_structure import CoreMLReport, read_back
 from .graph import METADATA
 from .networks import Network
 from .options import ExportOptions, kind_of, with_size
@@ -29,56 +29,6 @@ from .pictures import random_image
 
 PRECISIONS = ('float32', 'float16')
 SUFFIX = '.mlpackage'
-# CoreML's tensors have no more dimensions.
-MAX_RANK = 5
-# Operators that multiply with weights, in ATen and in CoreML.
-_ATEN_WEIGHTS = ('conv2d', 'conv_transpose2d', 'linear')
-_MIL_WEIGHTS = ('conv', 'conv_transpose', 'linear')
-
-
-@dataclass
-class CoreMLReport:
-    """What was written.
-
-    Args:
-        path (Path): Package.
-        inputs (dict[str, tuple[int]]): Shapes by name.
-        outputs (dict[str, tuple[int]]): Shapes by name.
-        operators (Counter): How many there are of each type.
-        weights (int): Numbers that convolutions and linear layers multiply
-            with.
-        size_mb (float): Size of the package in 10^6 bytes.
-    """
-
-    path: Path
-    inputs: dict[str, tuple[int, ...]]
-    outputs: dict[str, tuple[int, ...]]
-    operators: Counter
-    weights: int
-    size_mb: float
-
-    def __str__(self) -> str:
-        lines = [
-            f'{kind} {name}: {"x".join(map(str, shape))}'
-            for kind, tensors in (
-                ('input', self.inputs),
-                ('output', self.outputs),
-            )
-            for name, shape in tensors.items()
-        ]
-        common = ', '.join(
-            f'{count} {name}' for name, count in self.operators.most_common(5)
-        )
-        return '\n'.join(
-            [
-                *lines,
-                f'{self.operators.total()} operators: {common}, ...',
-                f'{self.weights / 1e6:.2f} M weights of convolutions and '
-                'linear layers, as many as in PyTorch',
-                f'{self.path}: {self.size_mb:.1f} MB; its structure is '
-                'checked, its values are not: CoreML runs on a Mac only',
-            ]
-        )
 
 
 def export_coreml(
@@ -174,7 +124,7 @@ def export_coreml_model(
     package.user_defined_metadata[METADATA] = json.dumps(metadata)
     with _whole_package(Path(out)) as draft:
         package.save(str(draft))
-        report = _read_back(ct, draft, package, network, traced)
+        report = read_back(ct, draft, package, network, traced)
     return replace(report, path=Path(out))
 
 
@@ -257,83 +207,3 @@ def _whole_package(path: Path) -> Iterator[Path]:
         draft = Path(folder, path.name)
         yield draft
         draft.rename(path)
-
-
-def _read_back(
-    ct, path: Path, package, network: Network, traced: ExportedProgram
-) -> CoreMLReport:
-    """Compare a written package with what was traced."""
-    spec = ct.utils.load_spec(str(path))
-    if spec.WhichOneof('Type') != 'mlProgram':
-        raise ValueError(f'{path.name} holds no ML program.')
-    program = package._mil_program.functions['main']
-    operators = [op for op in program.operations if op.op_type != 'const']
-    _same('inputs', _shapes(spec.description.input), _traced_input(traced))
-    outputs = {out.name: tuple(out.shape) for out in program.outputs}
-    _same('outputs', outputs, _traced_outputs(traced, network.output_names))
-    names = [output.name for output in spec.description.output]
-    _same('names of outputs', names, list(network.output_names))
-    deep = [
-        op.name
-        for op in operators
-        if any(out.rank > MAX_RANK for out in op.outputs)
-    ]
-    _same(f'operators of more than {MAX_RANK} dimensions', deep, [])
-    weights = sum(
-        op.weight.val.size for op in operators if op.op_type in _MIL_WEIGHTS
-    )
-    _same('numbers of weights', weights, _traced_weights(traced))
-    size = sum(f.stat().st_size for f in path.rglob('*') if f.is_file())
-    return CoreMLReport(
-        path,
-        _shapes(spec.description.input),
-        outputs,
-        Counter(op.op_type for op in operators),
-        weights,
-        size / 1e6,
-    )
-
-
-def _same(what: str, got, wanted) -> None:
-    if got != wanted:
-        raise ValueError(
-            f'The package differs from the model in its {what}: {got} '
-            f'instead of {wanted}; no package was written.'
-        )
-
-
-def _shapes(descriptions) -> dict[str, tuple[int, ...]]:
-    """Read shapes by name; a picture of CoreML has three channels."""
-    shapes = {}
-    for description in descriptions:
-        kind = description.type
-        if kind.WhichOneof('Type') == 'imageType':
-            picture = kind.imageType
-            shape = (1, 3, picture.height, picture.width)
-        else:
-            shape = tuple(kind.multiArrayType.shape)
-        shapes[description.name] = shape
-    return shapes
-
-
-def _traced_input(traced: ExportedProgram) -> dict[str, tuple[int, ...]]:
-    (name,) = traced.graph_signature.user_inputs
-    (node,) = (node for node in traced.graph.nodes if node.name == name)
-    return {name: tuple(node.meta['val'].shape)}
-
-
-def _traced_outputs(
-    traced: ExportedProgram, names: tuple[str, ...]
-) -> dict[str, tuple[int, ...]]:
-    (output,) = (node for node in traced.graph.nodes if node.op == 'output')
-    shapes = (tuple(node.meta['val'].shape) for node in output.args[0])
-    return dict(zip(names, shapes, strict=True))
-
-
-def _traced_weights(traced: ExportedProgram) -> int:
-    return sum(
-        node.args[1].meta['val'].numel()
-        for node in traced.graph.nodes
-        if node.op == 'call_function'
-        and node.target.__name__.partition('.')[0] in _ATEN_WEIGHTS
-    )

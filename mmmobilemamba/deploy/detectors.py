@@ -2,15 +2,12 @@
 
 import torch
 import torch.nn.functional as F
-from mmdet.models.dense_heads.anchor_head import AnchorHead
 from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
-from mmdet.models.roi_heads import StandardRoIHead
-from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
-from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from torch import Tensor, nn
 
 from .boxes import pool, suppress, take, top_k
 from .networks import PROPOSALS, Network
+from .supported import check_dense, check_roi_head
 
 
 class Detector(Network):
@@ -114,7 +111,7 @@ class OneStageDetector(Detector):
     """RetinaNet, SSD and their like: anchors, no other score."""
 
     def __init__(self, model: nn.Module, *args, **kwargs):
-        _check_dense(model.bbox_head)
+        check_dense(model.bbox_head)
         super().__init__(model, *args, **kwargs)
 
     def compute(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -137,8 +134,8 @@ class MaskRCNN(Detector):
     """Mask R-CNN and Faster R-CNN."""
 
     def __init__(self, model: nn.Module, *args, **kwargs):
-        _check_dense(model.rpn_head)
-        _check_roi_head(model.roi_head)
+        check_dense(model.rpn_head)
+        check_roi_head(model.roi_head)
         super().__init__(model, *args, **kwargs)
         self.inner_names = PROPOSALS
         count = {} if self.fixed_count else {1: 'proposal_count'}
@@ -259,59 +256,6 @@ def _nms_pre(cfg) -> int:
     """Return how many anchors of a level are looked at."""
     count = cfg.get('nms_pre', -1)
     return count if count > 0 else torch.iinfo(torch.int32).max
-
-
-def _check_dense(head: nn.Module) -> None:
-    """Refuse a dense head that predicts by other rules."""
-    name = type(head).__name__
-    if not isinstance(head, AnchorHead) or hasattr(head, 'atss_centerness'):
-        raise ValueError(
-            f'{name} is no anchor head; RetinaHead, SSDHead, RPNHead and '
-            'their like can be exported.'
-        )
-    _check_coder(head)
-    _check_nms(name, head.test_cfg)
-
-
-def _check_roi_head(head: nn.Module) -> None:
-    """Refuse a second stage that predicts by other rules."""
-    name = type(head).__name__
-    if type(head) is not StandardRoIHead:
-        raise ValueError(
-            f'{name} cannot be exported; of second stages StandardRoIHead can.'
-        )
-    extractors = [head.bbox_roi_extractor]
-    if head.with_mask:
-        extractors.append(head.mask_roi_extractor)
-    for extractor in extractors:
-        layers = extractor.roi_layers
-        if type(extractor) is not SingleRoIExtractor or not all(
-            layer.aligned and layer.pool_mode == 'avg' for layer in layers
-        ):
-            raise ValueError(
-                f'{name}: SingleRoIExtractor with aligned average RoIAlign '
-                f'can be exported, got {type(extractor).__name__}.'
-            )
-    _check_coder(head.bbox_head)
-    _check_nms(name, head.test_cfg)
-
-
-def _check_coder(head: nn.Module) -> None:
-    coder = head.bbox_coder
-    if type(coder) is not DeltaXYWHBBoxCoder:
-        raise ValueError(
-            f'{type(head).__name__}: boxes coded by DeltaXYWHBBoxCoder can '
-            f'be exported, got {type(coder).__name__}.'
-        )
-
-
-def _check_nms(name: str, cfg) -> None:
-    nms = cfg.nms
-    if nms.get('type', 'nms') != 'nms' or nms.get('class_agnostic'):
-        raise ValueError(
-            f'{name}: suppression by plain nms within each class can be '
-            f'exported, got test_cfg.nms={dict(nms)}.'
-        )
 
 
 def wrap_detector(model: nn.Module, *args, **kwargs) -> Detector:

@@ -8,7 +8,7 @@ ct = pytest.importorskip(
     'coremltools', reason='coremltools is not installed', exc_type=ImportError
 )
 
-from mmmobilemamba.deploy import coreml  # noqa: E402
+from mmmobilemamba.deploy import coreml_structure  # noqa: E402
 from mmmobilemamba.deploy.coreml import export_coreml_model  # noqa: E402
 from mmmobilemamba.deploy.options import ExportOptions  # noqa: E402
 
@@ -75,7 +75,7 @@ def test_picture_and_labels_in_half_the_size(make_model, tmp_path):
 def test_another_structure_leaves_no_package(
     make_model, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(coreml, '_traced_weights', lambda traced: 1)
+    monkeypatch.setattr(coreml_structure, 'traced_weights', lambda _: 1)
     with pytest.raises(ValueError, match='numbers of weights'):
         convert(make_model, 'classifier', 'classifier', tmp_path)
     assert not list(tmp_path.iterdir())
