@@ -108,6 +108,7 @@ class WholeCheckpointHook(CheckpointHook):
             # With those still to be removed: a run that is killed before
             # leaves them to the one that goes on.
             hub.update_info('keep_ckpt_ids', ids)
+        before = hub.runtime_info.get('last_ckpt')
         hub.update_info('last_ckpt', path)
         try:
             runner.save_checkpoint(
@@ -125,7 +126,7 @@ class WholeCheckpointHook(CheckpointHook):
                 with whole_file(pointer) as draft:
                     draft.write_text(path)
         except OSError as error:
-            hub.update_info('last_ckpt', self.last_ckpt)
+            hub.update_info('last_ckpt', before)
             if self.max_keep_ckpts > 0:
                 hub.update_info('keep_ckpt_ids', kept)
             self._warn(runner, 'last', path, error)
@@ -190,9 +191,10 @@ class WholeCheckpointHook(CheckpointHook):
             room = f', {free:.1f} MiB are free in {self.out_dir}'
         except OSError:
             room = ''
+        last = runner.message_hub.runtime_info.get('last_ckpt')
         whole = (
-            f'the last whole checkpoint is {self.last_ckpt}'
-            if self.last_ckpt
+            f'the last whole checkpoint is {last}'
+            if last
             else 'there is no checkpoint yet'
         )
         reason = error.strerror or str(error)
