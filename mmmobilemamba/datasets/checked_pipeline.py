@@ -89,9 +89,8 @@ class CheckedPipeline:
     files that are cut off, pictures and masks of different sizes. A data set
     of mmengine takes another sample in place of one that is left out, drawn
     from the random state of the loading process, so that equal seeds give
-    equal samples. For training, objects whose boxes have no area are taken
-    out. Labels that the model has no class for are an error, as are too many
-    faults.
+    equal samples. Labels that the model has no class for are an error, as are
+    too many faults.
 
     Args:
         transforms (Sequence[dict | callable]): Steps of the pipeline.
@@ -101,6 +100,9 @@ class CheckedPipeline:
             Defaults to 255.
         max_faulty (int): Different samples to leave out before it is an
             error; 0, for evaluation, allows none. Defaults to 50.
+        drop_flat_boxes (bool): Whether to go without objects whose boxes have
+            no area. An evaluation keeps them, or its metric would be another
+            one. Defaults to True.
     """
 
     def __init__(
@@ -109,6 +111,7 @@ class CheckedPipeline:
         num_classes: int | None = None,
         ignore_index: int = 255,
         max_faulty: int = 50,
+        drop_flat_boxes: bool = True,
     ) -> None:
         if max_faulty < 0:
             raise ValueError(
@@ -118,6 +121,7 @@ class CheckedPipeline:
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.max_faulty = max_faulty
+        self.drop_flat_boxes = drop_flat_boxes
         self._in_a_row = 0
         self._seen = torch.zeros(_CAPACITY, dtype=torch.uint8).share_memory_()
 
@@ -138,7 +142,7 @@ class CheckedPipeline:
         """
         name = name_of(results)
         index = results.get('sample_idx', 0) % _CAPACITY
-        if self.max_faulty:
+        if self.drop_flat_boxes:
             self._drop_boxes(name, index, results)
         try:
             results = run_steps(

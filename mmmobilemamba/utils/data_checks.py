@@ -85,23 +85,26 @@ def set_data_checks(
     options = label_range(cfg.get('model') or {})
     pipelines = []
     for split in splits:
-        allowed = max_faulty if split == 'train' else 0
+        training = split == 'train'
+        rules = dict(
+            max_faulty=max_faulty if training else 0, drop_flat_boxes=training
+        )
         loader = cfg.get(f'{split}_dataloader') or {}
         pipelines += [
-            (part, 'pipeline', allowed)
+            (part, 'pipeline', rules)
             for _, part in innermost(loader.get('dataset'), '')
         ]
     # Other augmentations for the last epochs.
     pipelines += [
-        (hook, 'switch_pipeline', max_faulty)
+        (hook, 'switch_pipeline', dict(max_faulty=max_faulty))
         for hook in cfg.get('custom_hooks') or ()
         if 'train' in splits
     ]
-    for part, key, allowed in pipelines:
+    for part, key, rules in pipelines:
         steps = part.get(key)
         if steps and str(steps[0].get('type')) != CHECKED:
-            step = dict(type=CHECKED, transforms=steps, max_faulty=allowed)
-            part[key] = [dict(**step, **options)]
+            step = dict(type=CHECKED, transforms=steps)
+            part[key] = [dict(**step, **rules, **options)]
 
 
 def label_range(model: dict) -> dict[str, int]:

@@ -262,7 +262,7 @@ def test_class_numbers_without_a_class_stop(build, shapes):
 def test_boxes_without_area_of_other_formats(build, said):
     """Of COCO's they never reach the pipeline; of Pascal VOC's they do."""
     counts = []
-    for options in (dict(), dict(max_faulty=0)):
+    for options in (dict(), dict(drop_flat_boxes=False)):
         dataset = build('mmdet', **options)
         for _ in range(2):
             sample = dataset.get_data_info(0)

@@ -33,6 +33,7 @@ def test_configs_run_with_checks(repo, name):
         (step,) = found[1].pipeline
         assert step.type == CHECKED
         assert step.max_faulty == allowed
+        assert step.drop_flat_boxes == (split == 'train')
         assert step.num_classes == CASES[name]
         assert step.transforms == old[1].pipeline
     # What others read from the config that a run leaves behind.
