@@ -430,10 +430,14 @@ def _call_on(entry: _Entry, batch: int, settings: Settings) -> Callable:
         )
     )
 
+    packed = entry.request.form.pack
+
     def call():
-        # A prediction needs no bookkeeping for gradients at all.
-        with torch.inference_mode(not settings.train):
-            return entry.call(x)
+        # A prediction needs no bookkeeping for gradients at all. Weights are
+        # not packed where there might be some.
+        with torch.inference_mode(packed and not settings.train):
+            with torch.set_grad_enabled(settings.train or not packed):
+                return entry.call(x)
 
     with _explained(entry.request, entry, settings):
         check_finite(call(), entry.request.label)

@@ -22,7 +22,14 @@ from .requests import Form, Request
 
 ROOT = Path(__file__).resolve().parents[1]
 # What a file depends on besides the network that was asked for.
-SOURCES = ('deploy', 'models', 'analysis')
+SOURCES = (
+    'analysis/candidates.py',
+    'analysis/exported.py',
+    'analysis/fusing.py',
+    'analysis/preparation.py',
+    'deploy/*.py',
+    'models/**/*.py',
+)
 
 
 def export_candidate(
@@ -91,8 +98,8 @@ def export_candidate(
 def _file_name(request: Request, size: tuple[int, int], batch: int) -> str:
     """Return a name that changes with whatever changes the file."""
     digest = hashlib.sha256(torch.__version__.encode())
-    for folder in SOURCES:
-        for path in sorted((ROOT / folder).rglob('*.py')):
+    for pattern in SOURCES:
+        for path in sorted(ROOT.glob(pattern)):
             digest.update(path.read_bytes())
     form = request.form
     digest.update(repr((form.deploy, form.scan, form.chunk)).encode())

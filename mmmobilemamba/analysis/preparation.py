@@ -42,7 +42,7 @@ def prepare(
     module = prepare_module(candidate, form, device)
     module = _lay_out(module.to(getattr(torch, form.dtype)), form)
     _compile(candidate, module, form)
-    return partial(candidate.forward, module)
+    return partial(candidate.forward, module.requires_grad_(False))
 
 
 def prepare_module(

@@ -42,6 +42,9 @@ class Form:
         channels_last (bool): Lay pictures and weights out channels last.
             Defaults to False.
         dtype (str): One of :data:`DTYPES`. Defaults to ``'float32'``.
+        pack (bool): Let ours keep weights packed between calls. Without, they
+            run on PyTorch's own operators, as a network of any other library
+            does. Defaults to True.
         runtime (str, optional): Runtime that computes the network, exported
             to ONNX; None is torch, and onnxruntime for a file. Defaults to
             None.
@@ -59,6 +62,7 @@ class Form:
     compile: str | None = None
     channels_last: bool = False
     dtype: str = 'float32'
+    pack: bool = True
     runtime: str | None = None
     scan: str | None = None
     chunk: int | None = None

@@ -2,9 +2,9 @@
 
 from ..deploy import RUNTIMES
 
-# B1 in every way there is, then all sizes and their peers, exported the same
-# way.
-PLAIN_B1 = 'mobilemamba:b1@256,backend=parallel'
+# B1 in every way there is, first fused with PyTorch's operators alone, then
+# all sizes and their peers, exported the same way.
+PLAIN_B1 = 'mobilemamba:b1@256,backend=parallel,pack=no'
 RUNTIME_MODELS = (
     'mobilemamba:b1@256',
     'mobilemamba:t2@192',

@@ -115,8 +115,9 @@ def time_interleaved(
         budget (float, optional): Seconds after which no new round begins,
             once three are done. Defaults to None, which is no limit.
         min_turn (float): Seconds that a turn should last: a callable that is
-            quicker, judged by its warm-up, is called several times per turn
-            and counts with their mean. Defaults to 0, one call per turn.
+            quicker, judged by its warm-up, is called several times per turn,
+            once more before, and counts with their mean. Defaults to 0, one
+            call per turn.
         device (str or torch.device): Device that the calls compute on.
             Defaults to ``'cpu'``.
         clock (Callable): Clock in seconds. Defaults to
@@ -204,6 +205,8 @@ def _turn(call, repeats, clock, synchronize) -> float:
     """
     if hasattr(call, 'timed'):
         return call.timed(repeats)
+    if repeats > 1:
+        call()  # finds the caches full of what the others left
     synchronize()
     started = clock()
     for _ in range(repeats):

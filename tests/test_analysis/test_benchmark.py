@@ -165,6 +165,28 @@ def test_broken_network_is_not_timed(tiny, monkeypatch):
         run('timm:fails')
 
 
+def test_weights_are_not_packed_where_gradients_are_kept(monkeypatch):
+    modes = set()
+
+    class Asks(Tiny):
+        def forward(self, x):
+            modes.add(
+                (torch.is_inference_mode_enabled(), torch.is_grad_enabled())
+            )
+            return super().forward(x)
+
+    def build(request):
+        modes.clear()
+        return Candidate((8, 8), Asks())
+
+    monkeypatch.setitem(candidates.BUILDERS, 'timm', build)
+    run('timm:1')
+    assert (True, False) in modes
+    run('timm:1,pack=no')
+    assert (False, True) in modes
+    assert not any(inference for inference, _ in modes)
+
+
 @pytest.fixture
 def written(tmp_path):
     """Give a function that writes a file of one operator."""

@@ -42,6 +42,21 @@ def no_training(monkeypatch):
     monkeypatch.setattr(subprocess, 'Popen', fail)
 
 
+def test_every_config_has_its_own_backbone_and_seed(
+    compare, workspace, tmp_path
+):
+    args = [str(workspace / 'seg.py'), '--out', str(tmp_path / 'out')]
+    args += ['--backbones', *BACKBONES, '--seeds', '4', '5']
+    _, trainings = compare.plan(compare.make_parser().parse_args(args))
+    for (label, seed), training in trainings.items():
+        cfg = training.cfg
+        backbone = cfg.model.backbone
+        assert backbone.get('model_name', backbone.get('arch')) == label
+        assert len(cfg.model.neck.in_channels) == 3
+        assert cfg.randomness.seed == seed
+        assert training.work_dir.name == f'{label}_seed{seed}'
+
+
 def read(out):
     return json.loads((out / 'comparison.json').read_text())
 

@@ -3,6 +3,7 @@
 import argparse
 import json
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -120,11 +121,11 @@ def plan(
     args.size = first_shape(base)
     results, configs, keys = [], {}, []
     for choice in choices:
-        cfg = base.copy()
+        cfg = deepcopy(base)
         swap_backbone(cfg, choice)
         results.append(count(choice, cfg, args.size))
         for seed in args.seeds:
-            cfg = cfg.copy()
+            cfg = deepcopy(cfg)
             cfg.setdefault('randomness', {})
             cfg.randomness.seed = seed
             name = f'{choice.slug}_seed{seed}'
