@@ -131,7 +131,8 @@ def test_training_does_not_ask_for_test_data(workspace, tool):
             'test_dataloader.dataset.data_root=none',
         ]
     )
-    assert train.prepare(args).work_dir == str(workspace / 'prepared')
+    cfg, _ = train.prepare(args)
+    assert cfg.work_dir == str(workspace / 'prepared')
 
 
 def test_work_dir_that_is_a_file(refuse, early, workspace):
