@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from matplotlib import patches
 from matplotlib import pyplot as plt
-from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmmobilemamba.analysis.run_logs import read_run
@@ -117,7 +116,7 @@ def train(config: Path) -> tuple[Path, float]:
 
     A training that was interrupted goes on, a finished one is taken as is.
     """
-    cfg = Config.fromfile(config)
+    cfg = load_config(config)
     work_dir = Path(cfg.work_dir)
     checkpoint = work_dir / f'epoch_{cfg.train_cfg.max_epochs}.pth'
     spent = work_dir / 'train_seconds.json'

@@ -14,6 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from ..utils.config import load_config
 from ..utils.files import whole_file
 from ..utils.run_setup import build_runner, set_loader_defaults
 from .candidates import build_candidate
@@ -40,7 +41,7 @@ class Training:
     @property
     def cfg(self) -> Config:
         """The config."""
-        return Config.fromfile(self.config)
+        return load_config(self.config)
 
     @property
     def work_dir(self) -> Path:

@@ -78,9 +78,7 @@ def resolve_arch(arch: str | dict) -> dict:
             )
         return {**_DEFAULTS, **ARCH_SETTINGS[name]}
     if not isinstance(arch, dict):
-        raise TypeError(
-            f'arch must be a name or a dict, got {arch!r}.'
-        )
+        raise TypeError(f'arch must be a name or a dict, got {arch!r}.')
     known = ('channels', 'depths', *_DEFAULTS)
     unknown = sorted(str(key) for key in arch if key not in known)
     if unknown:
