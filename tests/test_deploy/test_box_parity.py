@@ -172,3 +172,22 @@ def test_wrong_suppression_leaves_no_file(make_model, tmp_path, monkeypatch):
     model = saturated(make_model('retinanet'), HEADS['retinanet'])
     with pytest.raises(ParityError, match='should suppress each other'):
         export(model, tmp_path)
+
+
+def test_wrong_masks_leave_no_file(make_model, tmp_path, monkeypatch):
+    mask = detectors.MaskRCNN._mask
+
+    def inverted(self, *args):
+        return 1 - mask(self, *args)
+
+    model = copy.deepcopy(make_model('mask_rcnn'))
+    # Clear masks: of pixels near the threshold either side will do.
+    logits = model.roi_head.mask_head.conv_logits
+    torch.nn.init.zeros_(logits.bias)
+    logits.weight.data.mul_(100)
+    assert export(model, tmp_path).comparisons[0].masks
+    (tmp_path / 'model.onnx').unlink()
+    monkeypatch.setattr(detectors.MaskRCNN, '_mask', inverted)
+    with pytest.raises(ParityError, match='masks differ'):
+        export(model, tmp_path)
+    assert not list(tmp_path.iterdir())
