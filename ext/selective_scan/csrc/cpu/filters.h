@@ -20,7 +20,7 @@ struct Patch {
 };
 
 inline Patch patch_of(const FilterTask& task, int64_t index) {
-  const int64_t blocks = (task.channels + kMapBlock - 1) / kMapBlock;
+  const int64_t blocks = blocks_of(task.channels);
   const int64_t channel = index % blocks * kMapBlock;
   const int64_t left = task.channels - channel;
   return {index / blocks, channel, left < kMapBlock ? left : kMapBlock};

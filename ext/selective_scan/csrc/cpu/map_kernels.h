@@ -5,9 +5,15 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "../common/scan_shape.h"
+
 namespace selective_scan::cpu {
 
 constexpr int kMapBlock = 16;  // channels of a task: one line of a cache
+
+inline int64_t blocks_of(int64_t channels) {
+  return ceil_div(channels, kMapBlock);
+}
 
 struct Range {
   int64_t begin, end;

@@ -29,8 +29,7 @@ FilterTask filter_task(const at::Tensor& x, const at::Tensor& weight) {
   task.width = x.size(3);
   task.side = weight.size(0);
   task.padded = weight.size(-1);
-  const int64_t whole =
-      (task.channels + cpu::kMapBlock - 1) / cpu::kMapBlock * cpu::kMapBlock;
+  const int64_t whole = cpu::blocks_of(task.channels) * cpu::kMapBlock;
   TORCH_CHECK_VALUE(
       weight.is_contiguous() && weight.size(1) == task.side &&
           task.side % 2 == 1 && task.padded == whole,

@@ -14,6 +14,7 @@
 namespace selective_scan {
 namespace {
 
+using cpu::blocks_of;
 using cpu::ConvTask;
 using cpu::FeedForwardTask;
 using cpu::kMapBlock;
@@ -22,12 +23,6 @@ using cpu::Range;
 
 // No sum or product of sizes below it leaves 64 bits.
 constexpr int64_t kLargestSide = int64_t{1} << 20;
-
-int64_t blocks_of(int64_t columns) {
-  return (columns + kMapBlock - 1) / kMapBlock;
-}
-
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // How a product is cut into tasks: by rows, and by blocks of columns.
 struct Plan {

@@ -42,8 +42,8 @@ struct Pass {
 inline Pass next_pass(const RowTable& rows, int64_t run, int64_t offset) {
   Pass pass{run, 1, offset, rows.length, run == 0 && offset == 0, false};
   if (rows.length > kDepth) {
-    const int64_t pieces = (rows.length + kDepth - 1) / kDepth;
-    const int64_t piece = (rows.length + pieces - 1) / pieces;
+    const int64_t pieces = ceil_div(rows.length, kDepth);
+    const int64_t piece = ceil_div(rows.length, pieces);
     pass.length = smaller(piece, rows.length - offset);
   } else if (rows.length > 0) {
     pass.runs = smaller(kDepth / rows.length, rows.runs - run);
@@ -222,10 +222,6 @@ void conv(const ConvTask& task, Range rows, Range blocks, float* scratch) {
               task.weight, blocks,
               {task.y + start, task.outputs, task.outputs, task.bias,
                task.add ? task.add + start : nullptr, task.activation});
-}
-
-inline int64_t blocks_of(int64_t columns) {
-  return (columns + kMapBlock - 1) / kMapBlock;
 }
 
 inline size_t feed_forward_scratch(const FeedForwardTask& task) {
