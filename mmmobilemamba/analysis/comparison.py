@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.logging import print_log
 
 from ..utils.config import load_config
 from ..utils.files import whole_file
@@ -76,7 +78,7 @@ class Training:
             return 0
         command = [sys.executable, str(tool), str(self.config)]
         command += ['--resume', 'auto']
-        print('$', *command, flush=True)
+        print_log(shlex.join(command), logger='current')
         cost, start, peak = self.cost, time.perf_counter(), 0
         try:
             with subprocess.Popen(command) as process:
