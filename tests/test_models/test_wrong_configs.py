@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmengine.registry import MODELS
+from random_configs import assert_refused, config, wrong
 from wrong_values import (
     wrong_bools,
     wrong_dicts,
@@ -160,32 +161,6 @@ STRIDES = {
         | st.just([128, 256]),
     ),
 }
-
-
-def config(table, **fixed):
-    """Draw a right config with some of the arguments."""
-    return st.fixed_dictionaries(
-        {}, optional={name: right for name, (right, _) in table.items()}
-    ).map(lambda drawn: {**fixed, **drawn})
-
-
-def wrong(table, **fixed):
-    """Draw the name of an argument, and a config where it is wrong."""
-    return st.sampled_from(list(table)).flatmap(
-        lambda name: st.tuples(
-            st.just(name), config(table, **fixed), table[name][1]
-        ).map(lambda drawn: (name, {**drawn[1], name: drawn[2]}))
-    )
-
-
-def assert_refused(name, value, build):
-    """Require an error that names the argument, and its value if plain."""
-    with pytest.raises((TypeError, ValueError)) as caught:
-        build()
-    message = str(caught.value)
-    assert name in message, message
-    if isinstance(value, int | float | str | None):
-        assert repr(value) in message, message
 
 
 def mobilemamba(**kwargs):

@@ -5,12 +5,17 @@ from collections.abc import Sequence
 
 import torch.nn.functional as F
 from mmpretrain.models import ImageClassifier
+from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
 from ...registry import MODELS
 from ...utils.arguments import check_number, check_size
-from ...utils.part_configs import as_value_error, check_part
+from ...utils.part_configs import (
+    as_value_error,
+    check_init_cfg,
+    check_part,
+)
 from ...utils.start import check_teacher_file
 from .teacher import (
     Teacher,
@@ -80,12 +85,13 @@ class DistilledClassifier(ImageClassifier):
         **kwargs,
     ) -> None:
         parts = dict(backbone=backbone)
-        parts.update((k, kwargs.get(k)) for k in ('neck', 'head'))
+        parts.update((k, kwargs.pop(k, None)) for k in ('neck', 'head'))
         for name, part in parts.items():
             if part is None and name != 'backbone':
                 continue
             if not isinstance(part, nn.Module):
                 check_part(name, part)
+        check_init_cfg(kwargs.get('init_cfg'), loads_strictly=False)
         if distill_mode not in MODES:
             raise ValueError(
                 f'distill_mode must be one of {", ".join(MODES)}, got '
@@ -107,8 +113,14 @@ class DistilledClassifier(ImageClassifier):
                 'teacher must be a config, the path of one or None, got '
                 f'{teacher!r}.'
             )
-        with as_value_error('The classifier cannot be built'):
-            super().__init__(backbone, **kwargs)
+        for name, part in parts.items():
+            if isinstance(part, dict):
+                with as_value_error(f'{name} cannot be built'):
+                    parts[name] = MMPRETRAIN_MODELS.build(part)
+        with as_value_error(
+            f'DistilledClassifier cannot be built with {kwargs}'
+        ):
+            super().__init__(**parts, **kwargs)
         if not hasattr(self.head, '_get_loss'):
             raise ValueError(
                 'head must be a classification head of mmpretrain, one that '

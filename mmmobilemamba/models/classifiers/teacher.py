@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...utils.checkpoint import read_state_dict
 from ...utils.config import load_config
+from ...utils.part_configs import as_value_error, check_part
 from ...utils.start import check_teacher_file
 
 _TIMM = 'TimmClassifier'
@@ -141,7 +142,8 @@ def build_teacher(
             model = _build_timm(model_cfg, checkpoint)
             size = size or model.model.pretrained_cfg['input_size'][1:]
         else:
-            model = MODELS.build(model_cfg)
+            with as_value_error(f'The teacher {name} cannot be built'):
+                model = MODELS.build(model_cfg)
             _fill(model, checkpoint, name)
     return Teacher(model, (size, size) if isinstance(size, int) else size)
 
@@ -164,6 +166,8 @@ def read_teacher_config(config: dict | str) -> dict:
         # One of a package, as in _base_, or a file.
         packaged = '::' in str(config)
         content = get_config(config) if packaged else load_config(config)
+        if not isinstance(content.get('model'), dict):
+            raise ValueError(f'The teacher {config} holds no model.')
         model = content.model.to_dict()
         if content.get('data_preprocessor'):
             model.setdefault(
@@ -171,6 +175,7 @@ def read_teacher_config(config: dict | str) -> dict:
             )
     else:
         model = deepcopy(dict(config))
+    check_part('teacher', model)
     # Those of the training that made the teacher.
     for key in ('train_cfg', 'init_cfg'):
         model.pop(key, None)
@@ -183,7 +188,9 @@ def read_teacher_config(config: dict | str) -> dict:
             )
     if not _is_timm(model):
         preprocessor = model.get('data_preprocessor') or {}
-        if 'mean' not in preprocessor or 'std' not in preprocessor:
+        if not isinstance(preprocessor, dict) or not (
+            {'mean', 'std'} <= preprocessor.keys()
+        ):
             raise ValueError(
                 f'The teacher {teacher_name(model)} needs '
                 'data_preprocessor=dict(mean=..., std=..., to_rgb=...), which '
@@ -205,7 +212,9 @@ def teacher_name(config: dict) -> str:
     """
     if _is_timm(config):
         return f"timm's {config.get('model_name')}"
-    backbone = config.get('backbone') or {}
+    backbone = config.get('backbone')
+    if not isinstance(backbone, dict):
+        backbone = {}
     return str(backbone.get('type', config.get('type')))
 
 
@@ -225,12 +234,11 @@ def _build_timm(config: dict, checkpoint: str) -> nn.Module:
     # mmpretrain hands all that it does not know on to timm.
     config.update(pretrained=True, pretrained_cfg_overlay=overlay)
     allow_mmengine_checkpoints()
-    try:
+    with as_value_error(
+        'The teacher cannot be built: '
+        f'{checkpoint} does not fit {teacher_name(config)}'
+    ):
         model = MODELS.build(config)
-    except (RuntimeError, KeyError) as error:
-        raise ValueError(
-            f'{checkpoint} does not fit {teacher_name(config)}: {error}'
-        ) from error
     if 'data_preprocessor' not in config:
         own = model.model.pretrained_cfg
         model.data_preprocessor = MODELS.build(

@@ -6,7 +6,13 @@ from mmpretrain.structures import DataSample
 from torch import Tensor
 
 from mmmobilemamba.registry import MODELS
-from mmmobilemamba.utils.arguments import MAX_CHANNELS, check_bool, check_int
+from mmmobilemamba.utils.arguments import (
+    MAX_CHANNELS,
+    check_bool,
+    check_int,
+    check_ints,
+    is_int,
+)
 from mmmobilemamba.utils.part_configs import as_value_error, check_init_cfg
 
 MAX_CLASSES = 1_000_000
@@ -29,7 +35,8 @@ class BNLinearClsHead(ClsHead):
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If ``num_classes`` or ``in_channels`` is out of range.
+        ValueError: If ``num_classes``, ``in_channels`` or ``topk`` is out of
+            range.
 
     Source: MobileMamba (arXiv:2411.15941), section 4.1.
     """
@@ -50,6 +57,14 @@ class BNLinearClsHead(ClsHead):
         check_int('num_classes', num_classes, 1, MAX_CLASSES)
         check_int('in_channels', in_channels, 1, MAX_CHANNELS)
         check_bool('with_distill_head', with_distill_head)
+        check_bool('cal_acc', kwargs.get('cal_acc', False))
+        if 'topk' in kwargs:
+            # ClsHead says that it takes an int, and then counts over it.
+            topk = kwargs['topk']
+            topk = (topk,) if is_int(topk) else topk
+            # Without accuracies, a base's top 5 may stand over 3 classes.
+            most = num_classes if kwargs.get('cal_acc') else None
+            kwargs['topk'] = check_ints('topk', topk, 1, most)
         with as_value_error(f'BNLinearClsHead cannot be built with {kwargs}'):
             super().__init__(init_cfg=init_cfg, **kwargs)
         self.num_classes = num_classes
