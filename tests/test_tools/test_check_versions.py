@@ -54,10 +54,45 @@ def test_goes_on_where_it_stopped(tool, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(steps, 'build_mmcv', work('mmcv'))
     monkeypatch.setattr(steps, 'build_ours', work('ours'))
     monkeypatch.setattr(steps, 'test', work('test', '9 passed; 3 passed'))
+    monkeypatch.setattr(tool, 'find_commit', lambda: 'abc1234')
     assert tool.main(args) == 0
     assert tool.main(args) == 0
     assert ran == ['make', 'mmcv', 'mmcv', 'ours', 'test']
-    assert '| 9 passed; 3 passed |' in capsys.readouterr().out
+    assert '| abc1234 | 9 passed; 3 passed |' in capsys.readouterr().out
+    # What is ours is another one: the rest stays.
+    monkeypatch.setattr(tool, 'find_commit', lambda: 'def5678')
+    assert tool.main(args) == 0
+    assert ran[5:] == ['ours', 'test']
+
+
+@pytest.mark.parametrize(
+    ('result', 'clean'),
+    [
+        ('9 passed, 2 skipped; 3 passed', True),
+        ('1 failed, 9 passed; 3 passed', False),
+        ('9 passed; 1 error', False),
+        ('9 passed, 1 error; 3 passed', False),
+        ('9 passed; no tests ran', False),
+    ],
+)
+def test_a_failed_test_is_the_exit_code(
+    tool, tmp_path, monkeypatch, result, clean
+):
+    for name in ('make', 'build_mmcv', 'build_ours'):
+        monkeypatch.setattr(tool.Environment, name, lambda self: None)
+    monkeypatch.setattr(tool.Environment, 'test', lambda *args: result)
+    names = [line.name for line in tool.LINES[:2]]
+    args = ['--work-dir', str(tmp_path), '--only', names[0]]
+    assert tool.main(args) == (0 if clean else 1)
+    # A line that was run before stays in the table.
+    monkeypatch.setattr(tool.Environment, 'test', lambda *args: '2 passed')
+    assert tool.main([*args[:3], names[1]]) == 0
+    assert f'| {result} |' in (tmp_path / 'table.md').read_text()
+
+
+def test_what_is_left_out_is_there(tool, repo):
+    for name in tool.LEFT_OUT:
+        assert (repo / name).exists()
 
 
 def test_interpreter_of_another_version_is_not_taken(tool, monkeypatch):
