@@ -25,8 +25,10 @@ from .parity import eager_outputs
 from .pictures import random_image
 from .trained_like import make_trained_like
 
-# Pictures that give norms their statistics: small ones do, and are quick.
-_PICTURES, _SIDE = 8, 128
+# Pictures that give norms their statistics, no larger than this. On smaller
+# ones the coarsest maps of a detector are single pixels, whose statistics
+# multiply what differs between larger maps, roundings too.
+_PICTURES, _SIDE = 8, 320
 _COLUMNS = (
     ('model', '{name}'),
     ('size', '{size[0]}x{size[1]}'),
@@ -119,7 +121,7 @@ def check_export(job: Job, folder: str | os.PathLike, keep: bool) -> Row:
     torch.manual_seed(job.seed)
     model = load_model(cfg, job.checkpoint, 'cpu')
     if job.checkpoint is None:
-        fill(model, kind, job.seed)
+        fill(model, kind, size, job.seed)
     options = ExportOptions(size=size, opset=job.opset)
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=folder, prefix='.') as scratch:
@@ -161,16 +163,20 @@ def _real_size(cfg) -> tuple[int, int]:
     return (800, 1344) if size == (800, 1280) else padded(size, divisor)
 
 
-def fill(model: nn.Module, kind: str, seed: int) -> None:
+def fill(
+    model: nn.Module, kind: str, size: tuple[int, int], seed: int
+) -> None:
     """Give a model that was just built a trained one's scale, in place.
 
     Args:
         model (nn.Module): Model of a host library in evaluation mode.
         kind (str): ``'classifier'``, ``'segmentor'`` or ``'detector'``.
+        size (tuple[int]): Height and width of its pictures in pixels.
         seed (int): Seed of pictures and gains.
     """
     options = ExportOptions(batch=_PICTURES)
-    image = random_image(options, (_SIDE, _SIDE), seed)
+    height, width = (min(side, _SIDE) for side in size)
+    image = random_image(options, (height, width), seed)
     if kind == 'detector':
         from .host_boxes import HostDetector
 

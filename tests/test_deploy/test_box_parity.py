@@ -21,6 +21,8 @@ from mmmobilemamba.deploy.export import (  # noqa: E402
     ParityError,
     export_model,
 )
+from mmmobilemamba.deploy.host_boxes import HostDetector  # noqa: E402
+from mmmobilemamba.deploy.pictures import random_image  # noqa: E402
 
 SIDE, TOLERANCE, IOU, THRESHOLD = 200, 1e-4, 0.5, 0.1
 
@@ -174,20 +176,45 @@ def test_wrong_suppression_leaves_no_file(make_model, tmp_path, monkeypatch):
         export(model, tmp_path)
 
 
-def test_wrong_masks_leave_no_file(make_model, tmp_path, monkeypatch):
+@pytest.fixture(scope='module')
+def masked(make_model):
+    """A model whose masks are parts of their boxes, with clear edges."""
+    model = copy.deepcopy(make_model('mask_rcnn'))
+    logits, seen = model.roi_head.mask_head.conv_logits, []
+    hook = logits.register_forward_hook(lambda *args: seen.append(args[-1]))
+    image = random_image(ExportOptions(), (96, 80), seed=1)
+    with torch.no_grad():
+        HostDetector(model, 1, image).predict()
+        hook.remove()
+        (values,) = seen
+        scale = 5 / values.std()
+        middle = values.median() - logits.bias.mean()
+        logits.weight.mul_(scale)
+        logits.bias.sub_(middle).mul_(scale)
+    return model
+
+
+DAMAGE = dict(
+    inverted=lambda masks: 1 - masks,
+    mirrored=lambda masks: masks.flip(-1),
+    upside_down=lambda masks: masks.flip(-2),
+    shifted=lambda masks: masks.roll(1, -1),
+)
+
+
+@pytest.mark.parametrize('name', DAMAGE)
+def test_wrong_masks_leave_no_file(masked, tmp_path, monkeypatch, name):
     mask = detectors.MaskRCNN._mask
 
-    def inverted(self, *args):
-        return 1 - mask(self, *args)
+    def damaged(self, *args):
+        return DAMAGE[name](mask(self, *args))
 
-    model = copy.deepcopy(make_model('mask_rcnn'))
-    # Clear masks: of pixels near the threshold either side will do.
-    logits = model.roi_head.mask_head.conv_logits
-    torch.nn.init.zeros_(logits.bias)
-    logits.weight.data.mul_(100)
-    assert export(model, tmp_path).comparisons[0].masks
-    (tmp_path / 'model.onnx').unlink()
-    monkeypatch.setattr(detectors.MaskRCNN, '_mask', inverted)
+    monkeypatch.setattr(detectors.MaskRCNN, '_mask', damaged)
     with pytest.raises(ParityError, match='masks differ'):
-        export(model, tmp_path)
+        export(masked, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_right_masks_agree(masked, tmp_path):
+    report = export(masked, tmp_path)
+    assert all(c.masks and c.masks == c.boxes for c in report.comparisons)

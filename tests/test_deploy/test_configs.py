@@ -79,8 +79,8 @@ def test_config(repo, tmp_path, name):
     path = repo / 'configs' / f'{CONFIGS[name]}.py'
     cfg, model = small_model(path, name)
     kind = kind_of(cfg)
-    fill(model, kind, 0)
     options = ExportOptions(size=(96, 128))
+    fill(model, kind, options.size, seed=0)
     report = export_model(model, kind, tmp_path / 'model.onnx', options)
     assert [c.problems for c in report.comparisons] == [[]] * 3
     if kind == 'detector':
