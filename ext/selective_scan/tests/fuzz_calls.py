@@ -192,7 +192,10 @@ def run_call(seed, index):
         for value in result if isinstance(result, tuple) else (result,):
             assert value.isfinite().all(), f'{case_text}: not finite'
         if draw.chance(0.05):
-            rules.compare(kind, case, result)
+            try:
+                rules.compare(kind, case, result)
+            except AssertionError as error:
+                raise AssertionError(f'{case_text}: {error}') from error
     return kind, True
 
 

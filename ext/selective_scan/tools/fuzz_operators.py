@@ -14,36 +14,45 @@ import mmap
 import struct
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tests'))
 
 
 class State:
-    """The numbers of the next call and of calls that failed, in a file."""
+    """The next call, and how many of each kind there were, in a file."""
 
-    def __init__(self, path, start):
+    def __init__(self, path, start, kinds):
+        self._keys = [(kind, taken) for kind in kinds for taken in (1, 0)]
+        self._form = f'<{2 + len(self._keys)}q'
+        size = struct.calcsize(self._form)
         if start is not None or not path.exists():
-            path.write_bytes(struct.pack('<qq', start or 0, 0))
+            path.write_bytes(struct.pack('<q', start or 0).ljust(size, b'\0'))
+        if path.stat().st_size != size:
+            raise SystemExit(f'{path} is of another list of operators.')
         with open(path, 'r+b') as file:
-            self._map = mmap.mmap(file.fileno(), 16)
-        self.next, self.failed = struct.unpack('<qq', self._map[:])
+            self._map = mmap.mmap(file.fileno(), size)
+        values = struct.unpack(self._form, self._map[:])
+        self.next, self.failed = values[:2]
+        self.counts = dict(zip(self._keys, values[2:], strict=True))
 
     def save(self):
-        self._map[:] = struct.pack('<qq', self.next, self.failed)
+        self._map[:] = struct.pack(
+            self._form, self.next, self.failed, *self.counts.values()
+        )
 
 
 def run(args):
-    from fuzz_calls import run_call  # loads the extension, so not for --help
+    # They load the extension, so not for --help.
+    from fuzz_calls import KINDS, run_call
 
-    state = State(args.state, args.start)
+    state = State(args.state, args.start, KINDS)
     end = (state.next if args.start is not None else 0) + args.calls
-    counts, began, first = Counter(), time.monotonic(), state.next
+    began, first = time.monotonic(), state.next
     while state.next < end:
         state.save()
         try:
-            counts[run_call(args.seed, state.next)] += 1
+            state.counts[run_call(args.seed, state.next)] += 1
         except AssertionError as error:
             state.failed += 1
             print(f'FAILED {error}', flush=True)
@@ -56,8 +65,8 @@ def run(args):
                 flush=True,
             )
     state.save()
-    for kind in sorted({kind for kind, _ in counts}):
-        taken, refused = counts[kind, True], counts[kind, False]
+    for kind in KINDS:
+        taken, refused = (state.counts[kind, way] for way in (True, False))
         print(f'{kind}: {taken} computed, {refused} refused')
     return 1 if state.failed else 0
 
