@@ -90,8 +90,8 @@ def test_a_failed_test_is_the_exit_code(
     assert f'| {result} |' in (tmp_path / 'table.md').read_text()
 
 
-def test_what_is_left_out_is_there(tool, repo):
-    for name in tool.LEFT_OUT:
+def test_what_is_chosen_is_there(tool, repo):
+    for name in tool.CHOSEN:
         assert (repo / name).exists()
 
 
