@@ -8,7 +8,10 @@
 namespace selective_scan::cpu::SCAN_VARIANT {
 
 template <typename V>
-using Line = Vectors<V, kMapBlock / V::lanes>;
+constexpr int kLine = kMapBlock / V::lanes;  // vectors of a block of channels
+
+template <typename V>
+using Line = Vectors<V, kLine<V>>;
 
 constexpr int kCells = 4;            // results that share a load of a weight
 constexpr int64_t kStrip = 1 << 14;  // floats of a buffer, about a cache
@@ -26,42 +29,46 @@ inline Patch patch_of(const FilterTask& task, int64_t index) {
   return {index / blocks, channel, left < kMapBlock ? left : kMapBlock};
 }
 
-template <typename V>
-SCAN_INLINE Line<V> load_line(const float* from, int64_t width) {
-  if (width == kMapBlock) return Line<V>::load(from);
-  if constexpr (2 * V::lanes == kMapBlock) {
+// The first `width` values of N vectors, zeros in place of the others.
+template <typename V, int N = kLine<V>>
+SCAN_INLINE Vectors<V, N> load_line(const float* from, int64_t width) {
+  using L = Vectors<V, N>;
+  if (width == N * V::lanes) return L::load(from);
+  if constexpr (N == 2) {
     if (width == V::lanes) {
-      Line<V> line = Line<V>::set(0.0f);
+      L line = L::set(0.0f);
       line.first = V::load(from);
       return line;
     }
   }
-  alignas(64) float line[kMapBlock] = {};
+  alignas(64) float line[N * V::lanes] = {};
   std::memcpy(line, from, static_cast<size_t>(width) * sizeof(float));
-  return Line<V>::load(line);
+  return L::load(line);
 }
 
-template <typename V>
-SCAN_INLINE void store_line(const Line<V>& value, float* to, int64_t width) {
-  if (width == kMapBlock) {
+template <typename V, int N>
+SCAN_INLINE void store_line(const Vectors<V, N>& value, float* to,
+                            int64_t width) {
+  if (width == N * V::lanes) {
     value.store(to);
     return;
   }
-  if constexpr (2 * V::lanes == kMapBlock) {
+  if constexpr (N == 2) {
     if (width == V::lanes) {
       value.first.store(to);
       return;
     }
   }
-  alignas(64) float line[kMapBlock];
+  alignas(64) float line[N * V::lanes];
   value.store(line);
   std::memcpy(to, line, static_cast<size_t>(width) * sizeof(float));
 }
 
-template <typename V>
-SCAN_INLINE Line<V> silu_of(const Line<V>& x) {
-  const Line<V> one = Line<V>::set(1.0f);
-  return x / (one + exp_of(Line<V>::set(0.0f) - x));
+template <typename V, int N>
+SCAN_INLINE Vectors<V, N> silu_of(const Vectors<V, N>& x) {
+  using L = Vectors<V, N>;
+  const L one = L::set(1.0f);
+  return x / (one + exp_of(L::set(0.0f) - x));
 }
 
 // A buffer of cells with a border of zeros, a strip of rows at a time.
@@ -146,10 +153,10 @@ void depthwise(const FilterTask& task, int64_t begin, int64_t end,
             if (task.activation == Activation::kRelu) {
               value = at_least(0.0f, value);
             } else if (task.activation == Activation::kSilu) {
-              value = silu_of<V>(value);
+              value = silu_of(value);
             }
             if (task.scale) value = fma(value, scale, shift);
-            store_line<V>(value, task.y.at(at.image, top + r, j + q, c),
+            store_line(value, task.y.at(at.image, top + r, j + q, c),
                           at.width);
           }
         }
@@ -235,7 +242,7 @@ void wavelet(const FilterTask& task, int64_t begin, int64_t end,
             const int64_t row = 2 * (top + r), column = 2 * (j + q);
             const auto put = [&](int64_t i, int64_t l, const L& value) {
               if (i >= task.height || l >= task.width) return;
-              store_line<V>(value, task.y.at(at.image, i, l, at.channel),
+              store_line(value, task.y.at(at.image, i, l, at.channel),
                             at.width);
             };
             put(row, column, low_a + high_a);

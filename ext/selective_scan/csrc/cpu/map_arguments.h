@@ -13,13 +13,6 @@ namespace selective_scan {
 
 using OptionalTensor = std::optional<at::Tensor>;
 
-// Work below which starting threads takes longer than it saves.
-constexpr int64_t kGrain = 1 << 16;
-
-inline int64_t grain(int64_t work_per_task) {
-  return std::max<int64_t>(1, kGrain / std::max<int64_t>(1, work_per_task));
-}
-
 inline void check_float(const at::Tensor& tensor, const char* name) {
   TORCH_CHECK_TYPE(tensor.scalar_type() == at::kFloat, name,
                    " must be float32, got ", tensor.scalar_type());

@@ -1,6 +1,5 @@
 // Operators around the scan, for inference on the CPU in float32.
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <torch/library.h>
 
 #include <cmath>
@@ -9,6 +8,7 @@
 #include "map_arguments.h"
 #include "map_kernels.h"
 #include "scratch.h"
+#include "share.h"
 
 namespace selective_scan {
 namespace {
@@ -53,11 +53,11 @@ at::Tensor run_filter(FilterTask& task, const at::Tensor& x,
   const int64_t blocks = task.padded / cpu::kMapBlock;
   const int64_t work = task.height * task.width * task.side * task.side *
                        cpu::kMapBlock;
-  at::parallel_for(0, task.batch * blocks, grain(work),
-                   [&](int64_t begin, int64_t end) {
-                     kernel(task, begin, end,
-                            static_cast<float*>(scratch_memory(bytes)));
-                   });
+  share_tasks(task.batch * blocks, grain(work),
+              [&](int64_t begin, int64_t end) {
+                kernel(task, begin, end,
+                       static_cast<float*>(scratch_memory(bytes)));
+              });
   return y;
 }
 
@@ -118,10 +118,10 @@ at::Tensor gated_layer_norm_cpu(const at::Tensor& x, const at::Tensor& z,
             0};
   task.y = {y.mutable_data_ptr<float>(), y.stride(0), y.stride(1), 0};
   const auto& kernels = cpu::map_kernels();
-  at::parallel_for(0, x.size(0) * task.length, grain(16 * task.channels),
-                   [&](int64_t begin, int64_t end) {
-                     kernels.gate(task, begin, end);
-                   });
+  share_tasks(x.size(0) * task.length, grain(16 * task.channels),
+              [&](int64_t begin, int64_t end) {
+                kernels.gate(task, begin, end);
+              });
   return y;
 }
 

@@ -1,7 +1,6 @@
 // Dense convolutions and feed-forward parts, for inference on the CPU in
 // float32, with weights that were packed once.
 #include <ATen/ATen.h>
-#include <ATen/Parallel.h>
 #include <torch/library.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 #include "map_arguments.h"
 #include "map_kernels.h"
 #include "scratch.h"
+#include "share.h"
 
 namespace selective_scan {
 namespace {
@@ -24,28 +24,28 @@ using cpu::Range;
 // No sum or product of sizes below it leaves 64 bits.
 constexpr int64_t kLargestSide = int64_t{1} << 20;
 
-// How a product is cut into tasks: by rows, and by blocks of columns.
+// How a product is cut: into rows, or into blocks of columns too.
 struct Plan {
-  int64_t rows = 0, blocks = 0;  // of a task
-  double cost = 0;               // rows times blocks of the longest task
+  int64_t threads = 1;  // of rows; columns are split among all
+  bool split_columns = false;
+  double cost = 0;  // rows times blocks of the longest share
 };
 
-// A task per thread. What a thread does alone the others wait for, so that few
-// rows are better cut by columns too: take the cut whose longest task is the
-// shortest. With all columns in a task the rows are read once.
-Plan make_plan(int64_t rows, int64_t blocks, int64_t tile, int64_t threads,
-               bool split_columns) {
-  Plan best;
-  for (int64_t parts = 1; parts <= threads; ++parts) {
-    if (threads % parts != 0 || (parts > 1 && !split_columns)) continue;
-    const int64_t width = ceil_div(blocks, parts);
-    const int64_t share =
-        ceil_div(ceil_div(rows, tile), threads / parts) * tile;
-    const double cost = static_cast<double>(share * width);
+// With all columns in a piece its rows are read once. Few rows, though, do not
+// divide evenly, and what a thread does alone the others wait for.
+Plan make_plan(int64_t rows, int64_t blocks, int64_t tile, int64_t threads) {
+  const auto cost = [&](int64_t parts) {
+    const int64_t tiles = ceil_div(ceil_div(rows, tile), threads / parts);
+    return static_cast<double>(tiles * tile * ceil_div(blocks, parts));
+  };
+  Plan plan{threads, false, cost(1)};
+  for (int64_t parts = 2; parts <= threads; ++parts) {
     // Reading the rows again must be worth it.
-    if (best.rows == 0 || cost < 0.97 * best.cost) best = {share, width, cost};
+    if (threads % parts == 0 && cost(parts) < 0.97 * plan.cost) {
+      plan = {threads, true, cost(parts)};
+    }
   }
-  return best;
+  return plan;
 }
 
 // Whether a product is too small for more than one thread.
@@ -53,20 +53,27 @@ int64_t threads_for(int64_t rows, int64_t columns, int64_t depth) {
   return rows * columns * depth < 4 * kGrain ? 1 : at::get_num_threads();
 }
 
+// Call work(rows, blocks) for at most kProductRows rows at a time.
 template <typename Work>
-void run_plan(const Plan& plan, int64_t rows, int64_t blocks,
+void run_plan(const Plan& plan, int64_t rows, int64_t blocks, int64_t tile,
               const Work& work) {
-  const int64_t parts = ceil_div(blocks, plan.blocks);
-  const int64_t tasks = ceil_div(rows, plan.rows) * parts;
-  at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t last = std::min((i / parts + 1) * plan.rows, rows);
-      const int64_t block = i % parts * plan.blocks;
-      const Range columns{block, std::min(block + plan.blocks, blocks)};
-      for (int64_t row = i / parts * plan.rows; row < last;
-           row += kProductRows) {
-        work(Range{row, std::min(row + kProductRows, last)}, columns);
-      }
+  if (!plan.split_columns) {
+    // The weights of a piece come from afar: two tiles should share them.
+    const Pieces pieces{tile, 2 * tile, kProductRows / tile * tile};
+    share_work(rows, pieces, plan.threads, [&](int64_t begin, int64_t end) {
+      work(Range{begin, end}, Range{0, blocks});
+    });
+    return;
+  }
+  const int64_t cells = ceil_div(rows, kProductRows) * blocks;
+  share_tasks(cells, 1, [&](int64_t begin, int64_t end) {
+    while (begin < end) {
+      const int64_t row = begin / blocks * kProductRows;
+      const int64_t block = begin % blocks;
+      const int64_t last = std::min(blocks, block + end - begin);
+      work(Range{row, std::min(row + kProductRows, rows)},
+           Range{block, last});
+      begin += last - block;
     }
   });
 }
@@ -87,10 +94,10 @@ void run_conv(const ConvTask& task) {
   const int64_t depth =
       task.kernel_height * task.kernel_width * task.channels;
   const int64_t threads = threads_for(rows, task.outputs, depth);
-  const Plan plan =
-      make_plan(rows, blocks, kernels.tile_rows, threads, true);
+  const int64_t tile = kernels.tile_rows;
+  const Plan plan = make_plan(rows, blocks, tile, threads);
   const size_t bytes = kernels.conv_scratch(task) * sizeof(float);
-  run_plan(plan, rows, blocks, [&](Range part, Range columns) {
+  run_plan(plan, rows, blocks, tile, [&](Range part, Range columns) {
     kernels.conv(task, part, columns,
                  static_cast<float*>(scratch_memory(bytes)));
   });
@@ -233,7 +240,9 @@ at::Tensor feed_forward_cpu(const at::Tensor& x, const at::Tensor& first,
   const auto& kernels = cpu::map_kernels();
   const int64_t rows = x.size(0) * x.size(2) * x.size(3);
   const int64_t threads = threads_for(rows, hidden, task.channels);
-  const Plan plan = make_plan(rows, 1, kernels.tile_rows, threads, false);
+  const int64_t tile = kernels.tile_rows;
+  // One block: its columns cannot be split.
+  const Plan plan = make_plan(rows, 1, tile, threads);
   // Together the products spare the hidden values the way to memory and back,
   // which is worth a twelfth of the work, as measured.
   const double share = static_cast<double>(rows) / static_cast<double>(threads);
@@ -247,7 +256,7 @@ at::Tensor feed_forward_cpu(const at::Tensor& x, const at::Tensor& first,
     return y;
   }
   const size_t bytes = kernels.feed_forward_scratch(task) * sizeof(float);
-  run_plan(plan, rows, 1, [&](Range part, Range) {
+  run_plan(plan, rows, 1, tile, [&](Range part, Range) {
     kernels.feed_forward(task, part,
                          static_cast<float*>(scratch_memory(bytes)));
   });

@@ -11,6 +11,10 @@ namespace selective_scan::cpu::SCAN_VARIANT {
 template <typename V>
 constexpr int kTileRows = V::lanes == 16 ? 14 : 6;
 
+// The same with half a block: a sum for every step that a product takes until
+// its result is there, and as many pointers as the processor holds.
+constexpr int kHalfTileRows = 8;
+
 // Values of a row that a block of weights meets at a time: with them it stays
 // in the first-level cache.
 constexpr int64_t kDepth = 384;
@@ -53,94 +57,124 @@ inline Pass next_pass(const RowTable& rows, int64_t run, int64_t offset) {
   return pass;
 }
 
-template <typename V>
-SCAN_INLINE Line<V> activated(const Line<V>& x, Activation activation) {
-  if (activation == Activation::kRelu) return at_least(0.0f, x);
-  if (activation == Activation::kSilu) return silu_of<V>(x);
-  return x;
+// A number that the compiler knows, as an argument.
+template <int I>
+struct Index {
+  static constexpr int value = I;
+};
+
+// Call f with 0 to N - 1. A loop would be unrolled too late for the compiler
+// to keep an array in registers from one loop inside to the next.
+template <int N, int I = 0, typename F>
+SCAN_INLINE void each(const F& f) {
+  if constexpr (I < N) {
+    f(Index<I>{});
+    each<N, I + 1>(f);
+  }
 }
 
-// R rows of one block of columns.
-template <typename V, int R>
+// R rows of N vectors of one block of columns.
+template <typename V, int N, int R>
 SCAN_INLINE void tile(const float* const* pointers, const Pass& pass,
                       const float* weight, const Result& result, int64_t row,
                       int64_t column) {
-  using L = Line<V>;
+  using L = Vectors<V, N>;
   const int64_t width =
-      smaller(static_cast<int64_t>(kMapBlock), result.width - column);
+      smaller(static_cast<int64_t>(N * V::lanes), result.width - column);
   float* y = result.y + row * result.pitch + column;
   L sum[R];
   if (pass.first) {
     const L bias =
         result.bias ? L::load(result.bias + column) : L::set(0.0f);
-    for (int r = 0; r < R; ++r) sum[r] = bias;
+    each<R>([&](auto r) { sum[r.value] = bias; });
   } else {
-    for (int r = 0; r < R; ++r) {
-      sum[r] = load_line<V>(y + r * result.pitch, width);
-    }
+    each<R>([&](auto r) {
+      sum[r.value] = load_line<V, N>(y + r.value * result.pitch, width);
+    });
   }
   for (int64_t t = 0; t < pass.runs; ++t) {
     const float* x[R];
-    for (int r = 0; r < R; ++r) {
-      x[r] = pointers[t * kProductRows + r] + pass.offset;
-    }
+    each<R>([&](auto r) {
+      x[r.value] = pointers[t * kProductRows + r.value] + pass.offset;
+    });
     for (int64_t k = 0; k < pass.length; ++k, weight += kMapBlock) {
       const L w = L::load(weight);
-      for (int r = 0; r < R; ++r) sum[r] = fma(w, L::set(x[r][k]), sum[r]);
+      each<R>([&](auto r) {
+        sum[r.value] = fma(w, L::set(x[r.value][k]), sum[r.value]);
+      });
     }
   }
   if (pass.last) {
-    for (int r = 0; r < R; ++r) {
-      sum[r] = activated<V>(sum[r], result.activation);
+    if (result.activation == Activation::kRelu) {
+      each<R>([&](auto r) {
+        sum[r.value] = at_least(0.0f, sum[r.value]);
+      });
+    } else if (result.activation == Activation::kSilu) {
+      each<R>([&](auto r) { sum[r.value] = silu_of(sum[r.value]); });
     }
     if (result.add) {
       const float* add = result.add + row * result.pitch + column;
-      for (int r = 0; r < R; ++r) {
-        sum[r] = sum[r] + load_line<V>(add + r * result.pitch, width);
-      }
+      each<R>([&](auto r) {
+        sum[r.value] =
+            sum[r.value] +
+            load_line<V, N>(add + r.value * result.pitch, width);
+      });
     }
   }
-  for (int r = 0; r < R; ++r) {
-    store_line<V>(sum[r], y + r * result.pitch, width);
-  }
+  each<R>([&](auto r) {
+    store_line(sum[r.value], y + r.value * result.pitch, width);
+  });
 }
 
 // The same for a number of rows that the compiler does not know.
-template <typename V, int R>
+template <typename V, int N, int R>
 SCAN_INLINE void tile_of(int64_t count, const float* const* pointers,
                          const Pass& pass, const float* weight,
                          const Result& result, int64_t row, int64_t column) {
   if constexpr (R > 1) {
     if (count < R) {
-      tile_of<V, R - 1>(count, pointers, pass, weight, result, row, column);
+      tile_of<V, N, R - 1>(count, pointers, pass, weight, result, row, column);
       return;
     }
   }
-  tile<V, R>(pointers, pass, weight, result, row, column);
+  tile<V, N, R>(pointers, pass, weight, result, row, column);
+}
+
+// All rows of one block of columns, R at a time.
+template <typename V, int N, int R>
+void multiply_block(const RowTable& rows, const float* panel,
+                    const Result& result, int64_t column) {
+  for (int64_t run = 0, offset = 0; run < rows.runs;) {
+    const Pass pass = next_pass(rows, run, offset);
+    const float* part = panel + (run * rows.length + offset) * kMapBlock;
+    const float* const* pointers = rows.pointers + run * kProductRows;
+    for (int64_t row = 0; row < rows.count; row += R) {
+      tile_of<V, N, R>(rows.count - row, pointers + row, pass, part, result,
+                       row, column);
+    }
+    offset += pass.length;
+    if (offset == rows.length) {
+      run += pass.runs;
+      offset = 0;
+    }
+  }
 }
 
 template <typename V>
 void multiply(const RowTable& rows, const float* weight, Range blocks,
               const Result& result) {
-  constexpr int R = kTileRows<V>;
   const int64_t depth = rows.runs * rows.length;
   for (int64_t block = blocks.begin; block < blocks.end; ++block) {
     const float* panel = weight + block * depth * kMapBlock;
     const int64_t column = block * kMapBlock;
-    for (int64_t run = 0, offset = 0; run < rows.runs;) {
-      const Pass pass = next_pass(rows, run, offset);
-      const float* part = panel + (run * rows.length + offset) * kMapBlock;
-      const float* const* pointers = rows.pointers + run * kProductRows;
-      for (int64_t row = 0; row < rows.count; row += R) {
-        tile_of<V, R>(rows.count - row, pointers + row, pass, part, result,
-                      row, column);
-      }
-      offset += pass.length;
-      if (offset == rows.length) {
-        run += pass.runs;
-        offset = 0;
+    if constexpr (kLine<V> == 2) {
+      // Half of the last block may hold no columns.
+      if (result.width - column <= V::lanes) {
+        multiply_block<V, 1, kHalfTileRows>(rows, panel, result, column);
+        continue;
       }
     }
+    multiply_block<V, kLine<V>, kTileRows<V>>(rows, panel, result, column);
   }
 }
 

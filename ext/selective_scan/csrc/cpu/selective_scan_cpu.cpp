@@ -10,6 +10,7 @@
 #include "../common/operands.h"
 #include "kernels.h"
 #include "scratch.h"
+#include "share.h"
 
 namespace selective_scan {
 namespace {
@@ -112,7 +113,7 @@ at::Tensor forward(Inputs& in, const at::Tensor& u) {
   const size_t bytes = kernels.forward_scratch(operands.shape);
   const int64_t tasks =
       count_blocks(operands.shape, cpu::kBlock) * operands.shape.batch;
-  at::parallel_for(0, tasks, 1, [&](int64_t begin, int64_t end) {
+  share_tasks(tasks, 1, [&](int64_t begin, int64_t end) {
     kernels.forward(operands, begin, end, scratch_memory(bytes));
   });
   return y;
@@ -153,11 +154,11 @@ Partials backward(Inputs& in, const at::Tensor& grad, const at::Tensor& grad_u,
   gradients.parameters = partials.parameters.mutable_data_ptr();
   const Kernels& kernels = cpu::kernels(storage_of(grad));
   const size_t bytes = kernels.backward_scratch(shape);
-  at::parallel_for(0, plan.block_groups * plan.batch_groups, 1,
-                   [&](int64_t begin, int64_t end) {
-                     kernels.backward(operands, gradients, plan, begin, end,
-                                      scratch_memory(bytes));
-                   });
+  share_tasks(plan.block_groups * plan.batch_groups, 1,
+              [&](int64_t begin, int64_t end) {
+                kernels.backward(operands, gradients, plan, begin, end,
+                                 scratch_memory(bytes));
+              });
   return partials;
 }
 
