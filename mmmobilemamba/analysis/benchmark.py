@@ -13,7 +13,7 @@ from ..deploy import RUNTIMES
 from .breakdown import break_down, shares_table
 from .candidates import Candidate, build_candidate
 from .complexity import count_complexity
-from .exported import TimedSession, export_candidate
+from .exported import RuntimeProcess, TimedSession, export_candidate
 from .memory import cuda_peak, process_peak
 from .preparation import (
     check_finite,
@@ -362,6 +362,7 @@ def _explained(request, candidate, settings) -> Iterator[None]:
 
 def _measure(entries, batch: int, settings: Settings, say) -> None:
     calls = {}
+    processes: dict[str, RuntimeProcess] = {}
     with ExitStack() as stack:
         for entry in entries:
             label = entry.request.label
@@ -371,8 +372,12 @@ def _measure(entries, batch: int, settings: Settings, say) -> None:
                 calls[label] = _call_on(entry, batch, settings)
                 continue
             say(f'batch {batch}: loading {label}')
-            calls[label] = _session(entry, batch, settings)
-            stack.callback(calls[label].close)
+            runtime = entry.request.form.runtime or RUNTIMES[0]
+            if runtime not in processes:
+                threads = torch.get_num_threads()
+                processes[runtime] = RuntimeProcess(runtime, threads)
+                stack.callback(processes[runtime].close)
+            calls[label] = _session(entry, batch, settings, processes[runtime])
         timings = time_interleaved(
             calls,
             settings.rounds,
@@ -395,23 +400,19 @@ def _measure(entries, batch: int, settings: Settings, say) -> None:
         entry.facts['results'].append(_result(timings[label], batch, peak))
 
 
-def _session(entry: _Entry, batch: int, settings: Settings) -> TimedSession:
-    """Return an exported network in a process of its own, tried once."""
+def _session(
+    entry: _Entry, batch: int, settings: Settings, process: RuntimeProcess
+) -> TimedSession:
+    """Return an exported network in its runtime's process, tried once."""
     label = entry.request.label
     x = entry.convert(make_pictures(batch, entry.size, Form()))
     with _explained(entry.request, entry, settings):
         path = entry.exported(batch)
     try:
-        session = TimedSession(
-            path,
-            entry.request.form.runtime or RUNTIMES[0],
-            torch.get_num_threads(),
-            np.asarray(x),
-        )
+        session = process.load(path, np.asarray(x))
     except ValueError as error:
         raise ValueError(f'{label}: {error}') from error
     if not session.finite:
-        session.close()
         raise ValueError(
             f'{label} gives values that are not finite; it is not timed.'
         )

@@ -8,7 +8,8 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -107,62 +108,93 @@ def _file_name(request: Request, size: tuple[int, int], batch: int) -> str:
     return f'{name}-b{batch}-{digest.hexdigest()[:8]}.onnx'
 
 
-class TimedSession:
-    """An exported network in a process of its own.
+class RuntimeProcess:
+    """A process that runs exported networks in one runtime.
 
-    Threads of one runtime wait for work by counting, and would take the
-    processor from whatever is timed next in the same process.
+    The networks share its threads. With threads of their own, those of one
+    would still be waiting by counting while the next is timed, which then
+    takes up to half as long again, or twice.
 
     Args:
-        path (str or PathLike): File.
-        runtime (str): What runs it.
+        runtime (str): What runs them.
         threads (int): Threads.
-        image (np.ndarray): What it is called with.
-
-    Raises:
-        ValueError: It does not run, or gives values that are not finite.
-        ImportError: The runtime is not installed.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike,
-        runtime: str,
-        threads: int,
-        image: np.ndarray,
-    ):
+    def __init__(self, runtime: str, threads: int):
         self._open = ExitStack()
-        folder = self._open.enter_context(tempfile.TemporaryDirectory())
-        picture = Path(folder) / 'image.npy'
-        np.save(picture, image)
+        self._folder = self._open.enter_context(tempfile.TemporaryDirectory())
+        self._count = 0
         module = f'{__package__}.timed_session'
-        args = (path, runtime, threads, picture)
         self._process = subprocess.Popen(
-            [sys.executable, '-m', module, *map(str, args)],
+            [sys.executable, '-m', module, runtime, str(threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
         self._open.callback(self._end)
-        try:
-            answer = self._answer()
-            if 'missing' in answer:
-                raise ImportError(answer['missing'])
-            if 'error' in answer:
-                raise ValueError(answer['error'])
-            self.finite = answer['finite']
-        except Exception:
-            self.close()
-            raise
 
-    def _answer(self) -> dict:
-        line = self._process.stdout.readline()
-        if not line:
+    def load(
+        self, path: str | os.PathLike, image: np.ndarray
+    ) -> 'TimedSession':
+        """Load a network.
+
+        Args:
+            path (str or PathLike): File.
+            image (np.ndarray): What it is called with.
+
+        Returns:
+            TimedSession: The network.
+
+        Raises:
+            ValueError: It does not run.
+            ImportError: The runtime is not installed.
+        """
+        picture = Path(self._folder) / f'{self._count}.npy'
+        np.save(picture, image)
+        answer = self.ask(path=os.fspath(path), picture=os.fspath(picture))
+        if 'missing' in answer:
+            raise ImportError(answer['missing'])
+        if 'error' in answer:
+            raise ValueError(answer['error'])
+        self._count += 1
+        return TimedSession(self, self._count - 1, answer['finite'])
+
+    def ask(self, **order) -> dict:
+        """Send an order and return the answer."""
+        try:
+            self._process.stdin.write(json.dumps(order) + '\n')
+            self._process.stdin.flush()
+            return json.loads(self._process.stdout.readline())
+        except (BrokenPipeError, json.JSONDecodeError):
             raise ValueError(
                 'the process of the runtime ended with status '
                 f'{self._process.wait()}.'
-            )
-        return json.loads(line)
+            ) from None
+
+    def _end(self) -> None:
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait()
+
+    def close(self) -> None:
+        """End the process."""
+        self._open.close()
+
+
+@dataclass(frozen=True)
+class TimedSession:
+    """An exported network in the process of its runtime.
+
+    Args:
+        process (RuntimeProcess): The process.
+        number (int): Which of its networks it is.
+        finite (bool): Whether it gives finite values.
+    """
+
+    process: RuntimeProcess
+    number: int
+    finite: bool
 
     def timed(self, repeats: int) -> float:
         """Run it and return the mean seconds of a call.
@@ -173,19 +205,9 @@ class TimedSession:
         Returns:
             float: Seconds.
         """
-        self._process.stdin.write(f'{repeats}\n')
-        self._process.stdin.flush()
-        return self._answer()['seconds']
+        answer = self.process.ask(network=self.number, repeats=repeats)
+        return answer['seconds']
 
     def __call__(self) -> None:
         """Run it once."""
         self.timed(1)
-
-    def _end(self) -> None:
-        self._process.stdin.close()
-        self._process.stdout.close()
-        self._process.wait()
-
-    def close(self) -> None:
-        """End the process."""
-        self._open.close()

@@ -30,6 +30,9 @@ class Session:
             the runtime's choice.
         providers (list[str], optional): Execution providers of onnxruntime.
             Defaults to None, the CPU.
+        share_threads (bool): Take onnxruntime's threads of
+            :func:`set_shared_threads` in the place of own ones. Sessions of
+            OpenVINO always share. Defaults to False.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -44,6 +47,7 @@ class Session:
         runtime: str = 'onnxruntime',
         threads: int | None = None,
         providers: list[str] | None = None,
+        share_threads: bool = False,
     ):
         self.path = Path(path)
         if runtime not in RUNTIMES:
@@ -59,7 +63,9 @@ class Session:
         if runtime == 'openvino':
             self._run = _openvino(self.path, threads)
         else:
-            self._run = _onnxruntime(self.path, threads, providers)
+            self._run = _onnxruntime(
+                self.path, threads, providers, share_threads
+            )
 
     def __call__(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
         """Run the network.
@@ -143,12 +149,32 @@ def read_exported(
     return model.graph, json.loads(stored[METADATA])
 
 
+def set_shared_threads(count: int) -> None:
+    """Make the threads that sessions of onnxruntime may share.
+
+    Args:
+        count (int): Threads. The process has no session yet.
+
+    Raises:
+        ImportError: onnxruntime is older than 1.23, which gives threads to
+            single sessions only.
+    """
+    if not hasattr(onnxruntime, 'set_global_thread_pool_sizes'):
+        raise ImportError(
+            'onnxruntime 1.23 or later is needed for threads that networks '
+            f'share, got {onnxruntime.__version__}.'
+        )
+    onnxruntime.set_global_thread_pool_sizes(count, 1)
+
+
 def _onnxruntime(
-    path: Path, threads: int | None, providers: list[str] | None
+    path: Path, threads: int | None, providers: list[str] | None, share: bool
 ) -> Runner:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    if threads is not None:
+    if share:
+        options.use_per_session_threads = False
+    elif threads is not None:
         options.intra_op_num_threads = threads
     try:
         session = onnxruntime.InferenceSession(

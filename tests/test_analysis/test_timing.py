@@ -146,3 +146,28 @@ def test_wrong_settings_are_named(change, said):
 def test_only_rounds_of_one_run_are_paired():
     with pytest.raises(ValueError, match='2 rounds'):
         Timing((1.0,)).speedup_over(Timing((1.0, 1.0)))
+
+
+class Turn:
+    """A call that says when it ran, and in which process."""
+
+    def __init__(self, said, name, process):
+        self.said, self.name, self.process = said, name, process
+
+    def __call__(self):
+        self.said.append(self.name)
+
+
+def test_pause_before_a_turn_in_another_process(monkeypatch):
+    said = []
+    monkeypatch.setattr(
+        'mmmobilemamba.analysis.timing.time.sleep',
+        lambda seconds: said.append('-'),
+    )
+    calls = {name: Turn(said, name, name.upper()[0]) for name in ('a1', 'a2')}
+    calls['own'] = lambda: said.append('own')
+    calls['b'] = Turn(said, 'b', 'B')
+    time_interleaved(calls, rounds=2, warmup=1)
+    warmup = first = 'a1 a2 - own - b'
+    second = 'b - own - a2 a1'
+    assert ' '.join(said) == f'{warmup} - {first} {second}'

@@ -234,12 +234,14 @@ def read_settings(
 def run_apart(requests: Sequence[Request], settings: Settings) -> list[dict]:
     """Time maps of different sizes one after the other.
 
-    Only forms of one map are compared, and each has a process.
+    Only forms of one map are compared, in short turns, so that more of them
+    fit in.
     """
+    settings = replace(settings, pairs=(), min_turn=0.02)
     models = []
-    for name in SCAN_MAPS:
+    for name, _ in SCAN_MAPS:
         group = [r for r in requests if r.label.startswith(f'{name},')]
-        models += run_benchmark(group, replace(settings, pairs=()), say)
+        models += run_benchmark(group, settings, say)
     return models
 
 
