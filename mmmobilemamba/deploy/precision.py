@@ -1,4 +1,4 @@
-"""Smaller numbers in an exported network: int8 for CPUs, fp16 for GPUs."""
+"""Smaller numbers in an exported network: int8, for CPUs."""
 
 import logging
 import os
@@ -16,24 +16,16 @@ from onnxruntime.quantization import (
     QuantType,
     quantize_static,
 )
-from onnxruntime.transformers.float16 import (
-    DEFAULT_OP_BLOCK_LIST,
-    convert_float_to_float16,
-)
-from onnxruntime.transformers.onnx_model import OnnxModel
 
 from ..analysis.timing import time_interleaved
 from ..utils.files import whole_file
 from ..utils.inference import find_images, read_image
 from .graph import set_metadata
-from .options import ExportOptions
-from .parity import relative_error
-from .pictures import picture_as_input, random_image
+from .pictures import picture_as_input
 from .session import Session
 
 # Nodes of the scan carry the name of its module.
 SCAN = '/ss2d/'
-FP16_TOLERANCE = 2e-2
 METHODS = dict(
     minmax=CalibrationMethod.MinMax,
     percentile=CalibrationMethod.Percentile,
@@ -160,8 +152,8 @@ def quantize(
     """Quantise an exported network to int8 by calibration.
 
     Convolutions and fully connected layers get weights of 7 bits, so that no
-    processor overflows, with a scale per channel. The scan, the norms and
-    what chooses boxes stay float.
+    processor overflows, with a scale per channel. The scan, the norms, what
+    chooses boxes and the depthwise filters of the residual stream stay float.
 
     Args:
         src (str or PathLike): File of ``tools/deploy/export_onnx.py``.
@@ -187,7 +179,7 @@ def quantize(
         raise ValueError(
             f'method must be one of {tuple(METHODS)}, got {method!r}.'
         )
-    session = _float_network(src, out, threads)
+    session = load_float(src, out, threads)
     metadata = session.metadata
     images = read_calibration(folder, metadata, count)
     before = measure(Path(src)) if measure else None
@@ -211,8 +203,23 @@ def quantize(
     )
 
 
-def _float_network(src, out, threads: int | None = None) -> Session:
-    """Load the network to convert; refuse what cannot be converted."""
+def load_float(src, out, threads: int | None = None) -> Session:
+    """Load a network to convert.
+
+    Args:
+        src (str or PathLike): Its file.
+        out (str or PathLike): File to write.
+        threads (int, optional): Threads. Defaults to None, the runtime's
+            choice.
+
+    Returns:
+        Session: The network.
+
+    Raises:
+        FileNotFoundError: The network does not exist.
+        ValueError: It is no float32 network of this package, or ``out`` is
+            no name for one.
+    """
     if not str(out).endswith('.onnx'):
         raise ValueError(f'out must end in .onnx, got {out}.')
     session = Session(src, threads=threads)
@@ -222,7 +229,30 @@ def _float_network(src, out, threads: int | None = None) -> Session:
     return session
 
 
-def _nodes_of_scan(model: onnx.ModelProto) -> list[str]:
+def _residual_filters(model: onnx.ModelProto) -> list[str]:
+    """Name the depthwise convolutions that read a sum.
+
+    Their shortcut is folded into them, so that with their input the whole
+    residual stream would be rounded. Others read what is rounded already;
+    onnxruntime would quantise their weights itself, with one scale for all.
+    """
+    sums = {
+        name
+        for node in model.graph.node
+        if node.op_type == 'Add'
+        for name in node.output
+    }
+    return [
+        node.name
+        for node in model.graph.node
+        if node.op_type == 'Conv'
+        and node.input[0] in sums
+        and any(a.name == 'group' and a.i > 1 for a in node.attribute)
+    ]
+
+
+def nodes_of_scan(model: onnx.ModelProto) -> list[str]:
+    """Name the operators of the scan, convolutions left out."""
     return [
         node.name
         for node in model.graph.node
@@ -247,7 +277,7 @@ def _quantize(src: Path, out: Path, images, method, metadata: dict) -> None:
             weight_type=QuantType.QInt8,
             # Sums of two products overflow on processors without VNNI.
             reduce_range=True,
-            nodes_to_exclude=_nodes_of_scan(model),
+            nodes_to_exclude=nodes_of_scan(model) + _residual_filters(model),
             calibrate_method=method,
         )
     finally:
@@ -264,93 +294,3 @@ def _latency(first: Session, second: Session, image) -> tuple[float, float]:
         rounds=10,
     )
     return tuple(timings[name].median * 1e3 for name in ('before', 'after'))
-
-
-def to_float16(src: str | os.PathLike, out: str | os.PathLike) -> Change:
-    """Convert an exported network to fp16, for runtimes on GPUs.
-
-    Inputs and outputs keep their types; the scan and what chooses boxes are
-    computed in float32. The file is compared with the one it came from on the
-    CPU, which says nothing of its speed on a GPU.
-
-    Args:
-        src (str or PathLike): File of ``tools/deploy/export_onnx.py``.
-        out (str or PathLike): File to write, whole or not at all.
-
-    Returns:
-        Change: What was written.
-
-    Raises:
-        FileNotFoundError: The network does not exist.
-        ValueError: It is no float32 network of this package, or it computes
-            something else in fp16.
-    """
-    session = _float_network(src, out)
-    metadata = session.metadata
-    model = onnx.load(src)
-    model = convert_float_to_float16(
-        model,
-        keep_io_types=True,
-        op_block_list=[*DEFAULT_OP_BLOCK_LIST, 'Scan'],
-        node_block_list=_nodes_of_scan(model),
-    )
-    model = _join_casts(model)
-    set_metadata(model, dict(metadata, precision='float16'))
-    onnx.checker.check_model(model)
-    with whole_file(out) as draft:
-        onnx.save(model, draft)
-        size = tuple(metadata['size'] or metadata['traced_size'])
-        options = ExportOptions(
-            batch=metadata['batch'] or 1, preprocess=metadata['preprocess']
-        )
-        image = random_image(options, size, seed=0).numpy()
-        error = None
-        # Boxes at a threshold come and go with the last digits.
-        if metadata['kind'] != 'detector':
-            error = _error(session(image), Session(draft)(image))
-            if error > FP16_TOLERANCE:
-                raise ValueError(
-                    f'In fp16 {src} differs by {error:.1e} of its largest '
-                    f'value, more than {FP16_TOLERANCE}; no file was written.'
-                )
-        else:
-            Session(draft)(image)
-        sizes = (Path(src).stat().st_size, draft.stat().st_size)
-    return Change(Path(out), tuple(size / 1e6 for size in sizes), error=error)
-
-
-def _join_casts(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Leave in float32 what goes from one float32 node to the next.
-
-    The converter casts the output of each such node to float16 and back for
-    every node that reads it, under one name.
-    """
-    down, up = {}, {}
-    for node in model.graph.node:
-        if node.op_type == 'Cast':
-            (source,), (out,) = node.input, node.output
-            if node.name == f'{source}_cast_to_fp32_node':
-                up[out] = source
-            elif node.name == f'{out}_cast_to_fp16_node':
-                down[out] = source
-    seen, nodes = set(), []
-    for node in model.graph.node:
-        if tuple(node.output) in seen:
-            continue
-        seen.add(tuple(node.output))
-        for i, name in enumerate(node.input):
-            if up.get(name) in down:
-                node.input[i] = down[up[name]]
-        nodes.append(node)
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    wrapped = OnnxModel(model)
-    wrapped.prune_graph()
-    wrapped.topological_sort()
-    return wrapped.model
-
-
-def _error(before, after) -> float:
-    if 'labels' in before:
-        return float(np.mean(before['labels'] != after['labels']))
-    return max(relative_error(after[key], before[key]) for key in before)

@@ -6,12 +6,12 @@ import onnx
 import pytest
 
 from mmmobilemamba.deploy.export import ExportOptions, export_model
+from mmmobilemamba.deploy.float16 import to_float16
 from mmmobilemamba.deploy.precision import (
     SCAN,
     MetricLossError,
     quantize,
     read_calibration,
-    to_float16,
 )
 from mmmobilemamba.deploy.session import Session
 
@@ -71,7 +71,6 @@ def test_int8_leaves_the_scan_in_float(network, quantised):
         ]
 
     model = onnx.load(quantised.path)
-    made_by = {out: n for n in model.graph.node for out in n.output}
     inside = [
         node
         for node in model.graph.node
@@ -81,11 +80,22 @@ def test_int8_leaves_the_scan_in_float(network, quantised):
     ]
     assert scan(network) and scan(quantised.path) == scan(network)
     assert {n.op_type for n in inside} >= {'Exp', 'Mul', 'Add'}
-    convolutions = [n for n in model.graph.node if n.op_type == 'Conv']
-    assert convolutions
-    for node in convolutions:
-        weights = made_by[node.input[1]]
-        assert weights.op_type == 'DequantizeLinear'
+
+
+def test_int8_leaves_the_residual_stream_in_float(quantised):
+    model = onnx.load(quantised.path)
+    made_by = {out: n for n in model.graph.node for out in n.output}
+    found = set()
+    for node in model.graph.node:
+        if node.op_type != 'Conv':
+            continue
+        depthwise = any(a.name == 'group' and a.i > 1 for a in node.attribute)
+        source = made_by.get(node.input[0])
+        of_sum = depthwise and source.op_type == 'Add'
+        weights = made_by.get(node.input[1])
+        assert (weights is None) == of_sum, node.name
+        found.add((depthwise, of_sum))
+    assert found == {(True, True), (True, False), (False, False)}
 
 
 def test_loss_of_the_metric_leaves_no_file(network, pictures, tmp_path):

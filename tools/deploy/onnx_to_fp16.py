@@ -13,7 +13,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     with user_errors(parser):
         # Its requirements are an extra of their own.
-        from mmmobilemamba.deploy.precision import to_float16
+        from mmmobilemamba.deploy.float16 import to_float16
 
         change = to_float16(args.model, args.out)
     print(change)
