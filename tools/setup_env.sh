@@ -129,7 +129,7 @@ install_libraries() {
     is_done libraries "$key" && return
     say 'MMDetection, MMSegmentation, MMPretrain and what they need'
     local name files=()
-    for name in runtime det seg cls deploy openvino tests; do
+    for name in runtime det seg cls deploy openvino coreml tests; do
         files+=(--requirement "requirements/$name.txt")
     done
     pip_install "${files[@]}"
