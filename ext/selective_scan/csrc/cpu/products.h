@@ -97,6 +97,11 @@ SCAN_INLINE void tile(const float* const* pointers, const Pass& pass,
     each<R>([&](auto r) {
       x[r.value] = pointers[t * kProductRows + r.value] + pass.offset;
     });
+    // Multiply-adds are the bound, until another thread of the core takes its
+    // instructions: then each one that the loop itself needs counts.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC unroll 4
+#endif
     for (int64_t k = 0; k < pass.length; ++k, weight += kMapBlock) {
       const L w = L::load(weight);
       each<R>([&](auto r) {
