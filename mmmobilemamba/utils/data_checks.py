@@ -3,9 +3,10 @@
 import logging
 import os
 from collections.abc import Iterator
+from xml.etree import ElementTree
 
 from mmengine.config import Config
-from mmengine.fileio import list_dir_or_file
+from mmengine.fileio import list_dir_or_file, list_from_file
 from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 
@@ -13,6 +14,7 @@ CHECKED = 'mmmobilemamba.CheckedPipeline'
 # An annotation file of COCO's size takes half a minute and gigabytes to read
 # once more; tools/misc/check_dataset.py does.
 _SMALL = 1 << 26
+_XML_SETS = ('XMLDataset', 'VOCDataset')
 
 
 def innermost(dataset: dict, key: str) -> Iterator[tuple[str, dict]]:
@@ -138,7 +140,8 @@ def check_annotations(cfg: Config, splits: tuple[str, ...]) -> None:
 
     Raises:
         ValueError: There are no pictures, the class names are not those of
-            the annotations, or more than the model has.
+            the annotations, or more than the model has, or a file of
+            annotations cannot be read.
     """
     from mmmobilemamba.datasets.coco_checks import check_coco
 
@@ -152,6 +155,7 @@ def check_annotations(cfg: Config, splits: tuple[str, ...]) -> None:
             if 'Panoptic' not in str(dataset.get('type')):
                 _compare(name, classes, heads)
             _check_pictures(name, dataset)
+            _check_xml(name, dataset)
             path = coco_file(dataset)
             if path and os.path.getsize(path) <= _SMALL:
                 report = check_coco(path, classes)
@@ -236,3 +240,23 @@ def _check_pictures(name: str, dataset: dict) -> None:
             f'{name}: {folder} has no file that ends in {suffix!r}, which is '
             'img_suffix.'
         )
+
+
+def _check_xml(name: str, dataset: dict) -> None:
+    """Check that each annotation in Pascal VOC's form can be read."""
+    if str(dataset.get('type')).rpartition('.')[2] not in _XML_SETS:
+        return
+    root = dataset.get('data_root') or ''
+    listed = os.path.join(root, dataset.get('ann_file') or '')
+    if not os.path.isfile(listed):
+        return
+    part = (dataset.get('data_prefix') or {}).get('sub_data_root', '')
+    folder = os.path.join(root, part, dataset.get('ann_subdir', 'Annotations'))
+    for picture in list_from_file(listed):
+        path = os.path.join(folder, f'{picture}.xml')
+        try:
+            ElementTree.parse(path)
+        except (OSError, ElementTree.ParseError) as error:
+            raise ValueError(
+                f'{name}: the annotation {path} cannot be read: {error}.'
+            ) from error

@@ -2,6 +2,7 @@ from copy import deepcopy
 
 import pytest
 from mmengine.config import Config, ConfigDict
+from own_data import make_voc
 
 from mmmobilemamba.utils.data_checks import (
     CHECKED,
@@ -99,3 +100,24 @@ def test_one_class_without_its_comma():
 def test_refuses_a_negative_number():
     with pytest.raises(ValueError, match='max_faulty'):
         set_data_checks(Config(), ('train',), -1)
+
+
+def test_annotation_that_is_empty_or_missing(tmp_path):
+    """ElementTree does not say which file it was; MMDetection does not ask."""
+    root = make_voc(tmp_path / 'voc', ('a', 'b'))
+    dataset = dict(
+        type='VOCDataset',
+        data_root=f'{root}/',
+        ann_file='ImageSets/Main/train.txt',
+        data_prefix=dict(sub_data_root=''),
+        metainfo=dict(classes=('a', 'b')),
+    )
+    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
+    check_annotations(cfg, ('train',))
+    path = root / 'Annotations' / 'photo_1.xml'
+    path.write_text('')
+    with pytest.raises(ValueError, match=f'{path} cannot be .* no element'):
+        check_annotations(cfg, ('train',))
+    path.unlink()
+    with pytest.raises(ValueError, match=f'{path} cannot be .* No such file'):
+        check_annotations(cfg, ('train',))
