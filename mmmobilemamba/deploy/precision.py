@@ -151,8 +151,8 @@ def quantize(
 ) -> Change:
     """Quantise an exported network to int8 by calibration.
 
-    Convolutions and fully connected layers get weights of 7 bits, so that no
-    processor overflows, with a scale per channel. The scan, the norms, what
+    Convolutions and fully connected layers get unsigned weights of 8 bits,
+    with a scale and a zero point per channel. The scan, the norms, what
     chooses boxes and the depthwise filters of the residual stream stay float.
 
     Args:
@@ -274,9 +274,9 @@ def _quantize(src: Path, out: Path, images, method, metadata: dict) -> None:
             op_types_to_quantize=['Conv', 'Gemm'],
             per_channel=True,
             activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            # Sums of two products overflow on processors without VNNI.
-            reduce_range=True,
+            # Of signed ones the sums of two products overflow on processors
+            # without VNNI unless they have 7 bits, which costs accuracy.
+            weight_type=QuantType.QUInt8,
             nodes_to_exclude=nodes_of_scan(model) + _residual_filters(model),
             calibrate_method=method,
         )
