@@ -22,7 +22,13 @@ from mmmobilemamba.analysis.anchor_matches import (
 def model():
     """A model whose head has anchors of 16 px around every eighth pixel."""
     head = nn.Module()
-    head.assigner = MaxIoUAssigner(0.5, 0.4, min_pos_iou=0.3)
+    # Named in full, whatever scope an earlier test has left.
+    head.assigner = MaxIoUAssigner(
+        0.5,
+        0.4,
+        min_pos_iou=0.3,
+        iou_calculator=dict(type='mmdet.BboxOverlaps2D'),
+    )
     head.prior_generator = AnchorGenerator(
         strides=[8], ratios=[1.0], octave_base_scale=2, scales_per_octave=1
     )
