@@ -138,8 +138,6 @@ class TIMMBackbone(FeatureBackbone):
         ]
         self.timm_model = self._create(**self._features)
         follow_sizes(self.timm_model)
-        if with_cp:
-            self.timm_model.set_grad_checkpointing(True)
         self._depths = None
         self._ends = self._stage_ends()
         if frozen_stages >= 0 and None in self._ends[: frozen_stages + 1]:
@@ -157,6 +155,9 @@ class TIMMBackbone(FeatureBackbone):
         self._unread = unread_parameters(self, shape)
         if self._is_made_for(shape):
             self.input_size = shape[2:]
+        if with_cp:
+            # Not before: torch 2.4 cannot recompute what is only shapes.
+            self.timm_model.set_grad_checkpointing(True)
         self._freeze()
 
     @property
