@@ -170,6 +170,26 @@ def test_boxes_without_area_are_named_once(faulty, train):
     )
 
 
+@pytest.mark.parametrize('kept', [False, True])
+def test_picture_without_objects(faulty, train, kept):
+    """It is background where the config keeps it, and no fault."""
+
+    def clear(content):
+        first = content['images'][0]['id']
+        content['annotations'] = [
+            annotation
+            for annotation in content['annotations']
+            if annotation['image_id'] != first
+        ]
+
+    edit_json(faulty, clear)
+    key = 'train_dataloader.dataset.dataset.filter_cfg.filter_empty_gt'
+    log = train('det', '--cfg-options', f'{key}={kept}', *NO_EVALUATION)
+    assert 'left out' not in log
+    assert not re.search('loss: (nan|inf)', log)
+    assert re.search('Saving checkpoint', log)
+
+
 def test_pictures_of_another_suffix(refuse):
     key = 'train_dataloader.dataset.img_suffix'
     said = refuse('seg', '--cfg-options', f'{key}=.tif')
