@@ -30,7 +30,14 @@ def paste_masks(
 
     if not len(boxes):
         return torch.zeros((0, *size), dtype=torch.bool)
-    head = FCNMaskHead(num_convs=0, num_classes=1, class_agnostic=True)
+    # Its own loss has a short name, which means another class in the scope
+    # of MMPretrain; none is computed here.
+    head = FCNMaskHead(
+        num_convs=0,
+        num_classes=1,
+        class_agnostic=True,
+        loss_mask=dict(type='mmdet.CrossEntropyLoss', use_mask=True),
+    )
     (result,) = head.predict_by_feat(
         [masks[:, None]],
         [InstanceData(bboxes=boxes.clone(), labels=torch.zeros(len(boxes)))],
