@@ -157,7 +157,7 @@ void depthwise(const FilterTask& task, int64_t begin, int64_t end,
             }
             if (task.scale) value = fma(value, scale, shift);
             store_line(value, task.y.at(at.image, top + r, j + q, c),
-                          at.width);
+                       at.width);
           }
         }
       }
@@ -243,7 +243,7 @@ void wavelet(const FilterTask& task, int64_t begin, int64_t end,
             const auto put = [&](int64_t i, int64_t l, const L& value) {
               if (i >= task.height || l >= task.width) return;
               store_line(value, task.y.at(at.image, i, l, at.channel),
-                            at.width);
+                         at.width);
             };
             put(row, column, low_a + high_a);
             put(row, column + 1, low_b + high_b);
