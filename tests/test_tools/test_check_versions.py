@@ -1,6 +1,7 @@
 """The tool that runs the tests with other versions."""
 
 import importlib.util
+import subprocess
 import sys
 from itertools import product
 
@@ -101,3 +102,76 @@ def test_interpreter_of_another_version_is_not_taken(tool, monkeypatch):
     version = f'{sys.version_info[0]}.{sys.version_info[1]}'
     assert tool.find_python(version) == sys.executable
     assert tool.find_python('3.999') is None
+
+
+@pytest.fixture
+def checkout(tool, tmp_path, monkeypatch):
+    """Give a small checkout in the place of ours, and a way to commit."""
+
+    def commit(**texts):
+        for name, text in texts.items():
+            path = tmp_path / 'ext' / 'selective_scan' / name / 'file.py'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        who = ('-c', 'user.name=a', '-c', 'user.email=a@b.c')
+        for step in (['add', '.'], [*who, 'commit', '-qm', 'change']):
+            subprocess.run(['git', '-C', tmp_path, *step], check=True)
+
+    subprocess.run(['git', 'init', '-q', tmp_path], check=True)
+    monkeypatch.setattr(tool, 'ROOT', tmp_path)
+    commit(csrc='1', selective_scan='1', tests='1')
+    return tmp_path, commit
+
+
+def test_extension_is_known_by_what_it_is_made_of(tool, checkout):
+    folder, commit = checkout
+    first, of = tool.find_sources(), tool.find_commit()
+    commit(tests='2')
+    assert tool.find_sources() == first
+    assert tool.find_commit() != of
+    names = {first}
+    for part in ('csrc', 'selective_scan'):
+        commit(**{part: '2'})
+        names.add(tool.find_sources())
+    assert len(names) == 3
+    added = folder / 'ext' / 'selective_scan' / 'csrc' / 'added.h'
+    added.write_text('')
+    assert tool.find_sources().endswith(tool.CHANGES)
+
+
+def test_without_git_nothing_is_taken_for_the_same(tool, checkout):
+    folder, _ = checkout
+    (folder / '.git').rename(folder / 'elsewhere')
+    for found in (tool.find_commit(), tool.find_sources()):
+        assert found.endswith(tool.CHANGES)
+
+
+def test_extension_is_compiled_once_for_its_sources(
+    tool, checkout, monkeypatch, tmp_path
+):
+    compiled = []
+
+    def pip(self, command, *arguments):
+        if command == 'wheel':
+            folder = arguments[arguments.index('-w') + 1]
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / 'extension.whl').write_text('')
+            compiled.append(folder)
+
+    monkeypatch.setattr(tool.Environment, 'pip', pip)
+    environment = tool.Environment(tool.LINES[0], tmp_path / 'work', 1)
+
+    def build():
+        environment.build_ours()
+        return len(compiled)
+
+    _, commit = checkout
+    assert build() == build() == 1
+    commit(tests='2')
+    assert build() == 1
+    commit(csrc='2')
+    assert build() == 2
+    source = tmp_path / 'ext' / 'selective_scan' / 'csrc' / 'file.py'
+    source.write_text('3')
+    assert build() == 3
+    assert build() == 4

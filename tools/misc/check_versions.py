@@ -3,13 +3,15 @@
 Makes an environment for each line of ``LINES`` below the work directory,
 compiles mmcv and the scan extension for it, runs the tests and writes a table.
 What ended is not done again, so that it can be stopped and started; the
-extension and the tests are done again where the commit is another one. A
-folder of wheels keeps what was compiled. Takes some 40 minutes of CPU and 6 GB
-for each line; ``CFLAGS=-O0 CXXFLAGS=-O0`` makes the most of that, compiling
-mmcv, shorter, and leaves the extension as fast as it is.
+tests are done again where the commit is another one, and the extension where
+its sources are. A folder of wheels keeps what was compiled. Takes some 40
+minutes of CPU and 6 GB for each line; ``CFLAGS=-O0 CXXFLAGS=-O0`` makes the
+most of that, compiling mmcv, shorter, and leaves the extension as fast as it
+is.
 """
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -37,6 +39,11 @@ FORKS = ('onedl-mmengine==0.10.12', 'onedl-mmdetection==3.5.1') + (
 
 
 CHANGES = ' and changes'
+# What a wheel of the extension is made of.
+SOURCES = tuple(
+    f'ext/selective_scan/{name}'
+    for name in ('csrc', 'pyproject.toml', 'selective_scan', 'setup.py')
+)
 
 
 @dataclass(frozen=True)
@@ -101,18 +108,34 @@ CHOSEN = (
 )
 
 
+def ask_git(*arguments: str) -> str | None:
+    """Return what git prints of the checkout, or None where it fails."""
+    done = subprocess.run(
+        ['git', '-C', str(ROOT), *arguments], capture_output=True, text=True
+    )
+    return None if done.returncode else done.stdout.strip()
+
+
 def find_commit() -> str:
     """Return the commit of the checkout, marked where files differ from it."""
-    git = ('git', '-C', str(ROOT))
-    head = [*git, 'rev-parse', '--short', 'HEAD']
-    changes = [*git, 'status', '--porcelain', '--untracked-files=no']
-    found = []
-    for command in (head, changes):
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            return 'unknown'
-        found.append(done.stdout.strip())
-    return found[0] + (CHANGES if found[1] else '')
+    commit = ask_git('rev-parse', '--short', 'HEAD')
+    changes = ask_git('status', '--porcelain', '--untracked-files=no')
+    if commit is None or changes is None:
+        return 'unknown' + CHANGES
+    return commit + (CHANGES if changes else '')
+
+
+def find_sources() -> str:
+    """Return a name of the extension's sources, marked as a commit is.
+
+    Other commits give the same name unless they change what is compiled.
+    """
+    files = ask_git('ls-tree', '-r', 'HEAD', *SOURCES)
+    changes = ask_git('status', '--porcelain', *SOURCES)
+    if not files or changes is None:
+        return 'unknown' + CHANGES
+    name = hashlib.sha256(files.encode()).hexdigest()[:10]
+    return name + (CHANGES if changes else '')
 
 
 def find_python(version: str) -> str | None:
@@ -245,8 +268,9 @@ class Environment:
 
         A wheel of the extension is for one torch and every Python.
         """
-        folder = self.our_wheels / self.commit.replace(' ', '-')
-        if CHANGES in self.commit or not any(folder.glob('*.whl')):
+        sources = find_sources()
+        folder = self.our_wheels / sources.replace(' ', '-')
+        if CHANGES in sources or not any(folder.glob('*.whl')):
             ours = ('--no-deps', '--no-build-isolation')
             self.pip('wheel', *ours, '-w', folder, './ext/selective_scan')
         wheel = next(folder.glob('*.whl'))
