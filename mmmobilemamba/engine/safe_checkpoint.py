@@ -25,6 +25,8 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.utils import digit_version
 
+from ..utils.forks import load_as_original
+
 _STATISTICS = ('min', 'max', 'mean', 'current')
 _NUMERIC_CODES = ('b1', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8') + (
     'f2',
@@ -115,8 +117,10 @@ def allow_mmengine_checkpoints() -> None:
     """Allow-list what mmengine's checkpoints hold besides tensors.
 
     Calling it again changes nothing. torch 2.4 and 2.5 load without
-    restriction unless ``weights_only=True`` is passed, as our tools do.
+    restriction unless ``weights_only=True`` is passed, as our tools do. The
+    maintained fork of mmengine has a list of its own, which this one replaces.
     """
+    load_as_original()
     torch.serialization.add_safe_globals(_ALLOWED)
 
 
