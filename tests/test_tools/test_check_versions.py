@@ -54,16 +54,20 @@ def test_goes_on_where_it_stopped(tool, tmp_path, monkeypatch, capsys):
     assert 'the disk is full' in capsys.readouterr().out
     monkeypatch.setattr(steps, 'build_mmcv', work('mmcv'))
     monkeypatch.setattr(steps, 'build_ours', work('ours'))
-    monkeypatch.setattr(steps, 'test', work('test', '9 passed; 3 passed'))
+    monkeypatch.setattr(steps, 'test', work('test', '9 passed'))
     monkeypatch.setattr(tool, 'find_commit', lambda: 'abc1234')
+    monkeypatch.setattr(tool, 'find_files', lambda *places: 'files')
     assert tool.main(args) == 0
     assert tool.main(args) == 0
-    assert ran == ['make', 'mmcv', 'mmcv', 'ours', 'test']
-    assert '| abc1234 | 9 passed; 3 passed |' in capsys.readouterr().out
-    # What is ours is another one: the rest stays.
+    assert ran == ['make', 'mmcv', 'mmcv', 'ours', 'test', 'test']
+    assert '| abc1234 | 9 passed; 9 passed |' in capsys.readouterr().out
+    # What is ours is another one: the rest stays, the extension with it.
     monkeypatch.setattr(tool, 'find_commit', lambda: 'def5678')
     assert tool.main(args) == 0
-    assert ran[5:] == ['ours', 'test']
+    assert ran[6:] == ['ours', 'test']
+    monkeypatch.setattr(tool, 'find_files', lambda *places: 'others')
+    assert tool.main(args) == 0
+    assert ran[8:] == ['test']
 
 
 @pytest.mark.parametrize(
@@ -81,7 +85,8 @@ def test_a_failed_test_is_the_exit_code(
 ):
     for name in ('make', 'build_mmcv', 'build_ours'):
         monkeypatch.setattr(tool.Environment, name, lambda self: None)
-    monkeypatch.setattr(tool.Environment, 'test', lambda *args: result)
+    counts = iter(result.split('; '))
+    monkeypatch.setattr(tool.Environment, 'test', lambda *args: next(counts))
     names = [line.name for line in tool.LINES[:2]]
     args = ['--work-dir', str(tmp_path), '--only', names[0]]
     assert tool.main(args) == (0 if clean else 1)
@@ -125,24 +130,24 @@ def checkout(tool, tmp_path, monkeypatch):
 
 def test_extension_is_known_by_what_it_is_made_of(tool, checkout):
     folder, commit = checkout
-    first, of = tool.find_sources(), tool.find_commit()
+    first, of = tool.find_files(*tool.SOURCES), tool.find_commit()
     commit(tests='2')
-    assert tool.find_sources() == first
+    assert tool.find_files(*tool.SOURCES) == first
     assert tool.find_commit() != of
     names = {first}
     for part in ('csrc', 'selective_scan'):
         commit(**{part: '2'})
-        names.add(tool.find_sources())
+        names.add(tool.find_files(*tool.SOURCES))
     assert len(names) == 3
     added = folder / 'ext' / 'selective_scan' / 'csrc' / 'added.h'
     added.write_text('')
-    assert tool.find_sources().endswith(tool.CHANGES)
+    assert tool.find_files(*tool.SOURCES).endswith(tool.CHANGES)
 
 
 def test_without_git_nothing_is_taken_for_the_same(tool, checkout):
     folder, _ = checkout
     (folder / '.git').rename(folder / 'elsewhere')
-    for found in (tool.find_commit(), tool.find_sources()):
+    for found in (tool.find_commit(), tool.find_files(*tool.SOURCES)):
         assert found.endswith(tool.CHANGES)
 
 

@@ -3,11 +3,11 @@
 Makes an environment for each line of ``LINES`` below the work directory,
 compiles mmcv and the scan extension for it, runs the tests and writes a table.
 What ended is not done again, so that it can be stopped and started; the
-tests are done again where the commit is another one, and the extension where
-its sources are. A folder of wheels keeps what was compiled. Takes some 40
-minutes of CPU and 6 GB for each line; ``CFLAGS=-O0 CXXFLAGS=-O0`` makes the
-most of that, compiling mmcv, shorter, and leaves the extension as fast as it
-is.
+tests are done again where the commit is another one, the extension and its
+tests where their files are. A folder of wheels keeps what was compiled. Takes
+some 40 minutes of CPU and 6 GB for each line; ``CFLAGS=-O0 CXXFLAGS=-O0``
+makes the most of that, compiling mmcv, shorter, and leaves the extension as
+fast as it is.
 """
 
 import argparse
@@ -39,9 +39,12 @@ FORKS = ('onedl-mmengine==0.10.12', 'onedl-mmdetection==3.5.1') + (
 
 
 CHANGES = ' and changes'
-# What a wheel of the extension is made of.
+# The steps that run them: of the package, and of the extension.
+TESTS = ('tests', 'tests of the extension')
+EXTENSION = 'ext/selective_scan'
+# What a wheel of it is made of.
 SOURCES = tuple(
-    f'ext/selective_scan/{name}'
+    f'{EXTENSION}/{name}'
     for name in ('csrc', 'pyproject.toml', 'selective_scan', 'setup.py')
 )
 
@@ -125,13 +128,13 @@ def find_commit() -> str:
     return commit + (CHANGES if changes else '')
 
 
-def find_sources() -> str:
-    """Return a name of the extension's sources, marked as a commit is.
+def find_files(*places: str) -> str:
+    """Return a name of the files in some places, marked as a commit is.
 
-    Other commits give the same name unless they change what is compiled.
+    Another commit gives the same name unless it changes those files.
     """
-    files = ask_git('ls-tree', '-r', 'HEAD', *SOURCES)
-    changes = ask_git('status', '--porcelain', *SOURCES)
+    files = ask_git('ls-tree', '-r', 'HEAD', *places)
+    changes = ask_git('status', '--porcelain', *places)
     if not files or changes is None:
         return 'unknown' + CHANGES
     name = hashlib.sha256(files.encode()).hexdigest()[:10]
@@ -268,11 +271,11 @@ class Environment:
 
         A wheel of the extension is for one torch and every Python.
         """
-        sources = find_sources()
+        sources = find_files(*SOURCES)
         folder = self.our_wheels / sources.replace(' ', '-')
         if CHANGES in sources or not any(folder.glob('*.whl')):
             ours = ('--no-deps', '--no-build-isolation')
-            self.pip('wheel', *ours, '-w', folder, './ext/selective_scan')
+            self.pip('wheel', *ours, '-w', folder, f'./{EXTENSION}')
         wheel = next(folder.glob('*.whl'))
         self.pip('install', '--no-deps', '--force-reinstall', wheel)
         self.pip(
@@ -280,17 +283,24 @@ class Environment:
             *('--editable', '.'),
         )
 
-    def test(self, chosen: Sequence[str], arguments: Sequence[str]) -> str:
-        """Run tests and those of the extension; return pytest's counts."""
+    def test(self, places: Sequence[str], arguments: Sequence[str]) -> str:
+        """Run tests; return pytest's counts."""
         command = (self.python, '-m', 'pytest', '-q', '-W', 'ignore')
-        counts = []
-        for places in (chosen, ('ext/selective_scan/tests',)):
-            output = self.run(
-                *(*command, *places, '-m', 'not slow', *arguments),
-                check=False,
-            )
-            counts.append(output.strip().rpartition('\n')[2])
-        return '; '.join(re.sub(r' in [\d.]+s.*', '', c) for c in counts)
+        output = self.run(
+            *(*command, *places, '-m', 'not slow', *arguments), check=False
+        )
+        counts = output.strip().rpartition('\n')[2]
+        return re.sub(r' in [\d.]+s.*', '', counts)
+
+    def tested(self) -> tuple[str, str, str]:
+        """Return the commit, the counts and the minutes of both tests."""
+        done = self.done()
+        steps = [done[name] for name in TESTS if name in done]
+        if not steps:
+            return '', 'not run', ''
+        minutes = round(sum(step['minutes'] for step in steps), 1)
+        counts = '; '.join(step['result'] for step in steps)
+        return steps[0]['of'], counts, str(minutes)
 
 
 def run_line(
@@ -303,7 +313,12 @@ def run_line(
         environment.step('mmcv', environment.build_mmcv)
         environment.step('ours', environment.build_ours, commit)
         environment.step(
-            'tests', lambda: environment.test(chosen, arguments), commit
+            TESTS[0], lambda: environment.test(chosen, arguments), commit
+        )
+        environment.step(
+            TESTS[1],
+            lambda: environment.test([f'{EXTENSION}/tests'], arguments),
+            find_files(EXTENSION),
         )
     except OSError as error:
         return f'not run: {error}'
@@ -318,12 +333,12 @@ def write_table(
     heads += ('minutes of the tests',)
     rows = [f'| {" | ".join(heads)} |', '|---' * len(heads) + '|']
     for environment in environments:
-        line, done = environment.line, environment.done()
+        line = environment.line
         kind = 'onedl forks' if line.forks else 'OpenMMLab'
-        tests = done.get('tests', dict(of='', result='not run', minutes=''))
-        result = reasons.get(line) or tests['result']
-        cells = (line.python, line.numpy, line.torch, kind, tests['of'])
-        cells += (result, str(tests['minutes']))
+        commit, counts, minutes = environment.tested()
+        counts = reasons.get(line) or counts
+        cells = (line.python, line.numpy, line.torch, kind, commit)
+        cells += (counts, minutes)
         rows.append(f'| {" | ".join(cells)} |')
     with whole_file(path) as draft:
         draft.write_text('\n'.join(rows) + '\n', encoding='utf-8')
@@ -381,9 +396,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 continue
             reasons[line] = run_line(environment, chosen, args.pytest)
             write_table(environments, reasons, table)
-            clean &= not reasons[line] and is_clean(
-                environment.done()['tests']['result']
-            )
+            clean &= not reasons[line] and is_clean(environment.tested()[1])
     print(table.read_text(encoding='utf-8'))
     return 0 if clean else 1
 
