@@ -32,7 +32,7 @@ def model():
 def test_compiled_code_computes_the_same(model):
     faster = copy.deepcopy(model)
     speed_up(faster, deploy=True, compile=True)
-    x = torch.randn(1, 3, 64, 64)
+    x = torch.randn(1, 3, 128, 128)
     with torch.no_grad():
         torch.testing.assert_close(faster(x), model(x), rtol=1e-4, atol=1e-5)
         with torch.autograd.profiler.profile() as profile:
@@ -41,6 +41,7 @@ def test_compiled_code_computes_the_same(model):
         ran = {event.name for event in profile.function_events}
         assert 'selective_scan::feed_forward' in ran
         assert 'selective_scan::dense_conv2d' in ran
+        assert 'selective_scan::halving_conv2d' in ran
         # Weights are packed while compiling, not at every call.
         assert 'aten::constant_pad_nd' not in ran
 

@@ -7,15 +7,17 @@ from .inference import (
     depthwise_conv2d,
     feed_forward,
     gated_layer_norm,
+    halving_conv2d,
     pack_channels,
     pack_depthwise,
+    pack_halving,
     pack_matrix,
     pack_wavelet,
     wavelet_conv2d,
 )
 from .reference import bidirectional_scan_reference, selective_scan_reference
 
-__version__ = '0.3.0'
+__version__ = '0.4.0'
 
 __all__ = [
     'bidirectional_scan',
@@ -26,8 +28,10 @@ __all__ = [
     'depthwise_conv2d',
     'feed_forward',
     'gated_layer_norm',
+    'halving_conv2d',
     'pack_channels',
     'pack_depthwise',
+    'pack_halving',
     'pack_matrix',
     'pack_wavelet',
     'selective_scan',

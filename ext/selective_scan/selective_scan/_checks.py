@@ -94,21 +94,25 @@ def check_depthwise_weight(weight, bands=1):
         )
 
 
-def check_dense_weight(weight):
+def check_dense_weight(weight, kernel_size=None):
     """Check the weight of a dense convolution.
 
     Args:
         weight (Tensor): The weight.
+        kernel_size (tuple[int, int] | None): The one kernel that is allowed.
+            Defaults to None, any.
 
     Raises:
         TypeError: It is no dense tensor of a floating dtype.
-        ValueError: It has not four dimensions.
+        ValueError: It has not four dimensions, or another kernel.
     """
     _check_tensor('weight', weight)
-    if weight.dim() != 4:
+    shape = tuple(weight.shape)
+    if len(shape) != 4 or kernel_size not in (None, shape[2:]):
+        sides = kernel_size or ('kernel_height', 'kernel_width')
         raise ValueError(
             'weight must have the shape (out_channels, channels, '
-            f'kernel_height, kernel_width), got {tuple(weight.shape)}'
+            f'{sides[0]}, {sides[1]}), got {shape}'
         )
 
 

@@ -182,14 +182,35 @@ def _(
     return _empty_map(x, x.shape[0], channels, *sides)
 
 
+@torch.library.register_fake('selective_scan::halving_conv2d')
+def _(x, weight, bias, channels, activation):
+    _check_fake(x=x, weight=weight, bias=bias)
+    sides = [(side + 1) // 2 for side in x.shape[2:]]
+    return _empty_map(x, x.shape[0], channels, *sides)
+
+
 @torch.library.register_fake('selective_scan::feed_forward')
-def _(x, first, first_bias, second, second_bias, hidden, activation):
+def _(
+    x,
+    first,
+    first_bias,
+    second,
+    second_bias,
+    hidden,
+    activation,
+    filter=None,
+    filter_bias=None,
+    add=None,
+):
     _check_fake(
         x=x,
         first=first,
         first_bias=first_bias,
         second=second,
         second_bias=second_bias,
+        filter=filter,
+        filter_bias=filter_bias,
+        add=add,
     )
     return _empty_map(x, *x.shape)
 

@@ -73,6 +73,11 @@ KINDS = {
         partial(rules.check_filter, 4),
     ),
     'dense_conv2d': (ss.dense_conv2d, cases.dense, rules.check_dense),
+    'halving_conv2d': (
+        ss.halving_conv2d,
+        cases.halving,
+        rules.check_halving,
+    ),
     'feed_forward': (
         ss.feed_forward,
         cases.feed_forward,
@@ -88,6 +93,11 @@ KINDS = {
         ss.pack_matrix,
         cases.pack_dense,
         rules.check_dense_weight,
+    ),
+    'pack_halving': (
+        ss.pack_halving,
+        cases.pack_dense,
+        partial(rules.check_dense_weight, kernel_size=(3, 3)),
     ),
     'pack_depthwise': (
         ss.pack_depthwise,

@@ -170,6 +170,19 @@ def dense(draw, odd):
     )
 
 
+def halving(draw, odd):
+    channels, outputs = 1 + draw.size(40), 1 + draw.size(50)
+    shape = (draw.choice((0, 1, 1, 2)), channels, draw.size(12), draw.size(12))
+    weight = _matrix(draw, outputs, 25 * channels)
+    return dict(
+        x=draw.tensor(shape, odd=odd),
+        weight=weight,
+        bias=draw.tensor((16 * len(weight),)) if draw.chance(0.7) else None,
+        channels=outputs,
+        activation=draw.choice(('none', 'relu', 'silu')),
+    )
+
+
 def feed_forward(draw, odd):
     channels, hidden = 1 + draw.size(40), 1 + draw.size(60)
     first = _matrix(draw, hidden, channels)
@@ -179,6 +192,11 @@ def feed_forward(draw, odd):
         for w in (first, second)
     ]
     shape = (draw.choice((0, 1, 1, 2)), channels, draw.size(9), draw.size(9))
+    filter = filter_bias = None
+    if draw.chance(0.6):
+        padded = 16 * len(second)
+        filter = draw.tensor((3, 3, padded)) / 3
+        filter_bias = draw.tensor((padded,)) if draw.chance(0.7) else None
     return dict(
         x=draw.tensor(shape, odd=odd),
         first=first,
@@ -187,11 +205,15 @@ def feed_forward(draw, odd):
         second_bias=biases[1],
         hidden=hidden,
         activation=draw.choice(('none', 'relu', 'silu')),
+        filter=filter,
+        filter_bias=filter_bias,
+        add=draw.tensor(shape) if draw.chance(0.4) else None,
     )
 
 
 def pack_dense(draw, odd):
-    shape = (draw.size(40), draw.size(20), draw.size(4), draw.size(4))
+    kernel = (3, 3) if draw.chance(0.5) else (draw.size(4), draw.size(4))
+    shape = (draw.size(40), draw.size(20), *kernel)
     return dict(weight=draw.tensor(shape, draw.choice(DTYPES)))
 
 

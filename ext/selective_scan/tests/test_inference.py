@@ -9,8 +9,10 @@ from selective_scan import (
     depthwise_conv2d,
     feed_forward,
     gated_layer_norm,
+    halving_conv2d,
     pack_channels,
     pack_depthwise,
+    pack_halving,
     pack_matrix,
     pack_wavelet,
     set_cpu_variant,
@@ -181,12 +183,44 @@ def test_dense(case, threads):
     torch.testing.assert_close(got, wanted, **TOLERANCE)
 
 
+HALVED = [
+    # batch, channels, height, width, outputs
+    (1, 1, 1, 1, 1),
+    (2, 3, 7, 5, 9),
+    (1, 17, 2, 12, 33),
+    (2, 24, 13, 30, 48),
+    (1, 100, 10, 9, 50),
+    # patches for several tasks, and more values than fit the cache at a time
+    (3, 25, 32, 31, 50),
+    (1, 700, 9, 6, 8),
+]
+
+
+@pytest.mark.parametrize('case', HALVED)
+def test_halving(case, threads):
+    batch, channels, height, width, outputs = case
+    x = random(batch, channels, height, width)
+    weight = random(outputs, channels, 3, 3) / (9 * channels) ** 0.5
+    bias = random(outputs)
+    plain = F.conv2d(x.double(), weight.double(), bias.double(), 2, 1)
+    halved, packed = pack_halving(weight), pack_channels(bias)
+    for y in layouts(x):
+        got = halving_conv2d(y, halved, packed, outputs, 'relu')
+        torch.testing.assert_close(got, plain.relu().float(), **TOLERANCE)
+        assert got.is_contiguous(memory_format=torch.channels_last)
+    got = halving_conv2d(x, halved, None, outputs)
+    wanted = (plain - bias.double()[:, None, None]).float()
+    torch.testing.assert_close(got, wanted, **TOLERANCE)
+
+
 @pytest.mark.parametrize(
     'shape',
     [(1, 16, 1, 1), (3, 37, 5, 7), (2, 192, 14, 14), (1, 400, 4, 4)],
 )
 @pytest.mark.parametrize('surplus', [0, 3])
-def test_feed_forward(shape, surplus, threads):
+@pytest.mark.parametrize('filtered', [False, True])
+@pytest.mark.parametrize('shortcut', [False, True])
+def test_feed_forward(shape, surplus, filtered, shortcut, threads):
     channels = shape[1]
     hidden = 2 * channels + surplus
     x = random(*shape)
@@ -195,29 +229,49 @@ def test_feed_forward(shape, surplus, threads):
         random(channels, hidden, 1, 1) / hidden**0.5,
     )
     biases = random(hidden), random(channels)
-    y = x.double()
-    for weight, bias, act in zip(weights, biases, (F.relu, x.add)):
-        y = act(F.conv2d(y, weight.double(), bias.double()))
     parts = [
         part
         for weight, bias in zip(weights, biases)
         for part in (pack_matrix(weight), pack_channels(bias))
     ]
-    for z in layouts(x):
-        got = feed_forward(z, *parts, hidden)
+    z, kwargs = x.double(), {}
+    if filtered:
+        taps, offset = random(channels, 1, 3, 3) / 3, random(channels, seed=1)
+        z = F.conv2d(
+            z, taps.double(), offset.double(), padding=1, groups=channels
+        )
+        kwargs = dict(
+            filter=pack_depthwise(taps), filter_bias=pack_channels(offset)
+        )
+    y = z
+    for weight, bias, act in zip(weights, biases, (F.relu, z.add)):
+        y = act(F.conv2d(y, weight.double(), bias.double()))
+    if shortcut:
+        kwargs['add'] = random(*shape, seed=2)
+        y = y + kwargs['add'].double()
+    for variant in layouts(x):
+        got = feed_forward(variant, *parts, hidden, **kwargs)
         torch.testing.assert_close(got, y.float(), **TOLERANCE)
 
 
 def test_products_do_not_depend_on_threads():
     x, weight = random(1, 448, 7, 7), random(448, 448, 1, 1)
-    results = []
+    matrix, kernel = pack_matrix(weight), pack_halving(random(40, 448, 3, 3))
+    taps = pack_depthwise(random(448, 1, 3, 3))
+    first = None
     before = torch.get_num_threads()
     for count in (1, 2, 5):
         torch.set_num_threads(count)
-        results.append(dense_conv2d(x, pack_matrix(weight), None, 448))
+        results = (
+            dense_conv2d(x, matrix, None, 448),
+            halving_conv2d(x, kernel, None, 40),
+            feed_forward(
+                x, matrix, None, matrix, None, 448, filter=taps, add=x
+            ),
+        )
+        first = first or results
+        assert all(map(torch.equal, first, results))
     torch.set_num_threads(before)
-    assert torch.equal(results[0], results[1])
-    assert torch.equal(results[0], results[2])
 
 
 def test_products_check_their_arguments():
@@ -249,6 +303,43 @@ def test_products_check_their_arguments():
         feed_forward(x, matrix, bias, matrix, None, 40)
     with pytest.raises(ValueError, match='activation must be none'):
         feed_forward(x, matrix, bias, matrix, None, 40, 'gelu')
+    back = pack_matrix(random(20, 40, 1, 1))
+    taps = pack_depthwise(random(20, 1, 3, 3))
+    with pytest.raises(ValueError, match=r'filter must be \[3, 3, 32\]'):
+        feed_forward(x, matrix, bias, back, None, 40, filter=taps[:, :2])
+    with pytest.raises(ValueError, match='filter_bias must stand beside'):
+        feed_forward(x, matrix, bias, back, None, 40, filter_bias=bias)
+    with pytest.raises(ValueError, match='add must have the shape'):
+        feed_forward(x, matrix, bias, back, None, 40, add=x[:, :1])
+
+
+def test_halving_checks_its_arguments():
+    x, weight = random(1, 20, 4, 4), random(40, 20, 3, 3)
+    packed = pack_halving(weight)
+    with pytest.raises(ValueError, match=r'weight must .*channels, 3, 3\)'):
+        pack_halving(random(40, 20, 1, 1))
+    with pytest.raises(ValueError, match=r'\(blocks, 500, 16\)'):
+        halving_conv2d(x, pack_matrix(weight), None, 40)
+    with pytest.raises(ValueError, match='channels must fit the 3 blocks'):
+        halving_conv2d(x, packed, None, 64)
+    with pytest.raises(ValueError, match='bias must have the 48 channels'):
+        halving_conv2d(x, packed, random(40), 40)
+    with pytest.raises(ValueError, match='a height and a width'):
+        halving_conv2d(x[:, :, :0], packed, None, 40)
+    with pytest.raises(TypeError, match='x must be float32'):
+        halving_conv2d(x.double(), packed, None, 40)
+
+
+@pytest.mark.parametrize('channels', [8, 37, 320])
+def test_norm_of_channels_that_are_alike(channels):
+    # The rounding of their mean would be all that is left of them.
+    x = (
+        torch.full((1, 3, channels), 1.1)
+        * torch.tensor([1, 3.3, 1e4])[:, None]
+    )
+    bias = random(channels)
+    got = gated_layer_norm(x, x, torch.ones(channels), bias, 1e-12)
+    torch.testing.assert_close(got, bias * F.silu(x))
 
 
 def test_large_gates_stay_finite():
@@ -292,3 +383,5 @@ def test_an_empty_batch_is_empty():
     assert depthwise_conv2d(x, pack_depthwise(weight)).shape == x.shape
     matrix = pack_matrix(random(8, 16, 1, 1))
     assert dense_conv2d(x, matrix, None, 8).shape == (0, 8, 4, 4)
+    halved = pack_halving(random(8, 16, 3, 3))
+    assert halving_conv2d(x, halved, None, 8).shape == (0, 8, 2, 2)

@@ -63,7 +63,12 @@ def test_opcheck_of_what_infers(layout):
     )
     first = ss.pack_matrix(torch.randn(40, 20, 1, 1))
     second = ss.pack_matrix(torch.randn(20, 40, 1, 1))
-    check(ops.feed_forward.default, (x, first, None, second, None, 40, 'relu'))
+    parts = (x, first, None, second, None, 40, 'relu')
+    check(ops.feed_forward.default, parts)
+    filters = ss.pack_depthwise(torch.randn(20, 1, 3, 3))
+    check(ops.feed_forward.default, (*parts, filters, torch.zeros(32), x))
+    weight = ss.pack_halving(torch.randn(24, 20, 3, 3))
+    check(ops.halving_conv2d.default, (x, weight, None, 24, 'relu'))
 
 
 @pytest.mark.parametrize('device', devices())

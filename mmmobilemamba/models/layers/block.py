@@ -45,10 +45,11 @@ class MobileMambaBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, channels, H, W) to the same shape."""
-        y = self.ffn0(self.dw0(x))
+        y = self.ffn0(x, before=self.dw0)
         y = self.mixer(y, add=y)
-        y = self.ffn1(self.dw1(y))
-        return x + self.drop_path(y)
+        if self.training:
+            return x + self.drop_path(self.ffn1(y, before=self.dw1))
+        return self.ffn1(y, before=self.dw1, add=x)
 
 
 class SqueezeExcitation(ops.SqueezeExcitation):
@@ -95,7 +96,7 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, in, H, W) to (batch, out, ceil(H/2), ceil(W/2))."""
-        x = self.ffn0(self.dw0(x))
+        x = self.ffn0(x, before=self.dw0)
         x = self.expand(x, act='relu')
         x = self.se(self.dwconv(x, act='relu'))
-        return self.ffn1(self.dw1(self.project(x)))
+        return self.ffn1(self.project(x), before=self.dw1)

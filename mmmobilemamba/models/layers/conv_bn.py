@@ -139,9 +139,28 @@ class ResidualFFN(nn.Module):
         self.pw1 = ConvBN(channels, 2 * channels, **kwargs)
         self.pw2 = ConvBN(2 * channels, channels, zero_init=True, **kwargs)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, channels, H, W) to the same shape."""
-        if self.pw1.bn is None and self.pw1.conv.infers_on_cpu(x):
+    def forward(
+        self,
+        x: Tensor,
+        before: ResidualDWConv | None = None,
+        add: Tensor | None = None,
+    ) -> Tensor:
+        """Run the part, the filter before it and a shortcut around both.
+
+        In inference on a CPU the extension runs all of it at once.
+
+        Args:
+            x (Tensor): Map (batch, channels, H, W).
+            before (ResidualDWConv, optional): What ``x`` goes through first.
+                Defaults to None.
+            add (Tensor, optional): Added to the result, of its shape.
+                Defaults to None.
+
+        Returns:
+            Tensor: Map of the shape of ``x``.
+        """
+        fused = self.pw1.bn is None and (before is None or before.bn is None)
+        if fused and self.pw1.conv.infers_on_cpu(x):
             first, second = self.pw1.conv, self.pw2.conv
             kernels = product_kernels(first.backend)
             if kernels is not None:
@@ -150,5 +169,11 @@ class ResidualFFN(nn.Module):
                     *first.packed(kernels),
                     *second.packed(kernels),
                     first.out_channels,
+                    'relu',
+                    *(before.conv.packed_filter(kernels) if before else ()),
+                    add=add,
                 )
-        return self.pw2(self.pw1(x, act='relu'), add=x)
+        if before is not None:
+            x = before(x)
+        y = self.pw2(self.pw1(x, act='relu'), add=x)
+        return y if add is None else add + y

@@ -22,6 +22,10 @@ LARGE_MAP = 2**18
 # Input channels below which oneDNN's convolution is the faster one: its code
 # is made for one number of channels, as that of a picture.
 FEW_CHANNELS = 8
+# Kernel, padding and stride of convolutions whose results share products,
+# and pixels of all maps of a batch from which that pays.
+HALVING = ((3, 3), (1, 1), (2, 2))
+MANY_PIXELS = 512
 # Padding, stride, dilation, groups.
 POINTWISE = ((0, 0), (1, 1), (1, 1), 1)
 
@@ -60,6 +64,19 @@ def infer_conv2d(
     padding, stride, dilation, groups = geometry
     channels, depth, *kernel_size = weight.shape
     dense = groups == 1 and dilation == (1, 1) and depth >= FEW_CHANNELS
+    halved = (
+        (tuple(kernel_size), padding, stride) == HALVING
+        and add is None
+        and x.numel() >= MANY_PIXELS * depth
+    )
+    if kernels is not None and dense and halved:
+        return kernels.halving_conv2d(
+            x,
+            packs.get('halving', kernels.pack_halving, weight),
+            pack_bias(packs, kernels, bias),
+            channels,
+            act or 'none',
+        )
     if kernels is not None and dense:
         return kernels.dense_conv2d(
             x,
@@ -163,11 +180,9 @@ class FusedConv2d(PacksWeights, nn.Conv2d):
         # A slice of channels would first be copied for oneDNN.
         small = x.numel() < LARGE_MAP or x.stride(3) != x.shape[1]
         if self._depthwise and small and kernels is not None:
-            weight = self._packs.get(
-                'filter', kernels.pack_depthwise, self.weight
+            y = kernels.depthwise_conv2d(
+                x, *self.packed_filter(kernels), act or 'none'
             )
-            bias = pack_bias(self._packs, kernels, self.bias)
-            y = kernels.depthwise_conv2d(x, weight, bias, act or 'none')
             return y if add is None else y.add_(add)
         return infer_conv2d(
             x,
@@ -179,6 +194,13 @@ class FusedConv2d(PacksWeights, nn.Conv2d):
             act,
             add,
         )
+
+    def packed_filter(
+        self, kernels: ModuleType
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return weight and bias as the extension's filters take them."""
+        weight = self._packs.get('filter', kernels.pack_depthwise, self.weight)
+        return weight, pack_bias(self._packs, kernels, self.bias)
 
     def packed(self, kernels: ModuleType) -> tuple[Tensor, Tensor | None]:
         """Return weight and bias as the extension's products take them."""

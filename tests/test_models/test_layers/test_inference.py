@@ -8,6 +8,7 @@ import torch
 
 from mmmobilemamba.models.backbones import MobileMamba
 from mmmobilemamba.models.layers import FusedConv2d
+from mmmobilemamba.models.layers.conv_bn import ResidualDWConv, ResidualFFN
 from mmmobilemamba.ops import find_extension
 
 NANO = dict(channels=(64, 80, 96), depths=(1, 1, 1))
@@ -82,6 +83,48 @@ def test_convolution(kwargs, act):
         plain, fast = both(conv, part, act, add)
         torch.testing.assert_close(fast, plain, **TOLERANCE)
         assert torch.equal(add, kept)
+
+
+def operators(module, *args, **kwargs):
+    """Return the names of the operators that run in inference."""
+    with torch.inference_mode(), torch.autograd.profiler.profile() as profile:
+        module(*args, **kwargs)
+    return {event.name for event in profile.function_events}
+
+
+@pytest.mark.parametrize('height', [11, 40])
+def test_convolution_that_halves_a_map(height):
+    conv = fill(FusedConv2d(24, 40, 3, stride=2, padding=1))
+    x = torch.randn(2, 24, height, 13)
+    plain, fast = both(conv, x, 'relu')
+    torch.testing.assert_close(fast, plain, **TOLERANCE)
+    if find_extension().products is not None:
+        shares = 'selective_scan::halving_conv2d' in operators(conv, x)
+        assert shares == (height == 40)
+
+
+@pytest.mark.parametrize('filtered', [False, True])
+@pytest.mark.parametrize('shortcut', [False, True])
+def test_feed_forward_with_what_is_around_it(filtered, shortcut):
+    part = fill(ResidualFFN(40, deploy=True))
+    kwargs = {}
+    if filtered:
+        kwargs['before'] = fill(ResidualDWConv(40, deploy=True), seed=1)
+    if shortcut:
+        kwargs['add'] = torch.randn(2, 40, 9, 7)
+    x = torch.randn(2, 40, 9, 7)
+    with torch.enable_grad():
+        plain = kwargs['before'](x) if filtered else x
+        plain = part(plain)
+        plain = plain + kwargs['add'] if shortcut else plain
+        torch.testing.assert_close(part(x, **kwargs), plain)
+    with torch.inference_mode():
+        torch.testing.assert_close(part(x, **kwargs), plain, **TOLERANCE)
+    if find_extension().products is not None:
+        ran = operators(part, x, **kwargs)
+        assert 'selective_scan::feed_forward' in ran
+        assert not ran & {'aten::add', 'aten::add_', 'aten::conv2d'}
+        assert 'selective_scan::depthwise_conv2d' not in ran
 
 
 @pytest.mark.parametrize(

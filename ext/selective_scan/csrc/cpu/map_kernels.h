@@ -64,11 +64,16 @@ struct ConvTask {
   Activation activation = Activation::kNone;
 };
 
-// y = x + second(activation(first(x))), rows of `channels` values.
+// y = z + second(activation(first(z))) + shortcut, rows of `channels` values;
+// z is x or what a depthwise 3x3 filter makes of it.
 struct FeedForwardTask {
   const float* x = nullptr;
   float* y = nullptr;
+  const float* shortcut = nullptr;     // as x, or null
   int64_t channels = 0, hidden = 0;
+  int64_t height = 0, width = 0;       // of an image, for the filter
+  const float* filter = nullptr;       // (3, 3, padded), or null
+  const float* filter_bias = nullptr;  // padded, or null
   const float* first = nullptr;        // (blocks, channels, kMapBlock)
   const float* first_bias = nullptr;   // padded, or null
   const float* second = nullptr;       // (blocks, hidden, kMapBlock)
@@ -90,7 +95,8 @@ struct GateTask {
 
 // Filter tasks are (image, channel block) pairs, blocks fastest; gate tasks
 // are tokens of all images. Products take at most kProductRows rows at a time,
-// a convolution's those blocks of 16 outputs that it is given.
+// a convolution's those blocks of 16 outputs that it is given; halving
+// convolutions take patches of 2x2 results, of which there is a largest number.
 struct MapKernels {
   size_t (*depthwise_scratch)(const FilterTask&);
   void (*depthwise)(const FilterTask&, int64_t begin, int64_t end, float*);
@@ -100,7 +106,11 @@ struct MapKernels {
   int64_t tile_rows;  // rows that a product takes at once
   size_t (*conv_scratch)(const ConvTask&);
   void (*conv)(const ConvTask&, Range rows, Range blocks, float*);
+  int64_t (*halving_patches)(const ConvTask&);
+  size_t (*halving_scratch)(const ConvTask&);
+  void (*halving)(const ConvTask&, Range patches, float*);
   size_t (*feed_forward_scratch)(const FeedForwardTask&);
+  void (*filter_rows)(const FeedForwardTask&, Range rows, float*, float* to);
   void (*feed_forward)(const FeedForwardTask&, Range rows, float*);
 };
 

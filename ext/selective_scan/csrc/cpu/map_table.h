@@ -8,8 +8,9 @@ const MapKernels* map_kernel_table() {
   static const MapKernels table = {
       &depthwise_scratch,  &depthwise<V>,         &wavelet_scratch,
       &wavelet<V>,         &gate<V>,              kTileRows<V>,
-      &conv_scratch,       &conv<V>,              &feed_forward_scratch,
-      &feed_forward<V>};
+      &conv_scratch,       &conv<V>,              &halving_patches<V>,
+      &halving_scratch<V>, &halving<V>,           &feed_forward_scratch,
+      &filter_rows<V>,     &feed_forward<V>};
   return &table;
 }
 

@@ -1,5 +1,4 @@
-// Products with matrices that were packed once: dense convolutions, and the
-// feed-forward part of a block with its hidden values kept in the cache.
+// Products with matrices that were packed once, and dense convolutions by them.
 #pragma once
 
 #include <cstdint>
@@ -34,6 +33,7 @@ struct Result {
   const float* bias;
   const float* add;  // as y, or null
   Activation activation;
+  bool onto = false;  // what y holds takes the place of bias
 };
 
 // A part of all runs: `length` values from `offset` on of each of `runs` runs.
@@ -83,7 +83,7 @@ SCAN_INLINE void tile(const float* const* pointers, const Pass& pass,
       smaller(static_cast<int64_t>(N * V::lanes), result.width - column);
   float* y = result.y + row * result.pitch + column;
   L sum[R];
-  if (pass.first) {
+  if (pass.first && !result.onto) {
     const L bias =
         result.bias ? L::load(result.bias + column) : L::set(0.0f);
     each<R>([&](auto r) { sum[r.value] = bias; });
@@ -165,21 +165,26 @@ void multiply_block(const RowTable& rows, const float* panel,
   }
 }
 
+// The same for as much of the block as holds columns.
+template <typename V>
+void multiply_columns(const RowTable& rows, const float* panel,
+                      const Result& result, int64_t column) {
+  if constexpr (kLine<V> == 2) {
+    if (result.width - column <= V::lanes) {
+      multiply_block<V, 1, kHalfTileRows>(rows, panel, result, column);
+      return;
+    }
+  }
+  multiply_block<V, kLine<V>, kTileRows<V>>(rows, panel, result, column);
+}
+
 template <typename V>
 void multiply(const RowTable& rows, const float* weight, Range blocks,
               const Result& result) {
   const int64_t depth = rows.runs * rows.length;
   for (int64_t block = blocks.begin; block < blocks.end; ++block) {
-    const float* panel = weight + block * depth * kMapBlock;
-    const int64_t column = block * kMapBlock;
-    if constexpr (kLine<V> == 2) {
-      // Half of the last block may hold no columns.
-      if (result.width - column <= V::lanes) {
-        multiply_block<V, 1, kHalfTileRows>(rows, panel, result, column);
-        continue;
-      }
-    }
-    multiply_block<V, kLine<V>, kTileRows<V>>(rows, panel, result, column);
+    multiply_columns<V>(rows, weight + block * depth * kMapBlock, result,
+                        block * kMapBlock);
   }
 }
 
@@ -261,32 +266,6 @@ void conv(const ConvTask& task, Range rows, Range blocks, float* scratch) {
               task.weight, blocks,
               {task.y + start, task.outputs, task.outputs, task.bias,
                task.add ? task.add + start : nullptr, task.activation});
-}
-
-inline size_t feed_forward_scratch(const FeedForwardTask& task) {
-  return pointer_floats(2) +
-         static_cast<size_t>(kProductRows * task.hidden);
-}
-
-template <typename V>
-void feed_forward(const FeedForwardTask& task, Range rows, float* scratch) {
-  auto** in = reinterpret_cast<const float**>(scratch);
-  auto** between = in + kProductRows;
-  float* hidden = scratch + pointer_floats(2);
-  const int64_t count = rows.end - rows.begin;
-  const int64_t start = rows.begin * task.channels;
-  for (int64_t i = 0; i < count; ++i) {
-    in[i] = task.x + start + i * task.channels;
-    between[i] = hidden + i * task.hidden;
-  }
-  multiply<V>({in, count, 1, task.channels}, task.first,
-              {0, blocks_of(task.hidden)},
-              {hidden, task.hidden, task.hidden, task.first_bias, nullptr,
-               task.activation});
-  multiply<V>({between, count, 1, task.hidden}, task.second,
-              {0, blocks_of(task.channels)},
-              {task.y + start, task.channels, task.channels,
-               task.second_bias, task.x + start, Activation::kNone});
 }
 
 }  // namespace selective_scan::cpu::SCAN_VARIANT

@@ -14,6 +14,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__clang__)
 #pragma clang attribute push(                                         \
@@ -38,6 +39,8 @@
 #include "filters.h"
 #include "gate.h"
 #include "products.h"
+#include "halving.h"
+#include "feed_forward.h"
 #include "map_table.h"
 // clang-format on
 

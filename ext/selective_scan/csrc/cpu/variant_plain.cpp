@@ -14,6 +14,8 @@
 #include "filters.h"
 #include "gate.h"
 #include "products.h"
+#include "halving.h"
+#include "feed_forward.h"
 #include "map_table.h"
 // clang-format on
 
