@@ -9,9 +9,11 @@ namespace selective_scan::cpu::SCAN_VARIANT {
 
 constexpr int kTaps = 9;  // of a 3x3 filter
 
+// Whole lines, so that what comes next is aligned as this is.
 inline size_t filter_scratch(const FeedForwardTask& task) {
   if (!task.filter) return 0;
-  return pointer_floats(kTaps) + static_cast<size_t>(task.channels);
+  return pointer_floats(kTaps) +
+         static_cast<size_t>(blocks_of(task.channels) * kMapBlock);
 }
 
 inline size_t feed_forward_scratch(const FeedForwardTask& task) {

@@ -49,7 +49,8 @@ template <typename V>
 size_t halving_scratch(const ConvTask& task) {
   return pointer_floats(kHalvingSteps) +
          static_cast<size_t>(
-             task.channels * (1 + kSignals * halving_patches<V>(task)) +
+             blocks_of(task.channels) * kMapBlock +
+             task.channels * kSignals * halving_patches<V>(task) +
              kHalvingSteps * kProductRows * kMapBlock);
 }
 
@@ -165,7 +166,7 @@ void halving(const ConvTask& task, Range patches, float* scratch) {
   constexpr int64_t kStep = kProductRows * kMapBlock;
   auto** pointers = reinterpret_cast<const float**>(scratch);
   float* zeros = scratch + pointer_floats(kHalvingSteps);
-  float* signals = zeros + task.channels;
+  float* signals = zeros + blocks_of(task.channels) * kMapBlock;
   float* sums = signals + kSignals * task.channels * halving_patches<V>(task);
   std::memset(zeros, 0, static_cast<size_t>(task.channels) * sizeof(float));
   PatchPlace places[kProductRows];
