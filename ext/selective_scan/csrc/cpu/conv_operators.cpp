@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
 #include "product_plan.h"
 
@@ -30,16 +31,50 @@ int64_t results(int64_t size, int64_t padding, int64_t kernel, int64_t stride,
   return room / stride + 1;
 }
 
+void check_map(const at::Tensor& x) {
+  check_float(x, "x");
+  TORCH_CHECK_VALUE(x.dim() == 4 && x.size(1) > 0,
+                    "x must be (batch, channels, height, width), got ",
+                    x.sizes());
+}
+
+// What a map and the weight of `depth` values an output say of a convolution.
+ConvTask conv_task(const at::Tensor& x, const at::Tensor& weight,
+                   const OptionalTensor& bias, int64_t channels,
+                   const std::string& activation, int64_t depth,
+                   std::vector<at::Tensor>& owners) {
+  ConvTask task;
+  task.activation = activation_of(activation);
+  task.batch = x.size(0);
+  task.channels = x.size(1);
+  task.height = x.size(2);
+  task.width = x.size(3);
+  task.outputs = channels;
+  check_matrix(weight, "weight", depth);
+  TORCH_CHECK_VALUE(channels > 0 && blocks_of(channels) == weight.size(0),
+                    "channels must fit the ", weight.size(0),
+                    " blocks of weight, got ", channels);
+  task.weight = weight.const_data_ptr<float>();
+  task.bias =
+      parameter(bias, "bias", weight.size(0) * kMapBlock, owners);
+  return task;
+}
+
+at::Tensor empty_result(const at::Tensor& x, ConvTask& task) {
+  auto y = at::empty(
+      {task.batch, task.outputs, task.out_height, task.out_width},
+      x.options(), at::MemoryFormat::ChannelsLast);
+  task.y = y.mutable_data_ptr<float>();
+  return y;
+}
+
 at::Tensor dense_conv2d_cpu(const at::Tensor& x, const at::Tensor& weight,
                             const OptionalTensor& bias, int64_t channels,
                             at::IntArrayRef kernel_size,
                             at::IntArrayRef stride, at::IntArrayRef padding,
                             const std::string& activation,
                             const OptionalTensor& add) {
-  check_float(x, "x");
-  TORCH_CHECK_VALUE(x.dim() == 4 && x.size(1) > 0,
-                    "x must be (batch, channels, height, width), got ",
-                    x.sizes());
+  check_map(x);
   TORCH_CHECK_VALUE(
       kernel_size.size() == 2 && stride.size() == 2 && padding.size() == 2,
       "kernel_size, stride and padding must be two numbers each, got ",
@@ -57,12 +92,9 @@ at::Tensor dense_conv2d_cpu(const at::Tensor& x, const at::Tensor& weight,
   TORCH_CHECK_VALUE(weight.size(1) / cells == x.size(1), "weight is for ",
                     weight.size(1) / cells, " channels, got x of ",
                     x.sizes());
-  ConvTask task;
-  task.activation = activation_of(activation);
-  task.batch = x.size(0);
-  task.channels = x.size(1);
-  task.height = x.size(2);
-  task.width = x.size(3);
+  std::vector<at::Tensor> owners;
+  ConvTask task = conv_task(x, weight, bias, channels, activation,
+                            weight.size(1), owners);
   task.kernel_height = kernel_size[0];
   task.kernel_width = kernel_size[1];
   task.row_stride = stride[0];
@@ -73,16 +105,7 @@ at::Tensor dense_conv2d_cpu(const at::Tensor& x, const at::Tensor& weight,
                             stride[0], "height");
   task.out_width =
       results(task.width, padding[1], kernel_size[1], stride[1], "width");
-  task.outputs = channels;
-  check_matrix(weight, "weight", weight.size(1));
-  TORCH_CHECK_VALUE(channels > 0 && blocks_of(channels) == weight.size(0),
-                    "channels must fit the ", weight.size(0),
-                    " blocks of weight, got ", channels);
-  std::vector<at::Tensor> owners;
-  task.bias =
-      parameter(bias, "bias", weight.size(0) * kMapBlock, owners);
-  auto y = at::empty({task.batch, channels, task.out_height, task.out_width},
-                     x.options(), at::MemoryFormat::ChannelsLast);
+  const auto y = empty_result(x, task);
   if (add.has_value()) {
     check_float(*add, "add");
     TORCH_CHECK_VALUE(add->sizes() == y.sizes(), "add must have the shape ",
@@ -93,8 +116,6 @@ at::Tensor dense_conv2d_cpu(const at::Tensor& x, const at::Tensor& weight,
   if (y.numel() == 0) return y;
   task.x = view_map(x);
   task.x_channel = x.stride(1);
-  task.weight = weight.const_data_ptr<float>();
-  task.y = y.mutable_data_ptr<float>();
   run_conv(task);
   return y;
 }
@@ -102,36 +123,19 @@ at::Tensor dense_conv2d_cpu(const at::Tensor& x, const at::Tensor& weight,
 at::Tensor halving_conv2d_cpu(const at::Tensor& x, const at::Tensor& weight,
                               const OptionalTensor& bias, int64_t channels,
                               const std::string& activation) {
-  check_float(x, "x");
-  TORCH_CHECK_VALUE(x.dim() == 4 && x.size(1) > 0,
-                    "x must be (batch, channels, height, width), got ",
-                    x.sizes());
+  check_map(x);
   TORCH_CHECK_VALUE(x.size(2) > 0 && x.size(3) > 0,
                     "x must have a height and a width, got ", x.sizes());
   constexpr int64_t kProducts = 25;  // of a patch
-  ConvTask task;
-  task.activation = activation_of(activation);
-  task.batch = x.size(0);
-  task.channels = x.size(1);
-  task.height = x.size(2);
-  task.width = x.size(3);
+  std::vector<at::Tensor> owners;
+  ConvTask task = conv_task(x, weight, bias, channels, activation,
+                            kProducts * x.size(1), owners);
   task.out_height = (task.height + 1) / 2;
   task.out_width = (task.width + 1) / 2;
-  task.outputs = channels;
-  check_matrix(weight, "weight", kProducts * task.channels);
-  TORCH_CHECK_VALUE(channels > 0 && blocks_of(channels) == weight.size(0),
-                    "channels must fit the ", weight.size(0),
-                    " blocks of weight, got ", channels);
-  std::vector<at::Tensor> owners;
-  task.bias =
-      parameter(bias, "bias", weight.size(0) * kMapBlock, owners);
-  auto y = at::empty({task.batch, channels, task.out_height, task.out_width},
-                     x.options(), at::MemoryFormat::ChannelsLast);
+  const auto y = empty_result(x, task);
   if (y.numel() == 0) return y;
   const auto usable = with_adjacent_channels(x);
   task.x = view_map(usable);
-  task.weight = weight.const_data_ptr<float>();
-  task.y = y.mutable_data_ptr<float>();
 
   const auto& kernels = cpu::map_kernels();
   const int64_t patches =
