@@ -264,7 +264,8 @@ def halving_conv2d(x, weight, bias, channels, activation='none'):
 
     As :func:`dense_conv2d`, with 25 multiplications in place of 36: results
     of a patch of two by two share some. For maps of some thousand results;
-    smaller ones spend more on fetching the larger weight.
+    smaller ones spend more on fetching the larger weight. Differences of
+    pixels are multiplied, so that an infinite one makes NaN of its patch.
 
     Args:
         x (Tensor): Map (batch, in_channels, height, width), float32.
