@@ -7,8 +7,8 @@
 // Along both, a patch of 2x2 results takes 25 products of matrices with its
 // signals, which are sums of its 5x5 cells, one for each pair of
 // (e0 - e1, o0, e1, o1, e2 - e1) along the height and along the width.
-// Source: minimal filtering as in arXiv:1509.09308 (Lavin and Gray), here of the
-// two filters that a stride of 2 makes of one.
+// Source: minimal filtering as in arXiv:1509.09308 (Lavin and Gray), here of
+// the two filters that a stride of 2 makes of one.
 #pragma once
 
 #include <cstdint>
@@ -16,9 +16,9 @@
 
 namespace selective_scan::cpu::SCAN_VARIANT {
 
-constexpr int kSide = 5;                  // cells of a patch
-constexpr int kSignals = kSide * kSide;   // of a patch
-constexpr int64_t kSignalFloats = 1 << 16;  // of a task: half a large cache
+constexpr int kSide = 5;                 // cells of a patch
+constexpr int kSignals = kSide * kSide;  // of a patch
+constexpr int64_t kSignalFloats = 1 << 16;  // of a task: half of a large cache
 
 // Where a signal is kept: those that are multiplied together lie together.
 constexpr int kSlots[kSide][kSide] = {{9, 10, 5, 13, 14},

@@ -23,7 +23,8 @@ struct Plan {
 
 // With all columns in a piece its rows are read once. Few rows, though, do not
 // divide evenly, and what a thread does alone the others wait for.
-inline Plan make_plan(int64_t rows, int64_t blocks, int64_t tile, int64_t threads) {
+inline Plan make_plan(int64_t rows, int64_t blocks, int64_t tile,
+                      int64_t threads) {
   const auto cost = [&](int64_t parts) {
     const int64_t tiles = ceil_div(ceil_div(rows, tile), threads / parts);
     return static_cast<double>(tiles * tile * ceil_div(blocks, parts));
@@ -68,7 +69,8 @@ void run_plan(const Plan& plan, int64_t rows, int64_t blocks, int64_t tile,
   });
 }
 
-inline void check_matrix(const at::Tensor& weight, const char* name, int64_t depth) {
+inline void check_matrix(const at::Tensor& weight, const char* name,
+                         int64_t depth) {
   check_float(weight, name);
   TORCH_CHECK_VALUE(
       weight.dim() == 3 && weight.is_contiguous() &&

@@ -6,7 +6,7 @@
 
 namespace selective_scan::cpu::SCAN_VARIANT {
 
-// RowTable of a tile of sums: with one block of columns they fill the registers.
+// Rows of a tile of sums: with one block of columns they fill the registers.
 template <typename V>
 constexpr int kTileRows = V::lanes == 16 ? 14 : 6;
 
@@ -18,7 +18,7 @@ constexpr int kHalfTileRows = 8;
 // in the first-level cache.
 constexpr int64_t kDepth = 384;
 
-// RowTable as pointers to `runs` runs of `length` adjacent values each; run t of
+// Rows as pointers to `runs` runs of `length` adjacent values each; run t of
 // row i is at pointers[t * kProductRows + i].
 struct RowTable {
   const float* const* pointers;
