@@ -64,20 +64,16 @@ def infer_conv2d(
     padding, stride, dilation, groups = geometry
     channels, depth, *kernel_size = weight.shape
     dense = groups == 1 and dilation == (1, 1) and depth >= FEW_CHANNELS
-    halved = (
-        (tuple(kernel_size), padding, stride) == HALVING
-        and add is None
-        and x.numel() >= MANY_PIXELS * depth
-    )
-    if kernels is not None and dense and halved:
-        return kernels.halving_conv2d(
-            x,
-            packs.get('halving', kernels.pack_halving, weight),
-            pack_bias(packs, kernels, bias),
-            channels,
-            act or 'none',
-        )
     if kernels is not None and dense:
+        halves = (tuple(kernel_size), padding, stride) == HALVING
+        if halves and add is None and x.numel() >= MANY_PIXELS * depth:
+            return kernels.halving_conv2d(
+                x,
+                packs.get('halving', kernels.pack_halving, weight),
+                pack_bias(packs, kernels, bias),
+                channels,
+                act or 'none',
+            )
         return kernels.dense_conv2d(
             x,
             *pack_product(packs, kernels, weight, bias),

@@ -31,13 +31,6 @@ int64_t results(int64_t size, int64_t padding, int64_t kernel, int64_t stride,
   return room / stride + 1;
 }
 
-void check_map(const at::Tensor& x) {
-  check_float(x, "x");
-  TORCH_CHECK_VALUE(x.dim() == 4 && x.size(1) > 0,
-                    "x must be (batch, channels, height, width), got ",
-                    x.sizes());
-}
-
 // What a map and the weight of `depth` values an output say of a convolution.
 ConvTask conv_task(const at::Tensor& x, const at::Tensor& weight,
                    const OptionalTensor& bias, int64_t channels,

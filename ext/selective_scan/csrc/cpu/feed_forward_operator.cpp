@@ -80,10 +80,7 @@ at::Tensor feed_forward_cpu(const at::Tensor& x, const at::Tensor& first,
                             const OptionalTensor& filter,
                             const OptionalTensor& filter_bias,
                             const OptionalTensor& add) {
-  check_float(x, "x");
-  TORCH_CHECK_VALUE(x.dim() == 4 && x.size(1) > 0,
-                    "x must be (batch, channels, height, width), got ",
-                    x.sizes());
+  check_map(x);
   FeedForwardTask task;
   task.activation = activation_of(activation);
   task.channels = x.size(1);

@@ -18,6 +18,13 @@ inline void check_float(const at::Tensor& tensor, const char* name) {
                    " must be float32, got ", tensor.scalar_type());
 }
 
+inline void check_map(const at::Tensor& x) {
+  check_float(x, "x");
+  TORCH_CHECK_VALUE(x.dim() == 4 && x.size(1) > 0,
+                    "x must be (batch, channels, height, width), got ",
+                    x.sizes());
+}
+
 // The map with adjacent channels: itself where it has them.
 inline at::Tensor with_adjacent_channels(const at::Tensor& x) {
   return x.stride(1) == 1 ? x : x.contiguous(at::MemoryFormat::ChannelsLast);
