@@ -29,7 +29,7 @@ class _Extension:
         why (str): What stood in the way of the import.
         devices (tuple[str]): Device types that it has kernels for.
         inference (ModuleType, optional): The package, where it has the
-            operators around the scan; versions before 0.4 have not all.
+            operators around the scan; versions before 0.5 have not all.
         products (ModuleType, optional): The package, where it multiplies
             matrices with this processor's vectors.
     """
@@ -51,7 +51,7 @@ class _Extension:
             return
         cuda = self.module.built_with_cuda()
         self.devices = ('cpu', 'cuda') if cuda else ('cpu',)
-        if hasattr(self.module, 'halving_conv2d'):
+        if hasattr(self.module, 'pack_strassen'):
             self.inference = self.module
             # oneDNN has faster code than plain C++ for every processor.
             if self.module.cpu_variant() != 'plain':

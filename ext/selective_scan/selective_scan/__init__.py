@@ -12,12 +12,13 @@ from .inference import (
     pack_depthwise,
     pack_halving,
     pack_matrix,
+    pack_strassen,
     pack_wavelet,
     wavelet_conv2d,
 )
 from .reference import bidirectional_scan_reference, selective_scan_reference
 
-__version__ = '0.4.0'
+__version__ = '0.5.0'
 
 __all__ = [
     'bidirectional_scan',
@@ -33,6 +34,7 @@ __all__ = [
     'pack_depthwise',
     'pack_halving',
     'pack_matrix',
+    'pack_strassen',
     'pack_wavelet',
     'selective_scan',
     'selective_scan_reference',

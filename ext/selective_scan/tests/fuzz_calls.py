@@ -94,6 +94,11 @@ KINDS = {
         cases.pack_dense,
         rules.check_dense_weight,
     ),
+    'pack_strassen': (
+        ss.pack_strassen,
+        cases.pack_pointwise,
+        rules.check_pointwise_weight,
+    ),
     'pack_halving': (
         ss.pack_halving,
         cases.pack_dense,

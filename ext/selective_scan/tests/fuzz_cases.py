@@ -137,12 +137,23 @@ def _matrix(draw, outputs, depth):
     return (draw.tensor(shape) / max(depth, 1) ** 0.5).contiguous()
 
 
+def _strassen(draw, outputs, depth):
+    """Draw a weight as pack_strassen gives it."""
+    pairs = outputs // 32
+    tiles = 7 * pairs + 2 * (-(-outputs // 16) - 2 * pairs)
+    return (draw.tensor((tiles, depth // 2, 16)) / depth**0.5).contiguous()
+
+
 def dense(draw, odd):
     channels, outputs = 1 + draw.size(40), 1 + draw.size(50)
     kernel, stride, padding = (
         [draw.randint(low, high) for _ in range(2)]
         for low, high in ((1, 4), (1, 3), (0, 3))
     )
+    strassen = draw.chance(0.3)
+    if strassen:
+        channels, outputs = 2 * draw.randint(16, 40), draw.randint(1, 100)
+        kernel = [1, 1]
     batch = draw.choice((0, 1, 1, 2))
     sides = [
         max(0, k - 2 * p) + draw.size(12)
@@ -152,8 +163,12 @@ def dense(draw, odd):
         (n + 2 * p - k) // s + 1
         for n, p, k, s in zip(sides, padding, kernel, stride, strict=True)
     ]
-    weight = _matrix(draw, outputs, channels * kernel[0] * kernel[1])
-    bias = draw.tensor((16 * len(weight),)) if draw.chance(0.7) else None
+    if strassen:
+        weight = _strassen(draw, outputs, channels)
+    else:
+        weight = _matrix(draw, outputs, channels * kernel[0] * kernel[1])
+    padded = -(-outputs // 16) * 16
+    bias = draw.tensor((padded,)) if draw.chance(0.7) else None
     add = None
     if draw.chance(0.4):
         add = draw.tensor((batch, outputs, *results))
@@ -185,16 +200,20 @@ def halving(draw, odd):
 
 def feed_forward(draw, odd):
     channels, hidden = 1 + draw.size(40), 1 + draw.size(60)
-    first = _matrix(draw, hidden, channels)
-    second = _matrix(draw, channels, hidden)
+    matrix = _matrix
+    if draw.chance(0.3):
+        channels, hidden = (2 * draw.randint(16, 40) for _ in range(2))
+        matrix = _strassen
+    first = matrix(draw, hidden, channels)
+    second = matrix(draw, channels, hidden)
+    padded = -(-channels // 16) * 16
     biases = [
-        draw.tensor((16 * len(w),)) if draw.chance(0.7) else None
-        for w in (first, second)
+        draw.tensor((-(-n // 16) * 16,)) if draw.chance(0.7) else None
+        for n in (hidden, channels)
     ]
     shape = (draw.choice((0, 1, 1, 2)), channels, draw.size(9), draw.size(9))
     filter = filter_bias = None
     if draw.chance(0.6):
-        padded = 16 * len(second)
         filter = draw.tensor((3, 3, padded)) / 3
         filter_bias = draw.tensor((padded,)) if draw.chance(0.7) else None
     return dict(
@@ -214,6 +233,11 @@ def feed_forward(draw, odd):
 def pack_dense(draw, odd):
     kernel = (3, 3) if draw.chance(0.5) else (draw.size(4), draw.size(4))
     shape = (draw.size(40), draw.size(20), *kernel)
+    return dict(weight=draw.tensor(shape, draw.choice(DTYPES)))
+
+
+def pack_pointwise(draw, odd):
+    shape = (draw.size(70), draw.randint(16, 50) * 2, 1, 1)
     return dict(weight=draw.tensor(shape, draw.choice(DTYPES)))
 
 

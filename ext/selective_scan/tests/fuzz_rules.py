@@ -71,9 +71,22 @@ def check_filter(dims, case):
     )
 
 
-def _is_matrix(weight, outputs, depth):
-    wanted = (-(-outputs // 16), depth, 16)
+def _blocks(outputs):
+    return -(-outputs // 16)
+
+
+def _is_matrix(weight, outputs, depth, strassen=False):
+    wanted = (_blocks(outputs), depth, 16)
+    if strassen:
+        pairs = outputs // 32
+        tiles = 7 * pairs + 2 * (_blocks(outputs) - 2 * pairs)
+        wanted = (tiles, depth // 2, 16)
     return tuple(weight.shape) == wanted and weight.is_contiguous()
+
+
+def _is_strassen(weight, depth):
+    halves = weight.dim() == 3 and weight.shape[1] * 2 == depth
+    return halves and depth >= 32
 
 
 def _is_count(value):
@@ -105,7 +118,10 @@ def check_dense(case):
         lambda: all(type(n) is int for v in pairs for n in v),
         lambda: min(*kernel, *stride) > 0 and min(padding) >= 0,
         lambda: _is_matrix(
-            weight, outputs, x.shape[1] * kernel[0] * kernel[1]
+            weight,
+            outputs,
+            x.shape[1] * kernel[0] * kernel[1],
+            kernel == [1, 1] and _is_strassen(weight, x.shape[1]),
         ),
         lambda: all(
             n + 2 * p >= k
@@ -113,7 +129,7 @@ def check_dense(case):
         ),
         # Padding makes a large result of a map without values, too.
         lambda: math.prod((x.shape[0], outputs, *results())) < LARGEST,
-        lambda: bias is None or tuple(bias.shape) == (16 * len(weight),),
+        lambda: bias is None or tuple(bias.shape) == (16 * _blocks(outputs),),
         lambda: (
             add is None
             or tuple(add.shape) == (x.shape[0], outputs, *results())
@@ -148,20 +164,28 @@ def check_feed_forward(case):
         ),
         lambda: x.dim() == 4 and x.shape[1] > 0 and x.numel() < LARGEST,
         lambda: _is_count(hidden),
-        lambda: _is_matrix(first, hidden, x.shape[1]),
-        lambda: _is_matrix(second, x.shape[1], hidden),
+        lambda: _is_matrix(
+            first, hidden, x.shape[1], _is_strassen(first, x.shape[1])
+        ),
+        lambda: _is_matrix(
+            second, x.shape[1], hidden, _is_strassen(first, x.shape[1])
+        ),
+        lambda: (
+            (hidden % 2 == 0 and hidden >= 32)
+            or not _is_strassen(first, x.shape[1])
+        ),
         lambda: all(
-            b is None or tuple(b.shape) == (16 * len(w),)
-            for b, w in zip(biases, (first, second), strict=True)
+            b is None or tuple(b.shape) == (16 * _blocks(n),)
+            for b, n in zip(biases, (hidden, x.shape[1]), strict=True)
         ),
         lambda: filters[0] is not None or filters[1] is None,
         lambda: (
             filters[0] is None
-            or tuple(filters[0].shape) == (3, 3, 16 * len(second))
+            or tuple(filters[0].shape) == (3, 3, 16 * _blocks(x.shape[1]))
         ),
         lambda: (
             filters[1] is None
-            or tuple(filters[1].shape) == (16 * len(second),)
+            or tuple(filters[1].shape) == (16 * _blocks(x.shape[1]),)
         ),
         lambda: case['add'] is None or case['add'].shape == x.shape,
         lambda: case['activation'] in _ACTIVATIONS,
@@ -175,6 +199,12 @@ def check_dense_weight(case, kernel_size=None):
         lambda: weight.dim() == 4 and weight.numel() < LARGEST,
         lambda: kernel_size in (None, tuple(weight.shape[2:])),
     )
+
+
+def check_pointwise_weight(case):
+    check_dense_weight(case, (1, 1))
+    channels = case['weight'].shape[1]
+    _require(lambda: channels % 2 == 0 and channels >= 32)
 
 
 def check_gate(case):
@@ -310,9 +340,47 @@ def _convolve(
     activation='none',
     add=None,
 ):
-    rows = weight.transpose(1, 2).flatten(0, 1)[:channels]
-    kernel = rows.unflatten(1, (*kernel_size, -1)).permute(0, 3, 1, 2)
     bias = None if bias is None else bias[:channels]
-    y = F.conv2d(x, kernel, bias, stride, padding)
+    if list(kernel_size) == [1, 1] and _is_strassen(weight, x.shape[1]):
+        y = _strassen(x, weight, channels, stride, padding)
+        if bias is not None:
+            y = y + bias[:, None, None]
+    else:
+        rows = weight.transpose(1, 2).flatten(0, 1)[:channels]
+        kernel = rows.unflatten(1, (*kernel_size, -1)).permute(0, 3, 1, 2)
+        y = F.conv2d(x, kernel, bias, stride, padding)
     y = _ACTIVATIONS[activation](y)
     return y if add is None else y + add
+
+
+def _strassen(x, tiles, outputs, stride, padding):
+    """Take the seven products of pairs of cells and sum them, plainly."""
+    vertical, horizontal = _pair(padding)
+    x = F.pad(x, (horizontal, horizontal, vertical, vertical))
+    x = x[:, :, :: _pair(stride)[0], :: _pair(stride)[1]]
+    sides, rows = x.shape[2:], x.flatten(2).transpose(1, 2)
+    cells, depth = rows.shape[1:]
+    even = torch.cat((rows, rows[:, -1:]), dim=1) if cells % 2 else rows
+    (a1, a2), (b1, b2) = (even[:, i::2].chunk(2, dim=2) for i in range(2))
+    s1 = b1 + b2
+    s2 = s1 - a1
+    factors = a1, s2, a1 - b1, s1, b2, a2 - s2, a2
+    pairs = outputs // 32
+    weights = tiles[: 7 * pairs].unflatten(0, (pairs, 7))
+    p, u, v, z, second, right, left = (
+        torch.einsum('bck,pkn->bcpn', factor, weights[:, i])
+        for i, factor in enumerate(factors)
+    )
+    u = u + p
+    v = v + u
+    results = (p + left, u + z + right), (v + second, v + z)
+    paired = torch.stack([torch.stack(r, dim=3) for r in results], dim=2)
+    rest = tiles[7 * pairs :].reshape(-1, depth, 16)
+    single = torch.einsum('bck,tkn->bctn', rows, rest).flatten(2)
+    paired = paired.flatten(1, 2)[:, :cells].flatten(2)
+    y = torch.cat((paired, single), dim=2)[..., :outputs]
+    return y.transpose(1, 2).unflatten(2, sides)
+
+
+def _pair(value):
+    return (value, value) if isinstance(value, int) else value

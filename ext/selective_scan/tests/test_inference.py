@@ -14,6 +14,7 @@ from selective_scan import (
     pack_depthwise,
     pack_halving,
     pack_matrix,
+    pack_strassen,
     pack_wavelet,
     set_cpu_variant,
     wavelet_conv2d,
@@ -214,15 +215,25 @@ def test_halving(case, threads):
 
 
 @pytest.mark.parametrize(
-    'shape',
-    [(1, 16, 1, 1), (3, 37, 5, 7), (2, 192, 14, 14), (1, 400, 4, 4)],
+    ('shape', 'pack'),
+    [
+        ((1, 16, 1, 1), pack_matrix),
+        ((3, 37, 5, 7), pack_matrix),
+        ((2, 192, 14, 14), pack_matrix),
+        ((1, 400, 4, 4), pack_matrix),
+        ((1, 32, 1, 1), pack_strassen),
+        ((3, 38, 5, 7), pack_strassen),
+        ((2, 192, 14, 14), pack_strassen),
+        ((1, 400, 4, 4), pack_strassen),
+    ],
 )
 @pytest.mark.parametrize('surplus', [0, 3])
 @pytest.mark.parametrize('filtered', [False, True])
 @pytest.mark.parametrize('shortcut', [False, True])
-def test_feed_forward(shape, surplus, filtered, shortcut, threads):
+def test_feed_forward(shape, pack, surplus, filtered, shortcut, threads):
     channels = shape[1]
-    hidden = 2 * channels + surplus
+    # Strassen's algorithm takes an even number.
+    hidden = 2 * channels + surplus * (1 + (pack is pack_strassen))
     x = random(*shape)
     weights = (
         random(hidden, channels, 1, 1) / channels**0.5,
@@ -232,7 +243,7 @@ def test_feed_forward(shape, surplus, filtered, shortcut, threads):
     parts = [
         part
         for weight, bias in zip(weights, biases)
-        for part in (pack_matrix(weight), pack_channels(bias))
+        for part in (pack(weight), pack_channels(bias))
     ]
     z, kwargs = x.double(), {}
     if filtered:
@@ -254,8 +265,63 @@ def test_feed_forward(shape, surplus, filtered, shortcut, threads):
         torch.testing.assert_close(got, y.float(), **TOLERANCE)
 
 
+POINTWISE = [
+    # batch, channels, height, width, outputs, stride, padding
+    (1, 32, 1, 1, 32, (1, 1), (0, 0)),
+    (2, 34, 3, 3, 40, (1, 1), (0, 0)),
+    (3, 200, 7, 7, 200, (1, 1), (0, 0)),
+    (4, 36, 5, 6, 16, (2, 1), (1, 0)),
+    (2, 64, 9, 7, 85, (1, 1), (0, 0)),
+    # pairs for several tasks, and weights that are fetched ahead
+    (5, 376, 9, 9, 400, (1, 1), (0, 0)),
+    # halves with more values than fit the cache at a time
+    (1, 1000, 5, 4, 70, (1, 1), (0, 0)),
+]
+
+
+@pytest.mark.parametrize('case', POINTWISE)
+def test_strassen(case, threads):
+    batch, channels, height, width, outputs, stride, padding = case
+    x = random(batch, channels, height, width)
+    weight = random(outputs, channels, 1, 1) / channels**0.5
+    bias = random(outputs)
+    plain = F.conv2d(
+        x.double(), weight.double(), bias.double(), stride, padding
+    )
+    add = random(*plain.shape)
+    tiles, packed = pack_strassen(weight), pack_channels(bias)
+    sizes = (outputs, (1, 1), stride, padding)
+    for y in layouts(x):
+        got = dense_conv2d(y, tiles, packed, *sizes, 'relu', add)
+        wanted = (plain.relu() + add).float()
+        torch.testing.assert_close(got, wanted, **TOLERANCE)
+    got = dense_conv2d(x, tiles, None, *sizes, 'silu')
+    wanted = F.silu(plain - bias.double()[:, None, None]).float()
+    torch.testing.assert_close(got, wanted, **TOLERANCE)
+
+
+def test_strassen_keeps_images_apart():
+    """A damaged image costs its own results, on maps of odd sides too."""
+    x, weight = random(4, 64, 3, 3), random(64, 64, 1, 1) / 8
+    tiles = pack_strassen(weight)
+    wanted = [
+        dense_conv2d(x, tiles, None, 64),
+        feed_forward(x, tiles, None, tiles, None, 64),
+    ]
+    x[1] = float('nan')
+    x[2, :, 1] = float('inf')
+    got = [
+        dense_conv2d(x, tiles, None, 64),
+        feed_forward(x, tiles, None, tiles, None, 64),
+    ]
+    for a, b in zip(got, wanted):
+        assert torch.equal(a[[0, 3]], b[[0, 3]])
+        assert a[1].isnan().all()
+
+
 def test_products_do_not_depend_on_threads():
     x, weight = random(1, 448, 7, 7), random(448, 448, 1, 1)
+    tiles = pack_strassen(weight)
     matrix, kernel = pack_matrix(weight), pack_halving(random(40, 448, 3, 3))
     taps = pack_depthwise(random(448, 1, 3, 3))
     first = None
@@ -268,6 +334,8 @@ def test_products_do_not_depend_on_threads():
             feed_forward(
                 x, matrix, None, matrix, None, 448, filter=taps, add=x
             ),
+            dense_conv2d(x, tiles, None, 448),
+            feed_forward(x, tiles, None, tiles, None, 448, filter=taps, add=x),
         )
         first = first or results
         assert all(map(torch.equal, first, results))
@@ -311,6 +379,26 @@ def test_products_check_their_arguments():
         feed_forward(x, matrix, bias, back, None, 40, filter_bias=bias)
     with pytest.raises(ValueError, match='add must have the shape'):
         feed_forward(x, matrix, bias, back, None, 40, add=x[:, :1])
+
+
+def test_strassen_checks_its_arguments():
+    x, weight = random(1, 40, 4, 4), random(40, 40, 1, 1)
+    tiles = pack_strassen(weight)
+    with pytest.raises(ValueError, match=r'weight must .*channels, 1, 1\)'):
+        pack_strassen(random(40, 40, 3, 3))
+    for channels in (30, 41):
+        with pytest.raises(ValueError, match=f'even .* got {channels}'):
+            pack_strassen(random(40, channels, 1, 1))
+    with pytest.raises(ValueError, match='channels must fit the 9 blocks'):
+        dense_conv2d(x, tiles, None, 64)
+    with pytest.raises(ValueError, match=r'\(blocks, 1 \* 2 \* channels'):
+        dense_conv2d(x, tiles[:, :19].contiguous(), None, 40, (1, 2))
+    with pytest.raises(ValueError, match='bias must have the 48 channels'):
+        dense_conv2d(x, tiles, random(40), 40)
+    with pytest.raises(ValueError, match='second must .* as pack_strassen'):
+        feed_forward(x, tiles, None, pack_matrix(weight), None, 40)
+    with pytest.raises(ValueError, match='hidden must be even .* got 41'):
+        feed_forward(x, tiles, None, tiles, None, 41)
 
 
 def test_halving_checks_its_arguments():

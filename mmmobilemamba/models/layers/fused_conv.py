@@ -26,6 +26,10 @@ FEW_CHANNELS = 8
 # and pixels of all maps of a batch from which that pays.
 HALVING = ((3, 3), (1, 1), (2, 2))
 MANY_PIXELS = 512
+# Channels of both sides of a 1x1 convolution and cells of all its maps from
+# which the extension takes 7 products for 8.
+STRASSEN_CHANNELS = 160
+STRASSEN_CELLS = 256
 # Padding, stride, dilation, groups.
 POINTWISE = ((0, 0), (1, 1), (1, 1), 1)
 
@@ -76,7 +80,7 @@ def infer_conv2d(
             )
         return kernels.dense_conv2d(
             x,
-            *pack_product(packs, kernels, weight, bias),
+            *pack_product(packs, kernels, weight, bias, x),
             channels,
             kernel_size,
             stride,
@@ -124,9 +128,27 @@ def pack_product(
     kernels: ModuleType,
     weight: Tensor,
     bias: Tensor | None,
+    x: Tensor,
 ) -> tuple[Tensor, Tensor | None]:
-    """Return weight and bias as the extension's products take them."""
-    matrix = packs.get('matrix', kernels.pack_matrix, weight)
+    """Return weight and bias as the extension's products of a map take them.
+
+    Args:
+        packs (PackCache): Where they are kept.
+        kernels (ModuleType): The extension.
+        weight (Tensor): Weight of the convolution.
+        bias (Tensor, optional): Its bias, or None.
+        x (Tensor): A map with the cells of the result.
+    """
+    fast = (
+        weight.shape[2:] == (1, 1)
+        and weight.shape[1] % 2 == 0
+        and min(weight.shape[:2]) >= STRASSEN_CHANNELS
+        and x.numel() >= STRASSEN_CELLS * x.shape[1]
+    )
+    if fast:
+        matrix = packs.get('strassen', kernels.pack_strassen, weight)
+    else:
+        matrix = packs.get('matrix', kernels.pack_matrix, weight)
     return matrix, pack_bias(packs, kernels, bias)
 
 
@@ -198,9 +220,11 @@ class FusedConv2d(PacksWeights, nn.Conv2d):
         weight = self._packs.get('filter', kernels.pack_depthwise, self.weight)
         return weight, pack_bias(self._packs, kernels, self.bias)
 
-    def packed(self, kernels: ModuleType) -> tuple[Tensor, Tensor | None]:
-        """Return weight and bias as the extension's products take them."""
-        return pack_product(self._packs, kernels, self.weight, self.bias)
+    def packed(
+        self, kernels: ModuleType, x: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return weight and bias as :func:`pack_product` does."""
+        return pack_product(self._packs, kernels, self.weight, self.bias, x)
 
     def forward(
         self, x: Tensor, act: str | None = None, add: Tensor | None = None

@@ -35,21 +35,19 @@ int64_t results(int64_t size, int64_t padding, int64_t kernel, int64_t stride,
 ConvTask conv_task(const at::Tensor& x, const at::Tensor& weight,
                    const OptionalTensor& bias, int64_t channels,
                    const std::string& activation, int64_t depth,
-                   std::vector<at::Tensor>& owners) {
+                   bool strassen, std::vector<at::Tensor>& owners) {
   ConvTask task;
+  task.strassen = strassen;
   task.activation = activation_of(activation);
   task.batch = x.size(0);
   task.channels = x.size(1);
   task.height = x.size(2);
   task.width = x.size(3);
   task.outputs = channels;
-  check_matrix(weight, "weight", depth);
-  TORCH_CHECK_VALUE(channels > 0 && blocks_of(channels) == weight.size(0),
-                    "channels must fit the ", weight.size(0),
-                    " blocks of weight, got ", channels);
+  check_matrix(weight, "weight", depth, channels, "channels", strassen);
   task.weight = weight.const_data_ptr<float>();
   task.bias =
-      parameter(bias, "bias", weight.size(0) * kMapBlock, owners);
+      parameter(bias, "bias", blocks_of(channels) * kMapBlock, owners);
   return task;
 }
 
@@ -78,16 +76,19 @@ at::Tensor dense_conv2d_cpu(const at::Tensor& x, const at::Tensor& weight,
                     "kernel_size must be from 1 to ", kLargestSide - 1,
                     ", got ", kernel_size);
   const int64_t cells = kernel_size[0] * kernel_size[1];
-  TORCH_CHECK_VALUE(weight.dim() == 3 && weight.size(1) % cells == 0,
-                    "weight must be (blocks, ", kernel_size[0], " * ",
-                    kernel_size[1], " * channels, ", kMapBlock,
-                    ") as pack_matrix gives it, got ", weight.sizes());
-  TORCH_CHECK_VALUE(weight.size(1) / cells == x.size(1), "weight is for ",
-                    weight.size(1) / cells, " channels, got x of ",
-                    x.sizes());
+  const bool strassen = cells == 1 && is_strassen(weight, x.size(1));
+  TORCH_CHECK_VALUE(
+      strassen || (weight.dim() == 3 && weight.size(1) % cells == 0),
+      "weight must be (blocks, ", kernel_size[0], " * ", kernel_size[1],
+      " * channels, ", kMapBlock, ") as pack_matrix gives it, got ",
+      weight.sizes());
+  TORCH_CHECK_VALUE(strassen || weight.size(1) / cells == x.size(1),
+                    "weight is for ", weight.size(1) / cells,
+                    " channels, got x of ", x.sizes());
   std::vector<at::Tensor> owners;
-  ConvTask task = conv_task(x, weight, bias, channels, activation,
-                            weight.size(1), owners);
+  ConvTask task =
+      conv_task(x, weight, bias, channels, activation, cells * x.size(1),
+                strassen, owners);
   task.kernel_height = kernel_size[0];
   task.kernel_width = kernel_size[1];
   task.row_stride = stride[0];
@@ -122,7 +123,7 @@ at::Tensor halving_conv2d_cpu(const at::Tensor& x, const at::Tensor& weight,
   constexpr int64_t kProducts = 25;  // of a patch
   std::vector<at::Tensor> owners;
   ConvTask task = conv_task(x, weight, bias, channels, activation,
-                            kProducts * x.size(1), owners);
+                            kProducts * x.size(1), false, owners);
   task.out_height = (task.height + 1) / 2;
   task.out_width = (task.width + 1) / 2;
   const auto y = empty_result(x, task);

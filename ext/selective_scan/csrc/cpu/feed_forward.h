@@ -16,11 +16,19 @@ inline size_t filter_scratch(const FeedForwardTask& task) {
          static_cast<size_t>(blocks_of(task.channels) * kMapBlock);
 }
 
-inline size_t feed_forward_scratch(const FeedForwardTask& task) {
+// Values of all rows between the products and, where they are not those of the
+// map, before them.
+inline int64_t own_values(const FeedForwardTask& task) {
   const bool own_rows = task.filter || task.shortcut;
+  return kProductRows * (task.hidden + (own_rows ? task.channels : 0));
+}
+
+inline size_t feed_forward_scratch(const FeedForwardTask& task) {
+  const int64_t deepest =
+      task.channels < task.hidden ? task.hidden : task.channels;
   return filter_scratch(task) + pointer_floats(2) +
-         static_cast<size_t>(kProductRows *
-                             (task.hidden + (own_rows ? task.channels : 0)));
+         static_cast<size_t>(own_values(task)) +
+         (task.strassen ? strassen_scratch(deepest) : 0);
 }
 
 // The cells under a filter on each of some rows, nine by nine.
@@ -60,13 +68,13 @@ void filter_rows(const FeedForwardTask& task, Range rows, float* scratch,
     const L bias =
         task.filter_bias ? L::load(task.filter_bias + c) : L::set(0.0f);
     L weight[kTaps];
-    each<kTaps>([&](auto k) {
+    each<kTaps>([&](auto k) SCAN_INLINE_BODY {
       weight[k.value] = L::load(task.filter + k.value * padded + c);
     });
     const auto filter = [&](int64_t whole) {
       for (int64_t r = 0; r < count; ++r) {
         L sum = bias;
-        each<kTaps>([&](auto k) {
+        each<kTaps>([&](auto k) SCAN_INLINE_BODY {
           sum = fma(weight[k.value],
                     load_line<V, 1>(cells[r * kTaps + k.value] + c, whole),
                     sum);
@@ -83,11 +91,18 @@ void filter_rows(const FeedForwardTask& task, Range rows, float* scratch,
 }
 
 template <typename V>
-void feed_forward(const FeedForwardTask& task, Range rows, float* scratch) {
+void feed_forward(const FeedForwardTask& task, Range part, float* scratch) {
   auto** in = reinterpret_cast<const float**>(scratch + filter_scratch(task));
   auto** between = in + kProductRows;
   float* hidden = scratch + filter_scratch(task) + pointer_floats(2);
   float* own = hidden + kProductRows * task.hidden;
+  float* rest = hidden + own_values(task);
+  RowPairs pairs;
+  Range rows = part;
+  if (task.strassen) {
+    pairs = row_pairs(part, task.height * task.width);
+    rows = pairs.rows;
+  }
   const int64_t count = rows.end - rows.begin, channels = task.channels;
   const int64_t start = rows.begin * channels;
   const float* z = task.x + start;
@@ -99,10 +114,18 @@ void feed_forward(const FeedForwardTask& task, Range rows, float* scratch) {
     in[i] = z + i * channels;
     between[i] = hidden + i * task.hidden;
   }
-  multiply<V>({in, count, 1, channels}, task.first,
-              {0, blocks_of(task.hidden)},
-              {hidden, task.hidden, task.hidden, task.first_bias, nullptr,
-               task.activation});
+  const auto product = [&](const RowTable& table, const float* weight,
+                           const Result& result) {
+    if (task.strassen) {
+      multiply_strassen<V>(table, pairs, weight,
+                           {0, strassen_groups(result.width)}, result, rest);
+    } else {
+      multiply<V>(table, weight, {0, blocks_of(result.width)}, result);
+    }
+  };
+  product({in, count, 1, channels}, task.first,
+          {hidden, task.hidden, task.hidden, task.first_bias, nullptr,
+           task.activation});
   if (task.shortcut) {
     const float* shortcut = task.shortcut + start;
     const int64_t values = count * channels;
@@ -113,10 +136,9 @@ void feed_forward(const FeedForwardTask& task, Range rows, float* scratch) {
     for (; i < values; ++i) own[i] = z[i] + shortcut[i];
     z = own;
   }
-  multiply<V>({between, count, 1, task.hidden}, task.second,
-              {0, blocks_of(channels)},
-              {task.y + start, channels, channels, task.second_bias, z,
-               Activation::kNone});
+  product({between, count, 1, task.hidden}, task.second,
+          {task.y + start, channels, channels, task.second_bias, z,
+           Activation::kNone});
 }
 
 }  // namespace selective_scan::cpu::SCAN_VARIANT

@@ -18,16 +18,20 @@ using cpu::kMapBlock;
 
 // One of the two products of a feed-forward part whose rows are too few to
 // keep all threads busy with both.
-void run_product(const float* x, int64_t rows, int64_t channels,
-                 const float* weight, const float* bias, int64_t outputs,
-                 cpu::Activation activation, const float* add, float* y) {
+void run_product(const FeedForwardTask& part, const float* x, int64_t images,
+                 int64_t channels, const float* weight, const float* bias,
+                 int64_t outputs, cpu::Activation activation,
+                 const float* add, float* y) {
   ConvTask task;
-  task.x = {x, rows * channels, channels, channels};
-  task.batch = task.width = task.out_width = 1;
-  task.height = task.out_height = rows;
+  task.batch = images;
+  task.height = task.out_height = part.height;
+  task.width = task.out_width = part.width;
+  const int64_t row = part.width * channels;
+  task.x = {x, part.height * row, row, channels};
   task.channels = channels;
   task.outputs = outputs;
   task.weight = weight;
+  task.strassen = part.strassen;
   task.bias = bias;
   task.activation = activation;
   task.add = add;
@@ -38,8 +42,9 @@ void run_product(const float* x, int64_t rows, int64_t channels,
 // Filter and products of a feed-forward part one after the other: each with all
 // threads, which rows alone would not keep busy. Sums come in the same order as
 // in the kernel, as results must not depend on the number of threads.
-void run_apart(const FeedForwardTask& task, int64_t rows, int64_t threads,
+void run_apart(const FeedForwardTask& task, int64_t images, int64_t threads,
                const at::TensorOptions& options) {
+  const int64_t rows = images * task.height * task.width;
   const float* z = task.x;
   at::Tensor filtered;
   if (task.filter) {
@@ -47,8 +52,8 @@ void run_apart(const FeedForwardTask& task, int64_t rows, int64_t threads,
     filtered = at::empty({rows, task.channels}, options);
     float* values = filtered.mutable_data_ptr<float>();
     const size_t bytes = kernels.feed_forward_scratch(task) * sizeof(float);
-    const Pieces pieces{1, std::min(grain(9 * task.channels), kProductRows),
-                        kProductRows};
+    const int64_t most = cpu::kProductRows;
+    const Pieces pieces{1, std::min(grain(9 * task.channels), most), most};
     share_work(rows, pieces, threads, [&](int64_t begin, int64_t end) {
       kernels.filter_rows(task, Range{begin, end},
                           static_cast<float*>(scratch_memory(bytes)),
@@ -58,7 +63,7 @@ void run_apart(const FeedForwardTask& task, int64_t rows, int64_t threads,
   }
   const auto between = at::empty({rows, task.hidden}, options);
   float* values = between.mutable_data_ptr<float>();
-  run_product(z, rows, task.channels, task.first, task.first_bias,
+  run_product(task, z, images, task.channels, task.first, task.first_bias,
               task.hidden, task.activation, nullptr, values);
   at::Tensor summed;
   if (task.shortcut) {
@@ -68,8 +73,9 @@ void run_apart(const FeedForwardTask& task, int64_t rows, int64_t threads,
     for (int64_t i = 0; i < count; ++i) sums[i] = z[i] + task.shortcut[i];
     z = sums;
   }
-  run_product(values, rows, task.hidden, task.second, task.second_bias,
-              task.channels, cpu::Activation::kNone, z, task.y);
+  run_product(task, values, images, task.hidden, task.second,
+              task.second_bias, task.channels, cpu::Activation::kNone, z,
+              task.y);
 }
 
 at::Tensor feed_forward_cpu(const at::Tensor& x, const at::Tensor& first,
@@ -85,20 +91,20 @@ at::Tensor feed_forward_cpu(const at::Tensor& x, const at::Tensor& first,
   task.activation = activation_of(activation);
   task.channels = x.size(1);
   task.hidden = hidden;
-  check_matrix(first, "first", task.channels);
-  TORCH_CHECK_VALUE(hidden > 0 && blocks_of(hidden) == first.size(0),
-                    "hidden must fit the ", first.size(0),
-                    " blocks of first, got ", hidden);
-  check_matrix(second, "second", hidden);
-  TORCH_CHECK_VALUE(second.size(0) == blocks_of(task.channels),
-                    "second must have blocks for the ", task.channels,
-                    " channels of x, got ", second.sizes());
+  task.strassen = is_strassen(first, task.channels);
+  TORCH_CHECK_VALUE(
+      !task.strassen || (hidden % 2 == 0 && hidden >= kStrassenDepth),
+      "hidden must be even and at least ", kStrassenDepth,
+      " with weights from pack_strassen, got ", hidden);
+  check_matrix(first, "first", task.channels, hidden, "hidden",
+               task.strassen);
+  check_matrix(second, "second", hidden, task.channels, "channels",
+               task.strassen);
   std::vector<at::Tensor> owners;
-  task.first_bias =
-      parameter(first_bias, "first_bias", first.size(0) * kMapBlock, owners);
-  task.second_bias = parameter(second_bias, "second_bias",
-                               second.size(0) * kMapBlock, owners);
-  const int64_t padded = second.size(0) * kMapBlock;
+  const int64_t padded = blocks_of(task.channels) * kMapBlock;
+  task.first_bias = parameter(first_bias, "first_bias",
+                              blocks_of(hidden) * kMapBlock, owners);
+  task.second_bias = parameter(second_bias, "second_bias", padded, owners);
   if (filter.has_value()) {
     check_float(*filter, "filter");
     const auto sizes = {int64_t{3}, int64_t{3}, padded};
@@ -130,20 +136,21 @@ at::Tensor feed_forward_cpu(const at::Tensor& x, const at::Tensor& first,
   task.width = x.size(3);
 
   const auto& kernels = cpu::map_kernels();
-  const int64_t rows = x.size(0) * x.size(2) * x.size(3);
-  const int64_t threads = threads_for(rows, hidden, task.channels);
-  const int64_t tile = kernels.tile_rows;
+  const int64_t images = x.size(0), cells = task.height * task.width;
+  const int64_t threads = threads_for(images * cells, hidden, task.channels);
+  const Units units = units_of(images, cells, task.strassen);
   // One block: its columns cannot be split.
-  const Plan plan = make_plan(rows, 1, tile, threads);
+  const Plan plan = make_plan(units, 1, threads);
   // Together the products spare the hidden values the way to memory and back,
   // which is worth a twelfth of the work, as measured.
-  const double share = static_cast<double>(rows) / static_cast<double>(threads);
+  const double share =
+      static_cast<double>(units.count) / static_cast<double>(threads);
   if (plan.cost > 1.08 * share) {
-    run_apart(task, rows, threads, x.options());
+    run_apart(task, images, threads, x.options());
     return y;
   }
   const size_t bytes = kernels.feed_forward_scratch(task) * sizeof(float);
-  run_plan(plan, rows, 1, tile, threads, [&](Range part, Range) {
+  run_plan(plan, units, 1, threads, [&](Range part, Range) {
     kernels.feed_forward(task, part,
                          static_cast<float*>(scratch_memory(bytes)));
   });

@@ -71,7 +71,7 @@ SCAN_INLINE void make_signals(const float* const* cells, int64_t channel,
                               int64_t channels, float* to) {
   const int64_t width = smaller(channels - channel, V::lanes);
   const auto along = [&](int i, V (&s)[kSide]) {
-    each<kSide>([&](auto j) {
+    each<kSide>([&](auto j) SCAN_INLINE_BODY {
       s[j.value] = load_line<V, 1>(cells[i * kSide + j.value] + channel,
                                    width).first;
     });
@@ -79,7 +79,7 @@ SCAN_INLINE void make_signals(const float* const* cells, int64_t channel,
     s[4] = s[4] - s[2];
   };
   const auto put = [&](int i, const V (&s)[kSide]) {
-    each<kSide>([&](auto j) {
+    each<kSide>([&](auto j) SCAN_INLINE_BODY {
       store_line<V, 1>({s[j.value]},
                        to + kSlots[i][j.value] * channels + channel, width);
     });
@@ -93,7 +93,9 @@ SCAN_INLINE void make_signals(const float* const* cells, int64_t channel,
   }
   for (int outer = 0; outer < kSide; outer += 4) {
     along(outer, s);
-    each<kSide>([&](auto j) { s[j.value] = s[j.value] - middle[j.value]; });
+    each<kSide>([&](auto j) SCAN_INLINE_BODY {
+      s[j.value] = s[j.value] - middle[j.value];
+    });
     put(outer, s);
   }
 }
@@ -133,11 +135,8 @@ void multiply_signals(const ConvTask& task, int64_t count, int64_t block,
   const int64_t column = block * kMapBlock;
   const float* panel =
       task.weight + block * kSignals * task.channels * kMapBlock;
-  const size_t bytes =
-      static_cast<size_t>(count * kMapBlock) * sizeof(float);
   for (int step = 0; step < kHalvingSteps; ++step) {
     float* sum = sums + step * kStep;
-    if (step == 1 || step == 2) std::memcpy(sum, sums, bytes);
     if (step >= kSingles) {
       const int single = step - kSingles;
       const float* of_column = sums + (1 + single % 2) * kStep;
@@ -152,7 +151,8 @@ void multiply_signals(const ConvTask& task, int64_t count, int64_t block,
                   nullptr, Activation::kNone};
     if (step == 0 && task.bias) result.bias = task.bias + column;
     if (step >= kSingles) result.activation = task.activation;
-    result.onto = step == 1 || step == 2 || step >= kSingles;
+    if (step == 1 || step == 2) result.from = sums;
+    if (step >= kSingles) result.from = sum;
     multiply_columns<V>({pointers + step * kProductRows, count, 1,
                          kSteps[step].slots * task.channels},
                         panel + kSteps[step].slot * task.channels * kMapBlock,

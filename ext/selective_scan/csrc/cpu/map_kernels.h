@@ -15,6 +15,23 @@ inline int64_t blocks_of(int64_t channels) {
   return ceil_div(channels, kMapBlock);
 }
 
+// Blocks of `outputs` columns that a Strassen product takes two by two; the
+// others, fewer than two full ones, it takes as they are.
+inline int64_t paired_blocks(int64_t outputs) {
+  return outputs / (2 * kMapBlock) * 2;
+}
+
+// Pairs of blocks and single ones.
+inline int64_t strassen_groups(int64_t outputs) {
+  return blocks_of(outputs) - paired_blocks(outputs) / 2;
+}
+
+// Matrices of half the depth that the first `groups` of them take.
+inline int64_t strassen_tiles(int64_t groups, int64_t outputs) {
+  const int64_t pairs = smaller(groups, paired_blocks(outputs) / 2);
+  return 7 * pairs + 2 * (groups - pairs);
+}
+
 struct Range {
   int64_t begin, end;
 };
@@ -58,6 +75,7 @@ struct ConvTask {
   int64_t top = 0, left = 0;  // cells of padding
   int64_t out_height = 0, out_width = 0, outputs = 0;
   const float* weight = nullptr;  // (blocks, runs' values, kMapBlock)
+  bool strassen = false;          // (tiles, channels / 2, kMapBlock) instead
   const float* bias = nullptr;    // padded to whole blocks, or null
   const float* add = nullptr;     // (rows, outputs), or null
   float* y = nullptr;             // (rows, outputs)
@@ -78,10 +96,12 @@ struct FeedForwardTask {
   const float* first_bias = nullptr;   // padded, or null
   const float* second = nullptr;       // (blocks, hidden, kMapBlock)
   const float* second_bias = nullptr;  // padded, or null
+  bool strassen = false;               // as for a convolution, both of them
   Activation activation = Activation::kNone;
 };
 
 constexpr int64_t kProductRows = 48;  // that a task takes at a time
+constexpr int64_t kPairs = kProductRows / 2;
 
 // Rows of `channels` values: y = norm(x) * silu(z).
 struct GateTask {
@@ -95,15 +115,18 @@ struct GateTask {
 
 // Filter tasks are (image, channel block) pairs, blocks fastest; gate tasks
 // are tokens of all images. Products take at most kProductRows rows at a time,
-// a convolution's those blocks of 16 outputs that it is given; halving
-// convolutions take patches of 2x2 results, of which there is a largest number.
+// a convolution's those blocks of 16 outputs that it is given; by Strassen's
+// algorithm they take at most kPairs pairs of rows, and groups of blocks.
+// Halving convolutions take patches of 2x2 results, of which there is a
+// largest number.
 struct MapKernels {
   size_t (*depthwise_scratch)(const FilterTask&);
   void (*depthwise)(const FilterTask&, int64_t begin, int64_t end, float*);
   size_t (*wavelet_scratch)(const FilterTask&);
   void (*wavelet)(const FilterTask&, int64_t begin, int64_t end, float*);
   void (*gate)(const GateTask&, int64_t begin, int64_t end);
-  int64_t tile_rows;  // rows that a product takes at once
+  int64_t tile_rows;   // rows that a product takes at once
+  int64_t tile_pairs;  // pairs of them that Strassen's algorithm takes
   size_t (*conv_scratch)(const ConvTask&);
   void (*conv)(const ConvTask&, Range rows, Range blocks, float*);
   int64_t (*halving_patches)(const ConvTask&);

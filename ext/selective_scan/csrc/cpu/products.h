@@ -1,4 +1,4 @@
-// Products with matrices that were packed once, and dense convolutions by them.
+// Products with matrices that were packed once.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +18,10 @@ constexpr int kHalfTileRows = 8;
 // in the first-level cache.
 constexpr int64_t kDepth = 384;
 
+// Weights of a matrix that are near enough: beyond them the next ones are
+// called while some are multiplied.
+constexpr int64_t kNearWeights = 1 << 17;
+
 // Rows as pointers to `runs` runs of `length` adjacent values each; run t of
 // row i is at pointers[t * kProductRows + i].
 struct RowTable {
@@ -33,7 +37,7 @@ struct Result {
   const float* bias;
   const float* add;  // as y, or null
   Activation activation;
-  bool onto = false;  // what y holds takes the place of bias
+  const float* from = nullptr;  // as y, takes the place of bias, or null
 };
 
 // A part of all runs: `length` values from `offset` on of each of `runs` runs.
@@ -73,8 +77,56 @@ SCAN_INLINE void each(const F& f) {
   }
 }
 
+template <typename L, int R>
+SCAN_INLINE void activate(Activation activation, L (&sum)[R]) {
+  if (activation == Activation::kRelu) {
+    each<R>([&](auto r) SCAN_INLINE_BODY {
+      sum[r.value] = at_least(0.0f, sum[r.value]);
+    });
+  } else if (activation == Activation::kSilu) {
+    each<R>([&](auto r) SCAN_INLINE_BODY {
+      sum[r.value] = silu_of(sum[r.value]);
+    });
+  }
+}
+
+// Have a line of memory on its way to the second-level cache.
+SCAN_INLINE void call_line(const float* line) {
+#if defined(__GNUC__)
+  __builtin_prefetch(line, 0, 2);
+#endif
+}
+
+// To the sums of R rows of N vectors, add products of `length` values of each
+// row with weights. Returns the end of the weights. With `ahead`, as many
+// weights after those are called.
+template <bool ahead, typename V, int N, int R>
+SCAN_INLINE const float* add_products(const float* const* rows,
+                                      int64_t offset, int64_t length,
+                                      const float* weight,
+                                      Vectors<V, N> (&sum)[R]) {
+  using L = Vectors<V, N>;
+  const float* x[R];
+  each<R>([&](auto r) SCAN_INLINE_BODY {
+    x[r.value] = rows[r.value] + offset;
+  });
+  // Multiply-adds are the bound, until another thread of the core takes its
+  // instructions: then each one that the loop itself needs counts.
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC unroll 4
+#endif
+  for (int64_t k = 0; k < length; ++k, weight += kMapBlock) {
+    const L w = L::load(weight);
+    if constexpr (ahead) call_line(weight + length * kMapBlock);
+    each<R>([&](auto r) SCAN_INLINE_BODY {
+      sum[r.value] = fma(w, L::set(x[r.value][k]), sum[r.value]);
+    });
+  }
+  return weight;
+}
+
 // R rows of N vectors of one block of columns.
-template <typename V, int N, int R>
+template <typename V, int N, int R, bool ahead = false>
 SCAN_INLINE void tile(const float* const* pointers, const Pass& pass,
                       const float* weight, const Result& result, int64_t row,
                       int64_t column) {
@@ -83,50 +135,33 @@ SCAN_INLINE void tile(const float* const* pointers, const Pass& pass,
       smaller(static_cast<int64_t>(N * V::lanes), result.width - column);
   float* y = result.y + row * result.pitch + column;
   L sum[R];
-  if (pass.first && !result.onto) {
+  const float* from = pass.first ? result.from : result.y;
+  if (!from) {
     const L bias =
         result.bias ? L::load(result.bias + column) : L::set(0.0f);
-    each<R>([&](auto r) { sum[r.value] = bias; });
+    each<R>([&](auto r) SCAN_INLINE_BODY { sum[r.value] = bias; });
   } else {
-    each<R>([&](auto r) {
-      sum[r.value] = load_line<V, N>(y + r.value * result.pitch, width);
+    from += row * result.pitch + column;
+    each<R>([&](auto r) SCAN_INLINE_BODY {
+      sum[r.value] = load_line<V, N>(from + r.value * result.pitch, width);
     });
   }
   for (int64_t t = 0; t < pass.runs; ++t) {
-    const float* x[R];
-    each<R>([&](auto r) {
-      x[r.value] = pointers[t * kProductRows + r.value] + pass.offset;
-    });
-    // Multiply-adds are the bound, until another thread of the core takes its
-    // instructions: then each one that the loop itself needs counts.
-#if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC unroll 4
-#endif
-    for (int64_t k = 0; k < pass.length; ++k, weight += kMapBlock) {
-      const L w = L::load(weight);
-      each<R>([&](auto r) {
-        sum[r.value] = fma(w, L::set(x[r.value][k]), sum[r.value]);
-      });
-    }
+    weight = add_products<ahead>(pointers + t * kProductRows, pass.offset,
+                                 pass.length, weight, sum);
   }
   if (pass.last) {
-    if (result.activation == Activation::kRelu) {
-      each<R>([&](auto r) {
-        sum[r.value] = at_least(0.0f, sum[r.value]);
-      });
-    } else if (result.activation == Activation::kSilu) {
-      each<R>([&](auto r) { sum[r.value] = silu_of(sum[r.value]); });
-    }
+    activate(result.activation, sum);
     if (result.add) {
       const float* add = result.add + row * result.pitch + column;
-      each<R>([&](auto r) {
+      each<R>([&](auto r) SCAN_INLINE_BODY {
         sum[r.value] =
             sum[r.value] +
             load_line<V, N>(add + r.value * result.pitch, width);
       });
     }
   }
-  each<R>([&](auto r) {
+  each<R>([&](auto r) SCAN_INLINE_BODY {
     store_line(sum[r.value], y + r.value * result.pitch, width);
   });
 }
@@ -149,11 +184,17 @@ SCAN_INLINE void tile_of(int64_t count, const float* const* pointers,
 template <typename V, int N, int R>
 void multiply_block(const RowTable& rows, const float* panel,
                     const Result& result, int64_t column) {
+  const bool ahead = rows.runs * rows.length * result.width > kNearWeights;
   for (int64_t run = 0, offset = 0; run < rows.runs;) {
     const Pass pass = next_pass(rows, run, offset);
     const float* part = panel + (run * rows.length + offset) * kMapBlock;
     const float* const* pointers = rows.pointers + run * kProductRows;
-    for (int64_t row = 0; row < rows.count; row += R) {
+    int64_t row = 0;
+    if (ahead && rows.count >= R) {
+      tile<V, N, R, true>(pointers, pass, part, result, 0, column);
+      row = R;
+    }
+    for (; row < rows.count; row += R) {
       tile_of<V, N, R>(rows.count - row, pointers + row, pass, part, result,
                        row, column);
     }
@@ -191,81 +232,6 @@ void multiply(const RowTable& rows, const float* weight, Range blocks,
 inline size_t pointer_floats(int64_t runs) {
   return static_cast<size_t>(runs * kProductRows) * sizeof(float*) /
          sizeof(float);
-}
-
-inline size_t conv_scratch(const ConvTask& task) {
-  const int64_t run = task.kernel_width * task.channels;
-  return pointer_floats(task.kernel_height) +
-         static_cast<size_t>(kProductRows * task.kernel_height * run);
-}
-
-// One run of a field of view, zeros where it is outside.
-inline void gather_run(const ConvTask& task, int64_t image, int64_t row,
-                       int64_t left, float* to) {
-  const auto bytes = [](int64_t n) {
-    return static_cast<size_t>(n) * sizeof(float);
-  };
-  const int64_t channels = task.channels;
-  if (row < 0 || row >= task.height) {
-    std::memset(to, 0, bytes(task.kernel_width * channels));
-    return;
-  }
-  for (int64_t j = 0; j < task.kernel_width; ++j, to += channels) {
-    const int64_t column = left + j;
-    if (column < 0 || column >= task.width) {
-      std::memset(to, 0, bytes(channels));
-      continue;
-    }
-    const float* from = task.x.at(image, row, column, 0);
-    if (task.x_channel == 1) {
-      std::memcpy(to, from, bytes(channels));
-    } else {
-      for (int64_t c = 0; c < channels; ++c) to[c] = from[c * task.x_channel];
-    }
-  }
-}
-
-template <typename V>
-void conv(const ConvTask& task, Range rows, Range blocks, float* scratch) {
-  auto** pointers = reinterpret_cast<const float**>(scratch);
-  const int64_t run = task.kernel_width * task.channels;
-  float* copies = scratch + pointer_floats(task.kernel_height);
-  // Runs that lie in memory as they are needed are not copied.
-  const bool adjacent = task.x_channel == 1 &&
-                        (task.kernel_width == 1 ||
-                         task.x.column == task.channels);
-  int64_t column = rows.begin % task.out_width;
-  int64_t place = rows.begin / task.out_width % task.out_height;
-  int64_t image = rows.begin / task.out_width / task.out_height;
-  const int64_t count = rows.end - rows.begin;
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t top = place * task.row_stride - task.top;
-    const int64_t left = column * task.column_stride - task.left;
-    const bool inside = left >= 0 && left + task.kernel_width <= task.width;
-    for (int64_t t = 0; t < task.kernel_height; ++t) {
-      const int64_t row = top + t;
-      const float*& pointer = pointers[t * kProductRows + i];
-      if (adjacent && inside && row >= 0 && row < task.height) {
-        pointer = task.x.at(image, row, left, 0);
-      } else {
-        gather_run(task, image, row, left, copies);
-        pointer = copies;
-        copies += run;
-      }
-    }
-    if (++column == task.out_width) {
-      column = 0;
-      if (++place == task.out_height) {
-        place = 0;
-        ++image;
-      }
-    }
-  }
-  const int64_t start = rows.begin * task.outputs;
-  multiply<V>({pointers, count, task.kernel_height, run},
-              task.weight, blocks,
-              {task.y + start, task.outputs, task.outputs, task.bias,
-               task.add ? task.add + start : nullptr, task.activation});
 }
 
 }  // namespace selective_scan::cpu::SCAN_VARIANT

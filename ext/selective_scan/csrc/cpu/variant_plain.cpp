@@ -14,6 +14,8 @@
 #include "filters.h"
 #include "gate.h"
 #include "products.h"
+#include "strassen.h"
+#include "dense_conv.h"
 #include "halving.h"
 #include "feed_forward.h"
 #include "map_table.h"

@@ -7,12 +7,16 @@
 
 // A call would pass vectors through memory, at many times the cost. With
 // sanitizers it may: their checks, inlined, take minutes to compile.
+// SCAN_INLINE_BODY does the same for a lambda, after its arguments.
 #if defined(__SANITIZE_ADDRESS__)
 #define SCAN_INLINE inline
+#define SCAN_INLINE_BODY
 #elif defined(_MSC_VER)
 #define SCAN_INLINE __forceinline
+#define SCAN_INLINE_BODY
 #else
 #define SCAN_INLINE inline __attribute__((always_inline))
+#define SCAN_INLINE_BODY __attribute__((always_inline))
 #endif
 
 namespace selective_scan::cpu::SCAN_VARIANT {
