@@ -105,10 +105,14 @@ def with_grad(make, draw, odd):
     return dict(grad=draw.tensor(tuple(u.shape), u.dtype, odd), **case)
 
 
+def _padded(channels):
+    return -(-channels // 16) * 16
+
+
 def _map(draw, odd):
     channels = draw.size(40)
     shape = (draw.choice((0, 1, 1, 2)), channels, draw.size(20), draw.size(20))
-    return draw.tensor(shape, odd=odd), -(-channels // 16) * 16
+    return draw.tensor(shape, odd=odd), _padded(channels)
 
 
 def depthwise(draw, odd):
@@ -133,14 +137,14 @@ def wavelet(draw, odd):
 
 def _matrix(draw, outputs, depth):
     """Draw a weight as pack_matrix gives it, of results of about 1."""
-    shape = (-(-outputs // 16), depth, 16)
+    shape = (_padded(outputs) // 16, depth, 16)
     return (draw.tensor(shape) / max(depth, 1) ** 0.5).contiguous()
 
 
 def _strassen(draw, outputs, depth):
     """Draw a weight as pack_strassen gives it."""
     pairs = outputs // 32
-    tiles = 7 * pairs + 2 * (-(-outputs // 16) - 2 * pairs)
+    tiles = 7 * pairs + 2 * (_padded(outputs) // 16 - 2 * pairs)
     return (draw.tensor((tiles, depth // 2, 16)) / depth**0.5).contiguous()
 
 
@@ -167,8 +171,7 @@ def dense(draw, odd):
         weight = _strassen(draw, outputs, channels)
     else:
         weight = _matrix(draw, outputs, channels * kernel[0] * kernel[1])
-    padded = -(-outputs // 16) * 16
-    bias = draw.tensor((padded,)) if draw.chance(0.7) else None
+    bias = draw.tensor((_padded(outputs),)) if draw.chance(0.7) else None
     add = None
     if draw.chance(0.4):
         add = draw.tensor((batch, outputs, *results))
@@ -206,9 +209,9 @@ def feed_forward(draw, odd):
         matrix = _strassen
     first = matrix(draw, hidden, channels)
     second = matrix(draw, channels, hidden)
-    padded = -(-channels // 16) * 16
+    padded = _padded(channels)
     biases = [
-        draw.tensor((-(-n // 16) * 16,)) if draw.chance(0.7) else None
+        draw.tensor((_padded(n),)) if draw.chance(0.7) else None
         for n in (hidden, channels)
     ]
     shape = (draw.choice((0, 1, 1, 2)), channels, draw.size(9), draw.size(9))
