@@ -9,7 +9,7 @@ from hypothesis import settings
 from mmengine.logging import MMLogger
 from mmengine.visualization import Visualizer
 
-from mmmobilemamba.utils.forks import find_fork_configs
+from mmmobilemamba.checkpoints.forks import find_fork_configs
 
 REPO = Path(__file__).resolve().parents[1]
 

@@ -21,7 +21,7 @@ from mmengine.registry import HOOKS, OPTIM_WRAPPERS
 from mmengine.runner import Runner
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmmobilemamba.utils.distributed import (
+from mmmobilemamba.engine.distributed import (
     leave_distributed,
     setup_distributed,
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from mmmobilemamba.utils.key_map import haar_filters, is_haar_filter
+from mmmobilemamba.checkpoints.key_map import haar_filters, is_haar_filter
 
 DATA = Path(__file__).parent / 'data'
 

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from mmmobilemamba.utils.env import collect_env
+from mmmobilemamba.apis.environment import collect_env
 
 
 def main(argv: Sequence[str] | None = None) -> None:

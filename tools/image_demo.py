@@ -6,20 +6,13 @@ from pathlib import Path
 
 from mmengine.device import get_device
 
-from mmmobilemamba.deploy import is_onnx
-from mmmobilemamba.deploy.arguments import (
-    add_runtime_arguments,
-    runtime_of,
-)
-from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
-from mmmobilemamba.utils.checkpoint import check_checkpoint_file
-from mmmobilemamba.utils.cli import (
+from mmmobilemamba.apis.command_line import (
     add_cfg_options,
     check_device,
     user_errors,
 )
-from mmmobilemamba.utils.config import load_config
-from mmmobilemamba.utils.inference import (
+from mmmobilemamba.apis.config import load_config
+from mmmobilemamba.apis.inference import (
     describe,
     draw,
     find_images,
@@ -27,7 +20,14 @@ from mmmobilemamba.utils.inference import (
     predict,
     read_image,
 )
-from mmmobilemamba.utils.speed_up import add_speed_arguments, speed_up
+from mmmobilemamba.apis.speed_up import add_speed_arguments, speed_up
+from mmmobilemamba.checkpoints.checkpoint import check_checkpoint_file
+from mmmobilemamba.deploy import is_onnx
+from mmmobilemamba.deploy.arguments import (
+    add_runtime_arguments,
+    runtime_of,
+)
+from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
 
 
 def make_parser() -> argparse.ArgumentParser:

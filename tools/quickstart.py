@@ -18,6 +18,9 @@ from matplotlib import pyplot as plt
 from mmengine.runner import Runner
 
 from mmmobilemamba.analysis.run_logs import read_run
+from mmmobilemamba.apis.config import load_config
+from mmmobilemamba.apis.options import build_runner
+from mmmobilemamba.checkpoints.start import check_match
 from mmmobilemamba.datasets import (
     SHAPES_CLASSES,
     SHAPES_PALETTE,
@@ -25,9 +28,6 @@ from mmmobilemamba.datasets import (
     make_shapes,
 )
 from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
-from mmmobilemamba.utils.config import load_config
-from mmmobilemamba.utils.run_setup import build_runner
-from mmmobilemamba.utils.start import check_match
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = dict(

@@ -9,35 +9,38 @@ from mmengine.config import Config
 from mmengine.registry import METRICS
 from mmengine.runner import Runner
 
-from mmmobilemamba.deploy import is_onnx
-from mmmobilemamba.deploy.arguments import (
-    add_runtime_arguments,
-    runtime_of,
-)
-from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
-from mmmobilemamba.utils.checkpoint import check_checkpoint_file
-from mmmobilemamba.utils.cli import (
+from mmmobilemamba.apis.command_line import (
     add_run_arguments,
     export_local_rank,
     run_errors,
     user_errors,
 )
-from mmmobilemamba.utils.config import load_config
-from mmmobilemamba.utils.data_checks import check_annotations, set_data_checks
-from mmmobilemamba.utils.data_paths import check_data
-from mmmobilemamba.utils.distributed import (
-    leave_distributed,
-    setup_distributed,
-)
-from mmmobilemamba.utils.run_setup import (
+from mmmobilemamba.apis.config import load_config
+from mmmobilemamba.apis.options import (
     build_runner,
     set_loader_defaults,
     set_tta,
     set_visualization,
     set_work_dir,
 )
-from mmmobilemamba.utils.speed_up import add_speed_arguments, speed_up
-from mmmobilemamba.utils.start import check_match
+from mmmobilemamba.apis.speed_up import add_speed_arguments, speed_up
+from mmmobilemamba.checkpoints.checkpoint import check_checkpoint_file
+from mmmobilemamba.checkpoints.start import check_match
+from mmmobilemamba.datasets.data_checks import (
+    check_annotations,
+    set_data_checks,
+)
+from mmmobilemamba.datasets.data_paths import check_data
+from mmmobilemamba.deploy import is_onnx
+from mmmobilemamba.deploy.arguments import (
+    add_runtime_arguments,
+    runtime_of,
+)
+from mmmobilemamba.engine.distributed import (
+    leave_distributed,
+    setup_distributed,
+)
+from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
 
 
 def make_parser() -> argparse.ArgumentParser:

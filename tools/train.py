@@ -5,22 +5,14 @@ from collections.abc import Sequence
 
 from mmengine.config import Config
 
-from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
-from mmmobilemamba.utils.checkpoint import check_checkpoint_file
-from mmmobilemamba.utils.cli import (
+from mmmobilemamba.apis.command_line import (
     add_run_arguments,
     export_local_rank,
     run_errors,
     user_errors,
 )
-from mmmobilemamba.utils.config import load_config
-from mmmobilemamba.utils.data_checks import check_annotations, set_data_checks
-from mmmobilemamba.utils.data_paths import check_data
-from mmmobilemamba.utils.distributed import (
-    leave_distributed,
-    setup_distributed,
-)
-from mmmobilemamba.utils.run_setup import (
+from mmmobilemamba.apis.config import load_config
+from mmmobilemamba.apis.options import (
     build_runner,
     set_auto_scale_lr,
     set_channels_last,
@@ -30,13 +22,24 @@ from mmmobilemamba.utils.run_setup import (
     set_precision,
     set_work_dir,
 )
-from mmmobilemamba.utils.start import (
+from mmmobilemamba.checkpoints.checkpoint import check_checkpoint_file
+from mmmobilemamba.checkpoints.start import (
     check_match,
     check_resume,
     check_teacher,
     checkpoints_of,
     choose_checkpoint,
 )
+from mmmobilemamba.datasets.data_checks import (
+    check_annotations,
+    set_data_checks,
+)
+from mmmobilemamba.datasets.data_paths import check_data
+from mmmobilemamba.engine.distributed import (
+    leave_distributed,
+    setup_distributed,
+)
+from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
 
 
 def make_parser() -> argparse.ArgumentParser:

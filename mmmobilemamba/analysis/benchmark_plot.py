@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from ..utils.files import whole_file
+from ..checkpoints.files import whole_file
 
 _OURS = 'MobileMamba'
 _MARKERS = 'osD^vP<>phX8'

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import torch
 
+from ..apis.environment import cpu_name
+from ..checkpoints.files import whole_file
 from ..ops import find_extension
-from ..utils.env import cpu_name
-from ..utils.files import whole_file
 from ..version import __version__
 
 JSON_NAME, TABLE_NAME, PLOT_NAME = (

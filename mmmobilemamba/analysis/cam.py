@@ -18,7 +18,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from ..utils.inference import read_image
+from ..apis.inference import read_image
 
 METHODS = ('gradcam', 'layercam')
 
@@ -89,7 +89,7 @@ def look(
     detector's boxes of the class.
 
     Args:
-        model (nn.Module): Model of ``utils.inference.load_model``.
+        model (nn.Module): Model of ``apis.inference.load_model``.
         path (str): Image file.
         layers (list[str], optional): Names of modules that give maps (batch,
             channels, H, W), or tuples of such. Defaults to None, which is

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..apis.config import load_config
 from ..ops import ENV_NAME, scan_backend
-from ..utils.config import load_config
 from .dense import backbone_and_neck, predict_dense, run_on_maps
 from .input_shapes import usual_shape
 from .published import PUBLISHED
@@ -187,7 +187,7 @@ def _build_timm(request: Request) -> Candidate:
 
 
 def _build_config(request: Request) -> Candidate:
-    from ..utils.inference import build_model
+    from ..apis.inference import build_model
 
     cfg = load_config(request.network)
     size = request.size or usual_shape(cfg)

@@ -16,9 +16,9 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.logging import print_log
 
-from ..utils.config import load_config
-from ..utils.files import whole_file
-from ..utils.run_setup import build_runner, set_loader_defaults
+from ..apis.config import load_config
+from ..apis.options import build_runner, set_loader_defaults
+from ..checkpoints.files import whole_file
 from .candidates import build_candidate
 from .preparation import make_pictures, prepare
 from .requests import Form, Request

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..utils.files import whole_file
+from ..checkpoints.files import whole_file
 from .candidates import Candidate
 from .preparation import make_pictures, prepare_module
 from .requests import Form, Request

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..apis.config import load_config
+from ..apis.inference import build_model, load_model
+from ..checkpoints.checkpoint import check_checkpoint_file
 from ..models.backbones import MobileMamba, TIMMBackbone
-from ..utils.checkpoint import check_checkpoint_file
-from ..utils.config import load_config
-from ..utils.inference import build_model, load_model
 from .receptive_field import wake_branches
 
 

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..utils.files import whole_file
+from ..checkpoints.files import whole_file
 from .run_logs import RunLog
 
 FORMATS = ('.jpg', '.jpeg', '.pdf', '.png', '.svg')

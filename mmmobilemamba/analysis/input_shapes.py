@@ -10,7 +10,7 @@ from mmengine.registry import (
     init_default_scope,
 )
 
-from ..utils.run_setup import innermost_dataset
+from ..apis.options import innermost_dataset
 
 # Where a config keeps the ratio of its pictures: the sizes papers count at.
 _USUAL = {'mmdet': (800, 1280), 'mmseg': (512, 512), 'mmpretrain': (224, 224)}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..utils.files import whole_file
+from ..checkpoints.files import whole_file
 
 _DRAWS = 500
 

@@ -19,7 +19,7 @@ from packaging.version import Version
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from ..utils.inference import load_model
+from ..apis.inference import load_model
 from .build import build_network, describe
 from .coreml_structure import CoreMLReport, read_back
 from .graph import METADATA

@@ -14,8 +14,8 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from ..utils.files import whole_file
-from ..utils.inference import load_model
+from ..apis.inference import load_model
+from ..checkpoints.files import whole_file
 from . import graph
 from .build import build_network, describe
 from .networks import Network

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 from mmengine.config import Config
 
-from ..utils.checkpoint import check_checkpoint_file
-from ..utils.cli import add_cfg_options
-from ..utils.config import load_config
+from ..apis.command_line import add_cfg_options
+from ..apis.config import load_config
+from ..checkpoints.checkpoint import check_checkpoint_file
 
 if TYPE_CHECKING:
     from .options import ExportOptions

@@ -11,7 +11,7 @@ from onnxruntime.transformers.float16 import (
 )
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from ..utils.files import whole_file
+from ..checkpoints.files import whole_file
 from .graph import set_metadata
 from .options import ExportOptions
 from .parity import relative_error

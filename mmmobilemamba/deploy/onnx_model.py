@@ -13,8 +13,8 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
 from torch import Tensor, nn
 
+from ..apis.options import innermost_dataset
 from ..registry import MODELS
-from ..utils.run_setup import innermost_dataset
 from .samples import paste_masks
 from .session import Session
 
@@ -227,7 +227,7 @@ def load_onnx_model(
         threads (int, optional): See :class:`OnnxModel`. Defaults to None.
 
     Returns:
-        OnnxModel: What :func:`mmmobilemamba.utils.inference.predict` takes.
+        OnnxModel: What :func:`mmmobilemamba.apis.inference.predict` takes.
 
     Raises:
         FileNotFoundError: There is no such file.

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from mmengine.config import Config
 
-from ..utils.run_setup import innermost_dataset
+from ..apis.options import innermost_dataset
 from .graph import check_opset
 from .parity import TOLERANCE
 from .scan import FORMS

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..utils.inference import find_images, read_image
+from ..apis.inference import find_images, read_image
 from .networks import Preprocess
 from .options import MIN_SIDE, ExportOptions
 

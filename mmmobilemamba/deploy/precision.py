@@ -18,8 +18,8 @@ from onnxruntime.quantization import (
 )
 
 from ..analysis.timing import time_interleaved
-from ..utils.files import whole_file
-from ..utils.inference import find_images, read_image
+from ..apis.inference import find_images, read_image
+from ..checkpoints.files import whole_file
 from .graph import set_metadata
 from .pictures import picture_as_input
 from .session import Session

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 
 from ..analysis.input_shapes import padded, usual_shape
-from ..utils.config import load_config
-from ..utils.files import whole_file
-from ..utils.inference import load_model
+from ..apis.config import load_config
+from ..apis.inference import load_model
+from ..checkpoints.files import whole_file
 from .export import export_model
 from .options import ExportOptions, kind_of
 from .parity import eager_outputs

@@ -5,8 +5,8 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
+from mmmobilemamba.checkpoints.start import choose_checkpoint
 from mmmobilemamba.registry import HOOKS
-from mmmobilemamba.utils.start import choose_checkpoint
 
 from .random_states import get_random_states, set_random_states
 from .train_data import TrainData

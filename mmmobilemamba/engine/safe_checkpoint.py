@@ -25,7 +25,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.utils import digit_version
 
-from ..utils.forks import load_as_original
+from ..checkpoints.forks import load_as_original
 
 _STATISTICS = ('min', 'max', 'mean', 'current')
 _NUMERIC_CODES = ('b1', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8') + (

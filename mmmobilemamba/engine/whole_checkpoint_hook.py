@@ -10,8 +10,8 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
+from mmmobilemamba.checkpoints.files import remove_drafts, whole_file
 from mmmobilemamba.registry import HOOKS
-from mmmobilemamba.utils.files import remove_drafts, whole_file
 
 _BACKEND = 'mmmobilemamba.whole'
 

@@ -6,11 +6,11 @@ from torch import nn
 
 from mmmobilemamba.analysis.complexity import count_complexity
 from mmmobilemamba.analysis.op_counts import haar_macs, scan_macs
+from mmmobilemamba.apis.config import load_config
+from mmmobilemamba.apis.inference import build_model
 from mmmobilemamba.models import MobileMamba
 from mmmobilemamba.ops import BACKENDS, ENV_NAME
 from mmmobilemamba.ops.backend import find_extension
-from mmmobilemamba.utils.config import load_config
-from mmmobilemamba.utils.inference import build_model
 
 TINY = dict(channels=(32, 40, 48), depths=(1, 1, 1))
 

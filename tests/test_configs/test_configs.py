@@ -13,7 +13,11 @@ from mmengine.dataset import Compose
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
 
-from mmmobilemamba.utils.key_map import is_haar_filter, to_ours, to_published
+from mmmobilemamba.checkpoints.key_map import (
+    is_haar_filter,
+    to_ours,
+    to_published,
+)
 
 for library in ('mmdet', 'mmseg', 'mmpretrain'):
     pytest.importorskip(library)

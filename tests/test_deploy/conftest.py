@@ -7,7 +7,7 @@ import torch
 from golden import made_tensor
 from mmengine.config import Config
 
-from mmmobilemamba.utils.inference import build_model
+from mmmobilemamba.apis.inference import build_model
 
 pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')

@@ -9,6 +9,8 @@ pytest.importorskip('mmseg')
 pytest.importorskip('mmpretrain')
 pytest.importorskip('timm')
 
+from mmmobilemamba.apis.config import load_config  # noqa: E402
+from mmmobilemamba.apis.inference import build_model  # noqa: E402
 from mmmobilemamba.deploy.export import export_model  # noqa: E402
 from mmmobilemamba.deploy.options import (  # noqa: E402
     ExportOptions,
@@ -16,8 +18,6 @@ from mmmobilemamba.deploy.options import (  # noqa: E402
 )
 from mmmobilemamba.deploy.survey import fill  # noqa: E402
 from mmmobilemamba.models.backbones.arch import ARCH_SETTINGS  # noqa: E402
-from mmmobilemamba.utils.config import load_config  # noqa: E402
-from mmmobilemamba.utils.inference import build_model  # noqa: E402
 
 CONFIGS = dict(
     t2='cls/mobilemamba/mobilemamba-t2_8xb128-300e_in1k-192px',

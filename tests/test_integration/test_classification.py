@@ -20,6 +20,7 @@ pytest.importorskip('lmdb')
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES  # noqa: E402
 from mmpretrain.structures import DataSample  # noqa: E402
 
+from mmmobilemamba.apis.options import set_channels_last  # noqa: E402
 from mmmobilemamba.datasets import make_scene  # noqa: E402
 from mmmobilemamba.datasets.image_lmdb import (  # noqa: E402
     list_folders,
@@ -29,7 +30,6 @@ from mmmobilemamba.engine import CPUDistributedDataParallel  # noqa: E402
 from mmmobilemamba.engine.safe_checkpoint import (  # noqa: E402
     allow_mmengine_checkpoints,
 )
-from mmmobilemamba.utils.run_setup import set_channels_last  # noqa: E402
 
 CONFIGS = Path(__file__).parents[2] / 'configs/cls/mobilemamba'
 # The stock config is tested with the dense ones.

@@ -8,7 +8,7 @@ from golden import cases, made_input, made_state_dict, relative_error
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from mmmobilemamba.utils.key_map import state_dict_to_ours
+from mmmobilemamba.checkpoints.key_map import state_dict_to_ours
 
 pytest.importorskip('mmpretrain')
 

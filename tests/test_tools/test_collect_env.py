@@ -1,6 +1,6 @@
 import pytest
 
-from mmmobilemamba.utils import env
+from mmmobilemamba.apis import environment as env
 
 
 @pytest.fixture

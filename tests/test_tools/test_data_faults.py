@@ -13,8 +13,8 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
 
-from mmmobilemamba.utils.checkpoint import read_checkpoint
-from mmmobilemamba.utils.data_checks import check_annotations
+from mmmobilemamba.checkpoints.checkpoint import read_checkpoint
+from mmmobilemamba.datasets.data_checks import check_annotations
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')

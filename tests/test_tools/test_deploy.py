@@ -20,7 +20,7 @@ PICTURES = dict(det='shapes/images/val', seg='shapes/images/val')
 @pytest.fixture(scope='module')
 def exported(workspace, tool):
     """Give a function that exports a tiny model through the tool."""
-    from mmmobilemamba.utils.inference import build_model
+    from mmmobilemamba.apis.inference import build_model
 
     made = {}
 

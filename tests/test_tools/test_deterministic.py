@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mmmobilemamba.utils.checkpoint import read_checkpoint
+from mmmobilemamba.checkpoints.checkpoint import read_checkpoint
 
 pytest.importorskip('mmdet')
 pytest.importorskip('mmseg')

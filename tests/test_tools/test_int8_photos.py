@@ -11,14 +11,10 @@ pytest.importorskip('mmpretrain')
 
 from mmengine.config import Config  # noqa: E402
 
+from mmmobilemamba.apis.inference import build_model, find_images, read_image  # noqa: E402
 from mmmobilemamba.deploy.networks import (  # noqa: E402
     Preprocess,
     preprocess_settings,
-)
-from mmmobilemamba.utils.inference import (  # noqa: E402
-    build_model,
-    find_images,
-    read_image,
 )
 
 CLASSES = ('airplane', 'frog')

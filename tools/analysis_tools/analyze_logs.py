@@ -11,8 +11,8 @@ from mmmobilemamba.analysis.run_logs import (
     markdown_table,
     read_run,
 )
-from mmmobilemamba.utils.cli import user_errors
-from mmmobilemamba.utils.files import whole_file
+from mmmobilemamba.apis.command_line import user_errors
+from mmmobilemamba.checkpoints.files import whole_file
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -44,9 +44,9 @@ from mmmobilemamba.analysis.runtime_tables import (
     SCAN_MODELS,
     SCAN_PAIRS,
 )
+from mmmobilemamba.apis.command_line import check_device, user_errors
 from mmmobilemamba.deploy import RUNTIMES
 from mmmobilemamba.ops import BACKENDS
-from mmmobilemamba.utils.cli import check_device, user_errors
 
 # Networks of a table, and which of them are compared with which.
 TABLES = dict(

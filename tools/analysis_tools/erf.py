@@ -17,9 +17,9 @@ from mmmobilemamba.analysis.feature_networks import (
 from mmmobilemamba.analysis.field_figure import Row, draw_fields, field_table
 from mmmobilemamba.analysis.figures import check_figure_path
 from mmmobilemamba.analysis.receptive_field import receptive_fields
+from mmmobilemamba.apis.command_line import check_device, user_errors
+from mmmobilemamba.apis.inference import find_images, read_image
 from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
-from mmmobilemamba.utils.cli import check_device, user_errors
-from mmmobilemamba.utils.inference import find_images, read_image
 
 # ImageNet's, of RGB pixels, as most networks expect them
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)

@@ -14,9 +14,9 @@ from mmmobilemamba.analysis.input_shapes import (
     usual_shape,
     validation_shapes,
 )
-from mmmobilemamba.utils.cli import add_cfg_options, user_errors
-from mmmobilemamba.utils.config import load_config
-from mmmobilemamba.utils.inference import build_model
+from mmmobilemamba.apis.command_line import add_cfg_options, user_errors
+from mmmobilemamba.apis.config import load_config
+from mmmobilemamba.apis.inference import build_model
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -16,20 +16,15 @@ from torch import nn
 
 from mmmobilemamba.analysis.cam import METHODS, Views, look
 from mmmobilemamba.analysis.figures import check_figure_path, figure_file
-from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
-from mmmobilemamba.utils.checkpoint import check_checkpoint_file
-from mmmobilemamba.utils.cli import (
+from mmmobilemamba.apis.command_line import (
     add_cfg_options,
     check_device,
     user_errors,
 )
-from mmmobilemamba.utils.config import load_config
-from mmmobilemamba.utils.inference import (
-    draw,
-    load_model,
-    predict,
-    read_image,
-)
+from mmmobilemamba.apis.config import load_config
+from mmmobilemamba.apis.inference import draw, load_model, predict, read_image
+from mmmobilemamba.checkpoints.checkpoint import check_checkpoint_file
+from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
 
 # Pictures below this height are enlarged under what is drawn on them.
 LEGIBLE = 480  # pixels

@@ -13,12 +13,12 @@ from collections.abc import Sequence
 
 from rich.progress import track
 
+from mmmobilemamba.apis.command_line import user_errors
 from mmmobilemamba.datasets.image_lmdb import (
     list_folders,
     read_list,
     write_image_lmdb,
 )
-from mmmobilemamba.utils.cli import user_errors
 
 
 def make_parser() -> argparse.ArgumentParser:

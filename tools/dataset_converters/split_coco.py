@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from mmmobilemamba.apis.command_line import user_errors
 from mmmobilemamba.datasets.coco_split import split_coco
-from mmmobilemamba.utils.cli import user_errors
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmmobilemamba.utils.cli import user_errors
+from mmmobilemamba.apis.command_line import user_errors
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 # Every network of the paper, and the peer of its own family.
@@ -78,9 +78,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 def read_jobs(args: argparse.Namespace) -> list:
     """Return the models that were asked for; refuse what cannot be run."""
+    from mmmobilemamba.checkpoints.checkpoint import check_checkpoint_file
     from mmmobilemamba.deploy.export import ExportOptions
     from mmmobilemamba.deploy.survey import Job
-    from mmmobilemamba.utils.checkpoint import check_checkpoint_file
 
     size = tuple(args.size) if args.size else None
     ExportOptions(size=size, opset=args.opset).check_ranges()
@@ -103,8 +103,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     with user_errors(parser):
         # Its requirements are an extra of their own.
+        from mmmobilemamba.checkpoints.files import whole_file
         from mmmobilemamba.deploy import survey
-        from mmmobilemamba.utils.files import whole_file
 
         jobs = read_jobs(args)
         folder = Path(args.out_dir)

@@ -6,12 +6,12 @@ The package is checked in its structure only, as CoreML runs on a Mac.
 import argparse
 from collections.abc import Sequence
 
+from mmmobilemamba.apis.command_line import user_errors
 from mmmobilemamba.deploy.export_arguments import (
     add_export_arguments,
     read_export_arguments,
 )
 from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
-from mmmobilemamba.utils.cli import user_errors
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Sequence
 
-from mmmobilemamba.utils.cli import user_errors
+from mmmobilemamba.apis.command_line import user_errors
 
 
 def main(argv: Sequence[str] | None = None) -> None:

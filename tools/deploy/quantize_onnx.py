@@ -7,10 +7,10 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmmobilemamba.utils.cli import add_cfg_options, user_errors
-from mmmobilemamba.utils.config import load_config
-from mmmobilemamba.utils.data_paths import check_data
-from mmmobilemamba.utils.run_setup import build_runner, set_loader_defaults
+from mmmobilemamba.apis.command_line import add_cfg_options, user_errors
+from mmmobilemamba.apis.config import load_config
+from mmmobilemamba.apis.options import build_runner, set_loader_defaults
+from mmmobilemamba.datasets.data_paths import check_data
 
 # What is compared, by the name that the host's metric reports; in points.
 METRICS = {

@@ -12,10 +12,10 @@ from mmmobilemamba.analysis.anchor_matches import (
     list_matches,
 )
 from mmmobilemamba.analysis.comparison import check_least
-from mmmobilemamba.utils.cli import add_cfg_options, user_errors
-from mmmobilemamba.utils.config import load_config
-from mmmobilemamba.utils.data_paths import check_data
-from mmmobilemamba.utils.inference import build_model
+from mmmobilemamba.apis.command_line import add_cfg_options, user_errors
+from mmmobilemamba.apis.config import load_config
+from mmmobilemamba.apis.inference import build_model
+from mmmobilemamba.datasets.data_paths import check_data
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -9,18 +9,18 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from rich.progress import track
 
+from mmmobilemamba.apis.command_line import add_cfg_options, user_errors
+from mmmobilemamba.apis.config import load_config
+from mmmobilemamba.checkpoints.files import whole_file
 from mmmobilemamba.datasets.audit import AuditedDataset, audit
 from mmmobilemamba.datasets.coco_checks import check_coco
-from mmmobilemamba.utils.cli import add_cfg_options, user_errors
-from mmmobilemamba.utils.config import load_config
-from mmmobilemamba.utils.data_checks import (
+from mmmobilemamba.datasets.data_checks import (
     class_names,
     coco_file,
     innermost,
     label_range,
 )
-from mmmobilemamba.utils.data_paths import check_data
-from mmmobilemamba.utils.files import whole_file
+from mmmobilemamba.datasets.data_paths import check_data
 
 SHOWN = 20
 

@@ -23,8 +23,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmmobilemamba.utils.cli import user_errors
-from mmmobilemamba.utils.files import whole_file
+from mmmobilemamba.apis.command_line import user_errors
+from mmmobilemamba.checkpoints.files import whole_file
 
 ROOT = Path(__file__).resolve().parents[2]
 TORCHVISION = {'2.4.1': '0.19.1', '2.11.0': '0.26.0'}
@@ -105,9 +105,9 @@ CHOSEN = (
     'tests/test_deploy/test_export.py',
     'tests/test_ops',
     'tests/test_tools/test_runs.py',
-    'tests/test_utils/test_checkpoint.py',
-    'tests/test_utils/test_forks.py',
-    'tests/test_utils/test_wrong_checkpoints.py',
+    'tests/test_checkpoints/test_checkpoint.py',
+    'tests/test_checkpoints/test_forks.py',
+    'tests/test_checkpoints/test_wrong_checkpoints.py',
 )
 
 

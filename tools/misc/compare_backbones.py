@@ -26,16 +26,16 @@ from mmmobilemamba.analysis.comparison_report import (
 from mmmobilemamba.analysis.complexity import count_complexity
 from mmmobilemamba.analysis.input_shapes import first_shape
 from mmmobilemamba.analysis.run_logs import read_run
-from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
-from mmmobilemamba.utils.backbone_swap import (
+from mmmobilemamba.apis.backbone_swap import (
     BackboneChoice,
     parse_backbones,
     swap_backbone,
 )
-from mmmobilemamba.utils.cli import add_cfg_options, user_errors
-from mmmobilemamba.utils.config import load_config
-from mmmobilemamba.utils.data_paths import check_data
-from mmmobilemamba.utils.inference import build_model
+from mmmobilemamba.apis.command_line import add_cfg_options, user_errors
+from mmmobilemamba.apis.config import load_config
+from mmmobilemamba.apis.inference import build_model
+from mmmobilemamba.datasets.data_paths import check_data
+from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
 
 TRAIN = Path(__file__).resolve().parents[1] / 'train.py'
 BACKBONES = [

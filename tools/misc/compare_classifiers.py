@@ -20,13 +20,13 @@ from mmmobilemamba.analysis.comparison import (
 from mmmobilemamba.analysis.complexity import count_complexity
 from mmmobilemamba.analysis.figures import draw_curves
 from mmmobilemamba.analysis.run_logs import read_run
+from mmmobilemamba.apis.command_line import add_cfg_options, user_errors
+from mmmobilemamba.apis.config import check_host
+from mmmobilemamba.apis.inference import build_model
+from mmmobilemamba.apis.scratch_recipe import check_model_names, make_config
+from mmmobilemamba.checkpoints.checkpoint import check_checkpoint_file
+from mmmobilemamba.datasets.image_split import ImageSplit, split_images
 from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
-from mmmobilemamba.utils.checkpoint import check_checkpoint_file
-from mmmobilemamba.utils.cli import add_cfg_options, user_errors
-from mmmobilemamba.utils.config import check_host
-from mmmobilemamba.utils.image_split import ImageSplit, split_images
-from mmmobilemamba.utils.inference import build_model
-from mmmobilemamba.utils.scratch_recipe import check_model_names, make_config
 
 TRAIN = Path(__file__).resolve().parents[1] / 'train.py'
 MODEL_NAMES = ['t2', 'mambaout_femto', 'mobilenetv2_100', 'efficientvit_m2']

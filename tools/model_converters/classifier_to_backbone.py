@@ -7,8 +7,8 @@ The file goes into the dense configs by
 import argparse
 from collections.abc import Sequence
 
-from mmmobilemamba.utils.carry_over import extract_backbone
-from mmmobilemamba.utils.cli import user_errors
+from mmmobilemamba.apis.command_line import user_errors
+from mmmobilemamba.checkpoints.carry_over import extract_backbone
 
 
 def make_parser() -> argparse.ArgumentParser:

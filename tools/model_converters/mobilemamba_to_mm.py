@@ -9,8 +9,8 @@ configs of this project. ``--reverse`` goes the other way.
 import argparse
 import sys
 
-from mmmobilemamba.utils.checkpoint import CONTAINERS
-from mmmobilemamba.utils.convert import convert_file
+from mmmobilemamba.checkpoints.checkpoint import CONTAINERS
+from mmmobilemamba.checkpoints.convert import convert_file
 
 
 def parse_args(argv=None):

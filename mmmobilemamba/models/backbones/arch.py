@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from ...utils.arguments import MAX_CHANNELS, check_rate, is_int, is_real
+from ..arguments import MAX_CHANNELS, check_rate, is_int, is_real
 from ..layers import SCAN_DIRECTIONS, split_channels
 
 _DEFAULTS = dict(

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from mmengine.model import BaseModule
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ...utils.arguments import check_ints, is_int
+from ..arguments import check_ints, is_int
 
 
 def resolve_out_indices(

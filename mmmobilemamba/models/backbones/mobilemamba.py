@@ -4,11 +4,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from ...checkpoints.checkpoint import load_backbone
 from ...registry import MODELS
-from ...utils.arguments import MAX_CHANNELS, check_bool, check_int, check_rate
-from ...utils.checkpoint import load_backbone
-from ...utils.part_configs import check_init_cfg, check_norm_cfg
+from ..arguments import MAX_CHANNELS, check_bool, check_int, check_rate
 from ..layers import ConvBN, Downsample, MobileMambaBlock
+from ..part_configs import check_init_cfg, check_norm_cfg
 from .arch import resolve_arch
 from .feature_backbone import FeatureBackbone, resolve_out_indices
 

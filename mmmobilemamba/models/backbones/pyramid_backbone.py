@@ -7,7 +7,7 @@ from mmengine.registry import MODELS as HOST_MODELS
 from torch import Tensor
 
 from ...registry import MODELS
-from ...utils.part_configs import as_value_error, check_init_cfg, check_part
+from ..part_configs import as_value_error, check_init_cfg, check_part
 
 
 @MODELS.register_module()

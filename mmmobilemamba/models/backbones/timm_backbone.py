@@ -6,17 +6,18 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
+from ...checkpoints.checkpoint import fit_report, read_state_dict
 from ...registry import MODELS
-from ...utils.arguments import (
+from ..arguments import (
     MAX_CHANNELS,
     check_bool,
     check_int,
     check_rate,
     check_size,
 )
-from ...utils.checkpoint import fit_report, read_state_dict
-from ...utils.part_configs import as_value_error, check_init_cfg
-from ...utils.timm_models import (
+from ..part_configs import as_value_error, check_init_cfg
+from .feature_backbone import FeatureBackbone, resolve_out_indices
+from .timm_models import (
     check_timm_name,
     fitting_tensors,
     import_timm,
@@ -25,8 +26,7 @@ from ...utils.timm_models import (
     timm_name,
     unread_parameters,
 )
-from ...utils.timm_positions import follow_sizes
-from .feature_backbone import FeatureBackbone, resolve_out_indices
+from .timm_positions import follow_sizes
 
 # What create_model knows and this class has another way for.
 _TAKEN = ('features_only', 'checkpoint_path', 'in_chans', 'num_classes')

@@ -9,14 +9,10 @@ from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
+from ...checkpoints.start import check_teacher_file
 from ...registry import MODELS
-from ...utils.arguments import check_number, check_size
-from ...utils.part_configs import (
-    as_value_error,
-    check_init_cfg,
-    check_part,
-)
-from ...utils.start import check_teacher_file
+from ..arguments import check_number, check_size
+from ..part_configs import as_value_error, check_init_cfg, check_part
 from .teacher import (
     Teacher,
     build_teacher,

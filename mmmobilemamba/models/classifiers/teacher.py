@@ -11,10 +11,10 @@ from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-from ...utils.checkpoint import read_state_dict
-from ...utils.config import load_config
-from ...utils.part_configs import as_value_error, check_part
-from ...utils.start import check_teacher_file
+from ...apis.config import load_config
+from ...checkpoints.checkpoint import read_state_dict
+from ...checkpoints.start import check_teacher_file
+from ..part_configs import as_value_error, check_part
 
 _TIMM = 'TimmClassifier'
 

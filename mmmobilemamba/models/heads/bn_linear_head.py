@@ -5,15 +5,15 @@ from mmpretrain.models.heads import ClsHead
 from mmpretrain.structures import DataSample
 from torch import Tensor
 
-from mmmobilemamba.registry import MODELS
-from mmmobilemamba.utils.arguments import (
+from mmmobilemamba.models.arguments import (
     MAX_CHANNELS,
     check_bool,
     check_int,
     check_ints,
     is_int,
 )
-from mmmobilemamba.utils.part_configs import as_value_error, check_init_cfg
+from mmmobilemamba.models.part_configs import as_value_error, check_init_cfg
+from mmmobilemamba.registry import MODELS
 
 MAX_CLASSES = 1_000_000
 

@@ -8,13 +8,13 @@ from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from mmmobilemamba.registry import MODELS
-from mmmobilemamba.utils.arguments import MAX_CHANNELS, check_int, check_ints
-from mmmobilemamba.utils.part_configs import (
+from mmmobilemamba.models.arguments import MAX_CHANNELS, check_int, check_ints
+from mmmobilemamba.models.part_configs import (
     BATCH_NORMS,
     check_init_cfg,
     check_norm_cfg,
 )
+from mmmobilemamba.registry import MODELS
 
 # Beyond these a pyramid is a mistake, and one of gigabytes.
 MAX_LEVELS = 8

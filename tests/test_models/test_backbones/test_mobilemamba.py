@@ -13,14 +13,14 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmmobilemamba.models.backbones import MobileMamba
-from mmmobilemamba.models.layers import SS2D
-from mmmobilemamba.ops.backend import find_extension
-from mmmobilemamba.utils.key_map import (
+from mmmobilemamba.checkpoints.key_map import (
     is_haar_filter,
     state_dict_to_ours,
     to_ours,
 )
+from mmmobilemamba.models.backbones import MobileMamba
+from mmmobilemamba.models.layers import SS2D
+from mmmobilemamba.ops.backend import find_extension
 
 CHANNELS = {
     't2': (144, 272, 368),

@@ -16,12 +16,12 @@ timm = pytest.importorskip('timm')
 from mmpretrain.models import ClsDataPreprocessor  # noqa: E402
 from mmpretrain.structures import DataSample  # noqa: E402
 
+from mmmobilemamba.checkpoints.start import check_teacher  # noqa: E402
 from mmmobilemamba.models.classifiers.teacher import (  # noqa: E402
     Teacher,
     read_teacher_config,
     teacher_name,
 )
-from mmmobilemamba.utils.start import check_teacher  # noqa: E402
 
 CLASSES = 5
 SIDE = 64

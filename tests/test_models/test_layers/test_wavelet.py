@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mmmobilemamba.checkpoints.key_map import haar_filters
 from mmmobilemamba.models.layers import haar_dwt2d, haar_iwt2d
-from mmmobilemamba.utils.key_map import haar_filters
 
 SIZES = [(2, 2), (1, 1), (5, 8), (6, 7), (9, 9), (16, 12)]
 

@@ -7,8 +7,8 @@ import pytest
 from mmengine.config import Config
 from mmengine.config import utils as config_utils
 
-from mmmobilemamba.utils import forks
-from mmmobilemamba.utils.env import collect_env
+from mmmobilemamba.apis.environment import collect_env
+from mmmobilemamba.checkpoints import forks
 
 CONFIG = 'configs/seg/sem_fpn/fpn_mobilemamba-b4_4xb8-160k_ade20k-512x512.py'
 
@@ -24,8 +24,8 @@ def forked(monkeypatch):
             return '9.9' if distribution.startswith('onedl-') else ''
         return original(distribution)
 
-    for module in ('forks', 'env'):
-        path = f'mmmobilemamba.utils.{module}.installed_version'
+    for module in ('checkpoints.forks', 'apis.environment'):
+        path = f'mmmobilemamba.{module}.installed_version'
         monkeypatch.setattr(path, version)
     monkeypatch.setattr(
         config_utils, 'MODULE2PACKAGE', dict(config_utils.MODULE2PACKAGE)
@@ -51,7 +51,7 @@ def test_originals_stay_as_they_are():
         pytest.skip('the fork is installed')
     code = (
         'from mmengine.config.utils import MODULE2PACKAGE as table; '
-        'from mmmobilemamba.utils.forks import find_fork_configs as find; '
+        'from mmmobilemamba.checkpoints.forks import ' 'find_fork_configs as find; '
         'before = dict(table); find(); assert table == before'
     )
     subprocess.run([sys.executable, '-c', code], check=True)

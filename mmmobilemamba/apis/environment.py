@@ -18,8 +18,8 @@ from mmmobilemamba.ops import (
     scan_backend,
 )
 
+from ..checkpoints.forks import DISTRIBUTIONS, installed_version
 from .config import HOST_REQUIREMENTS
-from .forks import DISTRIBUTIONS, installed_version
 
 _BUILD_MMCV = (
     'pip install "setuptools<82" ninja && MMCV_WITH_OPS=1 {}'

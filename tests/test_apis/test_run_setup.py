@@ -1,7 +1,7 @@
 import pytest
 from mmengine.config import Config
 
-from mmmobilemamba.utils import run_setup
+from mmmobilemamba.apis import options as run_setup
 
 
 @pytest.fixture

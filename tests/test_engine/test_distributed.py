@@ -4,8 +4,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmmobilemamba.utils import distributed
-from mmmobilemamba.utils.distributed import setup_distributed
+from mmmobilemamba.engine import distributed
+from mmmobilemamba.engine.distributed import setup_distributed
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
+from mmmobilemamba.checkpoints.carry_over import extract_backbone
 from mmmobilemamba.models import MobileMamba
-from mmmobilemamba.utils.carry_over import extract_backbone
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 DENSE = {

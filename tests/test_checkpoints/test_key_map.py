@@ -4,7 +4,7 @@ import pytest
 import torch
 from golden import made_state_dict, official_keys
 
-from mmmobilemamba.utils.key_map import (
+from mmmobilemamba.checkpoints.key_map import (
     haar_filters,
     is_haar_filter,
     is_published,

@@ -1,7 +1,7 @@
 import pytest
 from mmengine.config import Config
 
-from mmmobilemamba.utils.data_paths import check_data
+from mmmobilemamba.datasets.data_paths import check_data
 
 
 def config(dataset, **other):

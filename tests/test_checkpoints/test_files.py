@@ -1,6 +1,6 @@
 import pytest
 
-from mmmobilemamba.utils.files import remove_drafts, whole_file
+from mmmobilemamba.checkpoints.files import remove_drafts, whole_file
 
 
 def test_file_appears_in_a_new_folder_with_nothing_beside_it(tmp_path):

@@ -5,7 +5,7 @@ import random
 from dataclasses import dataclass
 from pathlib import Path
 
-from .inference import IMAGE_SUFFIXES
+from ..apis.inference import IMAGE_SUFFIXES
 
 _VAL_NAMES = ('val', 'valid', 'validation', 'test')
 

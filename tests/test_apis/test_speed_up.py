@@ -7,9 +7,9 @@ import torch
 from mmengine.model import BaseModel
 from torch import nn
 
+from mmmobilemamba.apis.speed_up import speed_up
 from mmmobilemamba.models.backbones import MobileMamba
 from mmmobilemamba.ops import find_extension
-from mmmobilemamba.utils.speed_up import speed_up
 
 
 class Model(BaseModel):

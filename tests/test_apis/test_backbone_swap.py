@@ -5,12 +5,12 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from mmmobilemamba.utils.backbone_swap import (
+from mmmobilemamba.apis.backbone_swap import (
     parse_backbone,
     parse_backbones,
     swap_backbone,
 )
-from mmmobilemamba.utils.inference import build_model
+from mmmobilemamba.apis.inference import build_model
 
 for library in ('mmdet', 'mmseg', 'timm'):
     pytest.importorskip(library)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mmmobilemamba.utils.image_split import split_images
+from mmmobilemamba.datasets.image_split import split_images
 
 
 def make(root, layout):

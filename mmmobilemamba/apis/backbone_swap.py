@@ -10,9 +10,13 @@ from mmengine.config import Config, ConfigDict
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 
+from ..checkpoints.checkpoint import (
+    check_checkpoint_file,
+    fit_report,
+    read_state_dict,
+)
 from ..models.backbones.arch import ARCH_SETTINGS, resolve_arch
-from .checkpoint import check_checkpoint_file, fit_report, read_state_dict
-from .timm_models import check_timm_name, inner_tensors
+from ..models.backbones.timm_models import check_timm_name, inner_tensors
 
 _OURS = 'mobilemamba_'
 _HOST = 'host:'

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from .forks import find_fork_configs
+from ..checkpoints.forks import find_fork_configs
 
 # Scope of a config -> what pip installs for it.
 HOST_REQUIREMENTS = {

@@ -14,9 +14,9 @@ from golden import made_state_dict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmmobilemamba.checkpoints.checkpoint import load_backbone
+from mmmobilemamba.checkpoints.convert import convert_file
 from mmmobilemamba.models.backbones import MobileMamba
-from mmmobilemamba.utils.checkpoint import load_backbone
-from mmmobilemamba.utils.convert import convert_file
 
 REFUSALS = (ValueError, KeyError, OSError)
 

@@ -11,9 +11,9 @@ from golden import cases, made_input, made_state_dict, relative_error
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
+from mmmobilemamba.checkpoints.checkpoint import read_state_dict
+from mmmobilemamba.checkpoints.key_map import state_dict_to_published
 from mmmobilemamba.models.backbones import MobileMamba
-from mmmobilemamba.utils.checkpoint import read_state_dict
-from mmmobilemamba.utils.key_map import state_dict_to_published
 
 ROOT = Path(__file__).parents[2]
 

@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config, ConfigDict
 from own_data import make_voc
 
-from mmmobilemamba.utils.data_checks import (
+from mmmobilemamba.datasets.data_checks import (
     CHECKED,
     check_annotations,
     head_classes,

@@ -19,9 +19,9 @@ from mmengine.registry import (
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from .checkpoint import read_checkpoint, weights_of
-from .run_setup import innermost_dataset
-from .start import check_match
+from ..checkpoints.checkpoint import read_checkpoint, weights_of
+from ..checkpoints.start import check_match
+from .options import innermost_dataset
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 _VISUALIZERS = {
