@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from ..checkpoints.files import whole_file
+from ..checkpoints.atomic import atomic_write
 
 _OURS = 'MobileMamba'
 _MARKERS = 'osD^vP<>phX8'
@@ -92,7 +92,7 @@ def plot_speed(report: dict, path: str | os.PathLike) -> None:
         )
     canvas.draw()
     _label(axes, [point for points in families.values() for point in points])
-    with whole_file(path) as draft:
+    with atomic_write(path) as draft:
         figure.savefig(draft, dpi=150)
 
 

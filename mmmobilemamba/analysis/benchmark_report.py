@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ..apis.environment import cpu_name
-from ..checkpoints.files import whole_file
+from ..checkpoints.atomic import atomic_write
 from ..ops import find_extension
 from ..version import __version__
 
@@ -117,9 +117,9 @@ def write_report(report: dict, out_dir: Path) -> list[Path]:
     from .benchmark_plot import plot_speed
 
     files = [out_dir / JSON_NAME, out_dir / TABLE_NAME]
-    with whole_file(files[0]) as draft:
+    with atomic_write(files[0]) as draft:
         draft.write_text(json.dumps(report, indent=1) + '\n')
-    with whole_file(files[1]) as draft:
+    with atomic_write(files[1]) as draft:
         draft.write_text(f'    {report["command"]}\n\n{markdown(report)}')
     picture = out_dir / PLOT_NAME
     if any(model['published'] for model in report['models']):

@@ -18,7 +18,7 @@ from mmengine.logging import print_log
 
 from ..apis.config import load_config
 from ..apis.options import build_runner, set_loader_defaults
-from ..checkpoints.files import whole_file
+from ..checkpoints.atomic import atomic_write
 from .candidates import build_candidate
 from .preparation import make_pictures, prepare
 from .requests import Form, Request
@@ -251,7 +251,7 @@ def write_text(path: Path, text: str) -> None:
         path (Path): File; its folder is made.
         text (str): Content.
     """
-    with whole_file(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_text(text)
 
 

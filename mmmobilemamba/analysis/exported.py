@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..checkpoints.files import whole_file
+from ..checkpoints.atomic import atomic_write
 from .candidates import Candidate
 from .preparation import make_pictures, prepare_module
 from .requests import Form, Request
@@ -91,7 +91,7 @@ def export_candidate(
         graph.MIN_OPSET,
         metadata,
     )
-    with whole_file(path) as draft:
+    with atomic_write(path) as draft:
         graph.onnx.save(model, draft)
     return path
 

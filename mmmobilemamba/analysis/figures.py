@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..checkpoints.files import whole_file
+from ..checkpoints.atomic import atomic_write
 from .run_logs import RunLog
 
 FORMATS = ('.jpg', '.jpeg', '.pdf', '.png', '.svg')
@@ -54,7 +54,7 @@ def figure_file(
     figure = Figure(figsize=size, layout='constrained')
     FigureCanvasAgg(figure)
     yield figure
-    with whole_file(check_figure_path(path)) as draft:
+    with atomic_write(check_figure_path(path)) as draft:
         options = {}
         if draft.suffix.lower() in ('.jpg', '.jpeg'):
             options = dict(pil_kwargs=dict(quality=88, optimize=True))

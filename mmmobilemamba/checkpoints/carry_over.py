@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ..version import __version__
+from .atomic import atomic_write
 from .checkpoint import read_checkpoint, weights_of
-from .files import whole_file
 
 _PREFIX = 'backbone.'
 
@@ -70,7 +70,7 @@ def extract_backbone(
         'moving_average': averaged and not raw,
         'mmmobilemamba_version': __version__,
     }
-    with whole_file(dst) as path:
+    with atomic_write(dst) as path:
         torch.save({'meta': meta, 'state_dict': backbone}, path)
     kind = 'moving average' if meta['moving_average'] else 'weights'
     return (

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from ..version import __version__
+from .atomic import atomic_write
 from .checkpoint import backbone_tensors, fit_report, read_state_dict
-from .files import whole_file
 from .key_map import (
     is_published,
     state_dict_to_ours,
@@ -83,7 +83,7 @@ def convert_file(
             },
             'state_dict': ours,
         }
-    with whole_file(dst) as draft:
+    with atomic_write(dst) as draft:
         torch.save(content, draft)
     kind = 'dense model' if dense and not reverse else 'checkpoint'
     return f'{src}: {kind} with a {arch} backbone, written to {dst}'

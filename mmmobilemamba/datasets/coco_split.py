@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..checkpoints.files import whole_file
+from ..checkpoints.atomic import atomic_write
 
 _DRAWS = 500
 
@@ -73,8 +73,8 @@ def split_coco(
             images=len(images), **dict(zip(names, boxes, strict=True))
         )
     with (
-        whole_file(paths['train']) as train,
-        whole_file(paths['val']) as val,
+        atomic_write(paths['train']) as train,
+        atomic_write(paths['val']) as val,
     ):
         train.write_text(json.dumps(splits['train']))
         val.write_text(json.dumps(splits['val']))

@@ -15,7 +15,7 @@ from mmengine.config import Config
 from torch import nn
 
 from ..apis.inference import load_model
-from ..checkpoints.files import whole_file
+from ..checkpoints.atomic import atomic_write
 from . import graph
 from .build import build_network, describe
 from .networks import Network
@@ -124,7 +124,7 @@ def export_model(
     outputs = [o for o in proto.graph.output if o.name in network.output_names]
     del proto.graph.output[:]
     proto.graph.output.extend(outputs)
-    with whole_file(out) as draft:
+    with atomic_write(out) as draft:
         onnx.save(proto, draft)
         comparisons = _prove(model, draft, options, pictures)
         size_mb = draft.stat().st_size / 1e6

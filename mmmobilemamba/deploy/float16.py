@@ -11,7 +11,7 @@ from onnxruntime.transformers.float16 import (
 )
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from ..checkpoints.files import whole_file
+from ..checkpoints.atomic import atomic_write
 from .graph import set_metadata
 from .options import ExportOptions
 from .parity import relative_error
@@ -53,7 +53,7 @@ def to_float16(src: str | os.PathLike, out: str | os.PathLike) -> Change:
     model = _join_casts(model)
     set_metadata(model, dict(metadata, precision='float16'))
     onnx.checker.check_model(model)
-    with whole_file(out) as draft:
+    with atomic_write(out) as draft:
         onnx.save(model, draft)
         size = tuple(metadata['size'] or metadata['traced_size'])
         options = ExportOptions(

@@ -19,7 +19,7 @@ from onnxruntime.quantization import (
 
 from ..analysis.timing import time_interleaved
 from ..apis.inference import find_images, read_image
-from ..checkpoints.files import whole_file
+from ..checkpoints.atomic import atomic_write
 from .graph import set_metadata
 from .pictures import picture_as_input
 from .session import Session
@@ -183,7 +183,7 @@ def quantize(
     metadata = session.metadata
     images = read_calibration(folder, metadata, count)
     before = measure(Path(src)) if measure else None
-    with whole_file(out) as draft:
+    with atomic_write(out) as draft:
         _quantize(Path(src), draft, images, METHODS[method], metadata)
         metric = None
         if before:

@@ -18,7 +18,7 @@ from torch import nn
 from ..analysis.input_shapes import padded, usual_shape
 from ..apis.config import load_config
 from ..apis.inference import load_model
-from ..checkpoints.files import whole_file
+from ..checkpoints.atomic import atomic_write
 from .export import export_model
 from .options import ExportOptions, kind_of
 from .parity import eager_outputs
@@ -140,7 +140,7 @@ def check_export(job: Job, folder: str | os.PathLike, keep: bool) -> Row:
         seconds=time.perf_counter() - start,
         memory_gb=_peak_memory() / 1e9,
     )
-    with whole_file(_result_of(job, folder)) as draft:
+    with atomic_write(_result_of(job, folder)) as draft:
         draft.write_text(json.dumps(asdict(row), indent=2) + '\n')
     return finished(job, folder)
 

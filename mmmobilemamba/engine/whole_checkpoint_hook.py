@@ -10,7 +10,7 @@ from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
-from mmmobilemamba.checkpoints.files import remove_drafts, whole_file
+from mmmobilemamba.checkpoints.atomic import atomic_write, remove_drafts
 from mmmobilemamba.registry import HOOKS
 
 _BACKEND = 'mmmobilemamba.whole'
@@ -30,7 +30,7 @@ class WholeFileBackend(LocalBackend):
             obj (bytes): Content.
             filepath (str or Path): File.
         """
-        with whole_file(filepath) as draft:
+        with atomic_write(filepath) as draft:
             draft.write_bytes(obj)
 
 
@@ -123,7 +123,7 @@ class WholeCheckpointHook(CheckpointHook):
             )
             if is_main_process():
                 pointer = Path(runner.work_dir, 'last_checkpoint')
-                with whole_file(pointer) as draft:
+                with atomic_write(pointer) as draft:
                     draft.write_text(path)
         except OSError as error:
             hub.update_info('last_ckpt', before)

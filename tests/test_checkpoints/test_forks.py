@@ -51,7 +51,8 @@ def test_originals_stay_as_they_are():
         pytest.skip('the fork is installed')
     code = (
         'from mmengine.config.utils import MODULE2PACKAGE as table; '
-        'from mmmobilemamba.checkpoints.forks import ' 'find_fork_configs as find; '
+        'from mmmobilemamba.checkpoints.forks import '
+        'find_fork_configs as find; '
         'before = dict(table); find(); assert table == before'
     )
     subprocess.run([sys.executable, '-c', code], check=True)

@@ -12,7 +12,7 @@ from mmmobilemamba.analysis.run_logs import (
     read_run,
 )
 from mmmobilemamba.apis.command_line import user_errors
-from mmmobilemamba.checkpoints.files import whole_file
+from mmmobilemamba.checkpoints.atomic import atomic_write
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         draw_curves(runs, keys, args.out, args.smooth, args.title)
         table = markdown_table(runs)
         if args.table:
-            with whole_file(args.table) as draft:
+            with atomic_write(args.table) as draft:
                 draft.write_text(table + '\n', encoding='utf-8')
     print(table)
     print(f'\nCurves are in {args.out}')

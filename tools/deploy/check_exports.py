@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     with user_errors(parser):
         # Its requirements are an extra of their own.
-        from mmmobilemamba.checkpoints.files import whole_file
+        from mmmobilemamba.checkpoints.atomic import atomic_write
         from mmmobilemamba.deploy import survey
 
         jobs = read_jobs(args)
@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 continue
             rows.append(row)
         table = survey.markdown(rows)
-        with whole_file(folder / 'exports.md') as draft:
+        with atomic_write(folder / 'exports.md') as draft:
             draft.write_text(table)
         print(f'{table}\nResults are in {folder}')
         if failed:

@@ -11,7 +11,7 @@ from rich.progress import track
 
 from mmmobilemamba.apis.command_line import add_cfg_options, user_errors
 from mmmobilemamba.apis.config import load_config
-from mmmobilemamba.checkpoints.files import whole_file
+from mmmobilemamba.checkpoints.atomic import atomic_write
 from mmmobilemamba.datasets.audit import AuditedDataset, audit
 from mmmobilemamba.datasets.coco_checks import check_coco
 from mmmobilemamba.datasets.data_checks import (
@@ -138,7 +138,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for split in args.splits:
         faults += check_split(cfg, split, args.workers)
     if args.out:
-        with whole_file(args.out) as draft, open(draft, 'w') as file:
+        with atomic_write(args.out) as draft, open(draft, 'w') as file:
             writer = csv.writer(file)
             writer.writerow(('data set', 'file', 'fault'))
             writer.writerows(faults)

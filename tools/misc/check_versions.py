@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mmmobilemamba.apis.command_line import user_errors
-from mmmobilemamba.checkpoints.files import whole_file
+from mmmobilemamba.checkpoints.atomic import atomic_write
 
 ROOT = Path(__file__).resolve().parents[2]
 TORCHVISION = {'2.4.1': '0.19.1', '2.11.0': '0.26.0'}
@@ -213,7 +213,7 @@ class Environment:
         result = work() or 'done'
         minutes = round((time.monotonic() - began) / 60, 1)
         done[name] = dict(result=result, minutes=minutes, of=of)
-        with whole_file(self.state) as draft:
+        with atomic_write(self.state) as draft:
             draft.write_text(json.dumps(done, indent=1), encoding='utf-8')
 
     def run(self, *command: str | Path, check: bool = True) -> str:
@@ -340,7 +340,7 @@ def write_table(
         cells = (line.python, line.numpy, line.torch, kind, commit)
         cells += (counts, minutes)
         rows.append(f'| {" | ".join(cells)} |')
-    with whole_file(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_text('\n'.join(rows) + '\n', encoding='utf-8')
 
 

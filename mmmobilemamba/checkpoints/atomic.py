@@ -12,7 +12,7 @@ _DRAFT = '.draft_'
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """Give a path to write to, which takes the place of ``path`` at the end.
 
     Nobody sees half a file: where the block fails, ``path`` stays as it was,

@@ -1,11 +1,11 @@
 import pytest
 
-from mmmobilemamba.checkpoints.files import remove_drafts, whole_file
+from mmmobilemamba.checkpoints.atomic import atomic_write, remove_drafts
 
 
 def test_file_appears_in_a_new_folder_with_nothing_beside_it(tmp_path):
     path = tmp_path / 'new' / 'table.md'
-    with whole_file(path) as draft:
+    with atomic_write(path) as draft:
         draft.write_text('rows')
         assert draft.suffix == '.md'
         assert not path.exists()
@@ -19,7 +19,7 @@ def test_file_appears_in_a_new_folder_with_nothing_beside_it(tmp_path):
 def test_failure_leaves_what_was_there(tmp_path):
     path = tmp_path / 'table.md'
     path.write_text('old')
-    with pytest.raises(RuntimeError), whole_file(path) as draft:
+    with pytest.raises(RuntimeError), atomic_write(path) as draft:
         draft.write_text('half')
         raise RuntimeError
     assert path.read_text() == 'old'
@@ -29,7 +29,7 @@ def test_failure_leaves_what_was_there(tmp_path):
 def test_what_a_killed_process_wrote_is_removed(tmp_path):
     whole = tmp_path / 'table.md'
     whole.write_text('old')
-    context = whole_file(whole)
+    context = atomic_write(whole)
     context.__enter__().write_text('half')
     assert remove_drafts(tmp_path) == ['table.md']
     assert whole.read_text() == 'old'
