@@ -1,12 +1,17 @@
 #!/usr/bin/env bash
 # Make .venv with the tested stack, and re-use what is already there.
 #
+#   bash tools/setup_env.sh            what trains, evaluates and draws
+#   bash tools/setup_env.sh --tests    also pytest, ONNX, OpenVINO, CoreML, mim
+#
 # tools/quickstart.sh and tools/run_tests.sh call this. It can be interrupted
 # and run again: each step that ended is remembered by a hash of what it was
 # made from, and mmcv's compilation goes on with the files it has.
 #
 # Settings, all by environment variable:
 #   PYTHON                 the interpreter for a new .venv: 3.10, 3.11 or 3.12
+#   TORCH_INDEX            an index to take torch and torchvision from; that of
+#                          PyTorch's CPU builds saves some 2 GB to fetch
 #   PIP_FIND_LINKS         a folder of ready wheels, mmcv's for example
 #   MAX_JOBS               compilers that run at a time; all cores by default
 #   CUDA_HOME              the CUDA toolkit
@@ -15,7 +20,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-readonly VENV=.venv STATE=.venv/setup STEPS=6
+readonly VENV=.venv STATE=.venv/setup STEPS=6 WANTED=${1:-}
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 export PIP_ROOT_USER_ACTION=ignore
 # torch finds ninja by PATH and compiles one file at a time without it.
@@ -116,31 +121,52 @@ make_venv() {
 }
 
 install_torch() {
-    local key=$1
+    local key=$1 index=()
     is_done torch "$key" && return
-    say 'torch and the build tools (about 3 GB to fetch, some minutes)'
+    if [[ -n ${TORCH_INDEX:-} ]]; then
+        index=(--index-url "$TORCH_INDEX")
+        say "torch from $TORCH_INDEX"
+    else
+        say 'torch: 530 MB to fetch, and some 2 GB of CUDA libraries;' \
+            'TORCH_INDEX, see tools/setup_env.sh, may name a smaller build'
+    fi
     pip_install pip
-    pip_install setuptools wheel ninja torch torchvision
+    pip_install setuptools wheel ninja
+    pip_install torch torchvision ${index[@]+"${index[@]}"}
     mark_done torch "$key"
+}
+
+requirements() {
+    local name
+    for name in "$@"; do
+        printf -- '--requirement\nrequirements/%s.txt\n' "$name"
+    done
 }
 
 install_libraries() {
     local key=$1
     is_done libraries "$key" && return
     say 'MMDetection, MMSegmentation, MMPretrain and what they need'
-    local name files=()
-    for name in runtime det seg cls deploy openvino coreml tests; do
-        files+=(--requirement "requirements/$name.txt")
-    done
+    local files
+    mapfile -t files < <(requirements runtime det seg cls)
     pip_install "${files[@]}"
-    # With its dependencies it would pull setuptools below what we need.
-    pip_install --no-deps openmim
     if ! "$VENV/bin/python" -c 'import cv2' 2>/dev/null; then
         say 'no libGL on this machine: OpenCV without windows instead'
         pip install --no-deps --force-reinstall \
             "opencv-python-headless==$(pinned opencv-python)"
     fi
     mark_done libraries "$key"
+}
+
+install_test_libraries() {
+    local key=$1 files
+    is_done tests "$key" && return
+    say 'what the tests run with: pytest, ONNX, OpenVINO, CoreML, mim'
+    mapfile -t files < <(requirements deploy openvino coreml tests)
+    pip_install "${files[@]}"
+    # With its dependencies it would pull setuptools below what we need.
+    pip_install --no-deps openmim
+    mark_done tests "$key"
 }
 
 # Prints the compute capabilities to build for, or nothing for the CPU.
@@ -237,7 +263,7 @@ install_mmcv() {
             mark_done mmcv "$key"
             return
         fi
-        say "mmcv $version: none; compiling it, 16 to 20 minutes on two cores"
+        say "mmcv $version: none; compiling it, some 8 minutes on two cores"
     else
         cuda=1
         prepare_cuda "$gpus"
@@ -255,7 +281,9 @@ install_mmcv() {
             -C "$source.part"
         mv "$source.part" "$source"
     fi
-    MMCV_WITH_OPS=1 FORCE_CUDA=$cuda MAX_JOBS=${MAX_JOBS:-$(nproc)} \
+    # Python's own flags ask for debug symbols, which double the minutes.
+    CFLAGS="${CFLAGS:-} -g0 -O2" CXXFLAGS="${CXXFLAGS:-} -g0 -O2" \
+        MMCV_WITH_OPS=1 FORCE_CUDA=$cuda MAX_JOBS=${MAX_JOBS:-$(nproc)} \
         compile mmcv "$VENV/bin/python" -m pip wheel --verbose --no-deps \
         --no-build-isolation --wheel-dir "$STATE" "./$source"
     pip install --no-deps --force-reinstall "$STATE/mmcv-$version"-*.whl
@@ -309,15 +337,21 @@ print(
 PY
 }
 
+[[ -z $WANTED || $WANTED == --tests ]] ||
+    fail "unknown argument $WANTED; allowed is --tests"
+
 step=1
 make_venv
 
 step=2
 install_torch "$(grep -E '^(pip|setuptools|wheel|ninja|torch.*)==' \
-    requirements/lock.txt | hash_of)"
+    requirements/lock.txt | hash_of)${TORCH_INDEX:-}"
 
 step=3
 install_libraries "$(hash_files requirements)"
+if [[ $WANTED == --tests ]]; then
+    install_test_libraries "$(hash_files requirements)"
+fi
 
 step=4
 gpus=$(visible_gpus)
