@@ -10,6 +10,7 @@ import yaml
 from golden import official_keys
 from mmengine.config import Config
 from mmengine.dataset import Compose
+from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
 
@@ -19,7 +20,7 @@ from mmmobilemamba.checkpoints.key_map import (
     to_published,
 )
 
-for library in ('mmdet', 'mmseg', 'mmpretrain'):
+for library in ('mmdet', 'mmseg', 'mmpretrain', 'timm'):
     pytest.importorskip(library)
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,15 +42,26 @@ DENSE = {
     'deeplabv3_mobilemamba-b4_4xb8-80k_ade20k-512x512': ('deeplabv3', 23.0),
     'pspnet_mobilemamba-b4_4xb8-80k_ade20k-512x512': ('pspnet', 20.5),
 }
-# config: parameters without the Haar filters
+# config: published name, parameters without the Haar filters
 CLASSIFIERS = {
-    'mobilemamba-t2_8xb128-300e_in1k-192px': 8806682,
-    'mobilemamba-t4_8xb128-300e_in1k-192px': 14137690,
-    'mobilemamba-s6_8xb128-300e_in1k-224px': 14996696,
-    'mobilemamba-b1_8xb128-300e_in1k-256px': 17070625,
-    'mobilemamba-b2_8xb128-300e_in1k-384px': 17070625,
-    'mobilemamba-b4_8xb128-300e_in1k-512px': 17070625,
+    'mobilemamba-t2_8xb128-300e_in1k-192px': ('t2', 8806682),
+    'mobilemamba-t4_8xb128-300e_in1k-192px': ('t4', 14137690),
+    'mobilemamba-s6_8xb128-300e_in1k-224px': ('s6', 14996696),
+    'mobilemamba-b1_8xb128-300e_in1k-256px': ('b1', 17070625),
+    'mobilemamba-b2_8xb128-300e_in1k-384px': ('b1', 17070625),
+    'mobilemamba-b4_8xb128-300e_in1k-512px': ('b1', 17070625),
 }
+STRIDES = {
+    'mask-rcnn_mobilemamba-b1_fpn_1x_coco': [4, 8, 16, 32, 64],
+    'faster-rcnn_mobilemamba-b1_fpn_1x_coco': [4, 8, 16, 32, 64],
+    'retinanet_mobilemamba-b1_fpn_1x_coco': [8, 16, 32, 64, 128],
+    'fpn_mobilemamba-b4_4xb8-160k_ade20k-512x512': [16, 32, 64],
+    'mask-rcnn_mambaout-tiny_fpn_1x_coco': [4, 8, 16, 32, 64],
+    'mask-rcnn_timm-efficientvit-m5_fpn_1x_coco': [4, 8, 16, 32, 64],
+    'mask-rcnn_timm-pvt-v2-b1_fpn_1x_coco': [4, 8, 16, 32, 64],
+}
+# Peak stochastic depth as published (arXiv:2405.07992).
+MAMBAOUT = {'femto': 0.025, 'tiny': 0.2, 'small': 0.4, 'base': 0.6}
 
 
 @cache
@@ -60,7 +72,7 @@ def load(name: str) -> Config:
 def build(name: str) -> torch.nn.Module:
     cfg = load(name)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        return MODELS.build(cfg.model)
+        return revert_sync_batchnorm(MODELS.build(cfg.model))
 
 
 @pytest.fixture(scope='module', params=DENSE)
@@ -75,75 +87,58 @@ def classifier(request):
     return request.param, build(request.param)
 
 
-def published_parameters(name: str) -> dict:
-    keys = official_keys()['downstream_parameters'][DENSE[name][0]]
-    return {k: s for k, s in keys.items() if not is_haar_filter(k)}
+def without_haar(keys: dict) -> dict:
+    return {k: shape for k, shape in keys.items() if not is_haar_filter(k)}
 
 
-def haar_elements(names_and_shapes: dict) -> int:
-    return sum(
-        torch.Size(shape).numel()
-        for name, shape in names_and_shapes.items()
-        if is_haar_filter(name)
-    )
+def decays(model, cfg) -> dict:
+    """Return the weight decay of every trained parameter by name."""
+    groups = build_optim_wrapper(model, cfg.optim_wrapper)
+    names = {p: name for name, p in model.named_parameters()}
+    return {
+        names[p]: group['weight_decay']
+        for group in groups.optimizer.param_groups
+        for p in group['params']
+    }
 
 
 class TestDense:
     def test_parameters_are_the_published_ones(self, dense):
         name, model = dense
+        published, millions = DENSE[name]
+        keys = official_keys()['downstream_parameters'][published]
         ours = {k: list(p.shape) for k, p in model.named_parameters()}
-        assert ours == {
-            to_ours(k): shape
-            for k, shape in published_parameters(name).items()
-        }
-
-    def test_parameter_count(self, dense):
-        name, model = dense
+        expected = without_haar(keys)
+        assert ours == {to_ours(k): shape for k, shape in expected.items()}
         count = sum(
-            p.numel()
-            for k, p in model.named_parameters()
-            if not k.startswith('auxiliary_head')
+            torch.Size(shape).numel()
+            for key, shape in keys.items()
+            if not key.startswith('auxiliary_head')
         )
-        keys, millions = DENSE[name]
-        count += haar_elements(official_keys()['downstream_parameters'][keys])
         assert count / 1e6 == pytest.approx(millions, abs=0.1)
 
     def test_no_decay_where_the_published_name_has_norm(self, dense):
         name, model = dense
-        wrapper = build_optim_wrapper(model, load(name).optim_wrapper)
-        names = {p: k for k, p in model.named_parameters()}
-        seen = set()
-        for group in wrapper.optimizer.param_groups:
-            for parameter in group['params']:
-                key = to_published(names[parameter])
-                decay = 0.0 if 'norm' in key else 0.05
-                assert group['weight_decay'] == decay, key
-                seen.add(key)
+        decay = decays(model, load(name))
         trained = {k for k, p in model.named_parameters() if p.requires_grad}
-        assert seen == {to_published(k) for k in trained}
-        assert any('norm' in key for key in seen)
+        assert set(decay) == trained
+        for key, value in decay.items():
+            assert value == (0 if 'norm' in to_published(key) else 0.05), key
+        assert 0 in decay.values()
 
     def test_norm_mode_in_training(self, dense):
         """Detectors keep the backbone's BatchNorms still, segmentors not."""
         name, model = dense
-        model.train()
         detector = load(name).default_scope == 'mmdet'
+        model.train()
         bn = model.backbone.stages[0].blocks[0].dw0.bn
         assert bn.training is not detector
         model.eval()
 
 
-STRIDES = {
-    'mask-rcnn_mobilemamba-b1_fpn_1x_coco': [4, 8, 16, 32, 64],
-    'faster-rcnn_mobilemamba-b1_fpn_1x_coco': [4, 8, 16, 32, 64],
-    'retinanet_mobilemamba-b1_fpn_1x_coco': [8, 16, 32, 64, 128],
-    'fpn_mobilemamba-b4_4xb8-160k_ade20k-512x512': [16, 32, 64],
-}
-
-
 @pytest.mark.parametrize('name', STRIDES)
 @torch.no_grad()
-def test_pyramid_has_the_strides_the_head_expects(name):
+def test_maps_have_the_strides_the_head_expects(name):
     model = build(name).eval()
     maps = model.extract_feat(torch.zeros(1, 3, 128, 256))
     assert [256 // m.shape[3] for m in maps] == STRIDES[name]
@@ -151,11 +146,10 @@ def test_pyramid_has_the_strides_the_head_expects(name):
     if load(name).default_scope == 'mmseg':
         assert model.decode_head.feature_strides == STRIDES[name]
         return
-    with_rpn = hasattr(model, 'rpn_head')
-    head = model.rpn_head if with_rpn else model.bbox_head
+    head = getattr(model, 'rpn_head', None) or model.bbox_head
     strides = [stride[0] for stride in head.prior_generator.strides]
     assert strides == STRIDES[name]
-    if with_rpn:
+    if hasattr(model, 'rpn_head'):
         extractor = model.roi_head.bbox_roi_extractor
         assert extractor.featmap_strides == STRIDES[name][:4]
 
@@ -171,111 +165,88 @@ def test_retinanet_anchors():
 
 @pytest.mark.parametrize('px', [320, 512])
 @torch.no_grad()
-def test_ssdlite_levels_and_anchors(px):
+def test_ssdlite_levels_anchors_and_data(px):
     name = f'ssdlite_mobilemamba-b1_8xb24-600e_coco-{px}px'
     model = build(name).eval()
     maps = model.extract_feat(torch.zeros(1, 3, px, px))
     assert [m.shape[1] for m in maps] == [200, 376, 512, 256, 256, 128]
-    sides = [m.shape[3] for m in maps]
-    assert sides[:3] == [px // 16, px // 32, -(-px // 64)]
+    assert [m.shape[3] for m in maps[:3]] == [
+        *(px // 16, px // 32, -(-px // 64))
+    ]
     generator = model.bbox_head.prior_generator
     assert [s[0] for s in generator.strides] == [16, 32, 64, 107, 160, 320]
     assert generator.num_base_priors == [6] * 6
+    edges = [48, 100, 150, 202, 253, 304, 320]
     for anchors, small, large in zip(
-        generator.base_anchors,
-        [48, 100, 150, 202, 253, 304],
-        [100, 150, 202, 253, 304, 320],
-        strict=True,
+        generator.base_anchors, edges[:-1], edges[1:], strict=True
     ):
         sizes = (anchors[:, 2:] - anchors[:, :2])[:2, 0]
-        assert sizes.tolist() == pytest.approx(
-            [small, (small * large) ** 0.5], abs=1e-3
-        )
+        expected = [small, (small * large) ** 0.5]
+        assert sizes.tolist() == pytest.approx(expected, abs=1e-3)
     cfg = load(name)
     data = cfg.train_dataloader.dataset
     assert (data.type, data.times) == ('RepeatDataset', 5)
-    for pipeline in (
-        data.dataset.pipeline,
-        cfg.val_dataloader.dataset.pipeline,
-        cfg.test_dataloader.dataset.pipeline,
-    ):
-        (scale,) = [t.scale for t in pipeline if t.type == 'Resize']
+    for dataset in (data.dataset, cfg.val_dataloader.dataset):
+        (scale,) = [t.scale for t in dataset.pipeline if t.type == 'Resize']
         assert scale == (px, px)
 
 
 class TestClassifiers:
     def test_parameters_are_the_published_ones(self, classifier):
         name, model = classifier
-        keys = official_keys()['classification_state_dict'][
-            {'b2': 'b1', 'b4': 'b1'}.get(name[12:14], name[12:14])
-        ]
-        published = {
-            to_ours(k): s for k, s in keys.items() if not is_haar_filter(k)
-        }
+        published, count = CLASSIFIERS[name]
+        keys = official_keys()['classification_state_dict'][published]
         ours = {
             k.removeprefix('backbone.'): list(v.shape)
             for k, v in model.state_dict().items()
         }
-        assert ours == published
-        count = sum(p.numel() for p in model.parameters())
-        assert count == CLASSIFIERS[name]
+        expected = without_haar(keys)
+        assert ours == {to_ours(k): shape for k, shape in expected.items()}
+        assert sum(p.numel() for p in model.parameters()) == count
 
     def test_decay_rule(self, classifier):
         """No decay for what is 1-D in the published file or a bias."""
         name, model = classifier
-        wrapper = build_optim_wrapper(model, load(name).optim_wrapper)
-        names = {
-            p: to_published(k.removeprefix('backbone.'))
-            for k, p in model.named_parameters()
-        }
-        keys = official_keys()['classification_state_dict'][
-            {'b2': 'b1', 'b4': 'b1'}.get(name[12:14], name[12:14])
-        ]
+        keys = official_keys()['classification_state_dict']
+        keys = keys[CLASSIFIERS[name][0]]
         decayed = set()
-        for group in wrapper.optimizer.param_groups:
-            for key in map(names.get, group['params']):
-                none = len(keys[key]) == 1 or key.endswith('.bias')
-                assert group['weight_decay'] == (0 if none else 0.05), key
-                if not none:
-                    decayed.add(key)
+        for ours, decay in decays(model, load(name)).items():
+            key = to_published(ours.removeprefix('backbone.'))
+            none = len(keys[key]) == 1 or key.endswith('.bias')
+            assert decay == (0 if none else 0.05), key
+            decayed |= {key} if decay else set()
         for part in ('A_logs', 'dt_projs_bias', 'base_scale', 'wavelet_scale'):
             assert any(part in key for key in decayed), part
 
-    def test_sizes_in_the_pipelines(self, classifier):
-        name, _ = classifier
-        px = int(name.rsplit('-', 1)[1][:-2])
-        cfg = load(name)
-        choice = cfg.train_dataloader.dataset.pipeline[1]
-        assert [t[0].scale for t in choice.transforms] == [px, px]
-        for loader in (cfg.val_dataloader, cfg.test_dataloader):
-            _, resize, crop, _ = loader.dataset.pipeline
-            assert (resize.scale, resize.edge) == (int(px / 0.875), 'short')
-            assert resize.interpolation == 'bicubic'
-            assert crop.crop_size == px
-
     def test_recipe(self, classifier):
-        cfg = load(classifier[0])
+        name, _ = classifier
+        cfg, px = load(name), int(name.rsplit('-', 1)[1][:-2])
         optimizer = cfg.optim_wrapper.optimizer
-        assert optimizer.type == 'AdamW'
-        assert (optimizer.lr, optimizer.weight_decay) == (3e-3, 0.05)
+        assert (optimizer.type, optimizer.lr) == ('AdamW', 3e-3)
+        assert optimizer.weight_decay == 0.05
         assert tuple(optimizer.betas) == (0.9, 0.999)
         assert cfg.optim_wrapper.clip_grad.max_norm == 5
         ema, throughput = cfg.custom_hooks
         assert (ema.type, ema.momentum) == ('EMAHook', 2e-4)
         assert throughput.type == 'mmmobilemamba.ThroughputHook'
-        # Every picture once an epoch: no repeated augmentation.
+        # Every image once an epoch: no repeated augmentation.
         assert cfg.train_dataloader.sampler.type == 'DefaultSampler'
-        assert [
-            (augment.type, augment.alpha)
-            for augment in cfg.model.train_cfg.augments
-        ] == [('Mixup', 0.8), ('CutMix', 1.0)]
-        randaugment, erasing = cfg.train_dataloader.dataset.pipeline[3:5]
-        assert randaugment.policies == 'timm_increasing'
-        assert randaugment.magnitude_level == 9
-        assert randaugment.magnitude_std == 0.5
+        alphas = {a.type: a.alpha for a in cfg.model.train_cfg.augments}
+        assert alphas == {'Mixup': 0.8, 'CutMix': 1.0}
+        _, crop, _, augment, erasing, *_ = (
+            cfg.train_dataloader.dataset.pipeline
+        )
+        assert [t[0].scale for t in crop.transforms] == [px, px]
+        assert augment.policies == 'timm_increasing'
+        assert (augment.magnitude_level, augment.magnitude_std) == (9, 0.5)
         assert (erasing.erase_prob, erasing.mode) == (0.25, 'rand')
         assert cfg.train_dataloader.batch_size == 128
         assert cfg.auto_scale_lr.base_batch_size == 1024
+        for loader in (cfg.val_dataloader, cfg.test_dataloader):
+            _, resize, crop, _ = loader.dataset.pipeline
+            assert (resize.scale, resize.edge) == (int(px / 0.875), 'short')
+            assert resize.interpolation == 'bicubic'
+            assert crop.crop_size == px
 
 
 @cache
@@ -286,21 +257,16 @@ def learning_rates(name: str, epoch_length: int) -> list:
     weight = torch.nn.Parameter(torch.zeros(()))
     optimizer = torch.optim.SGD([weight], lr=lr)
     schedulers = []
-    for scheduler in cfg.param_scheduler:
-        scheduler = dict(scheduler)
+    for scheduler in map(dict, cfg.param_scheduler):
         if scheduler.pop('convert_to_iter_based', False):
-            cls = PARAM_SCHEDULERS.get(scheduler.pop('type'))
-            schedulers.append(
-                cls.build_iter_from_epoch(
-                    optimizer, epoch_length=epoch_length, **scheduler
-                )
-            )
+            make = PARAM_SCHEDULERS.get(scheduler.pop('type'))
+            make = make.build_iter_from_epoch
+            scheduler = make(optimizer, epoch_length=epoch_length, **scheduler)
         else:
-            schedulers.append(
-                PARAM_SCHEDULERS.build(
-                    scheduler, default_args=dict(optimizer=optimizer)
-                )
+            scheduler = PARAM_SCHEDULERS.build(
+                scheduler, default_args=dict(optimizer=optimizer)
             )
+        schedulers.append(scheduler)
     iters = cfg.train_cfg.get('max_iters') or (
         cfg.train_cfg.max_epochs * epoch_length
     )
@@ -348,8 +314,7 @@ def test_detection_schedule(name, peak, epochs, epoch_length):
     ],
 )
 def test_segmentation_schedule(name, iters, warmup, start, clip):
-    name += '_ade20k-512x512'
-    peak = 1.2e-4
+    name, peak = f'{name}_ade20k-512x512', 1.2e-4
     cfg = load(name)
     assert cfg.train_cfg.max_iters == iters
     assert cfg.train_cfg.val_interval == iters // 10
@@ -394,9 +359,7 @@ def test_classification_schedule(name, epochs, length):
     assert rates[-1] == pytest.approx(3e-5, rel=1e-3)
 
 
-@pytest.mark.parametrize(
-    'name', [name for name in CONFIGS if 'distill' in name]
-)
+@pytest.mark.parametrize('name', [n for n in CONFIGS if 'distill' in n])
 def test_distilled_recipe(name):
     """What the plain recipe has, and the published teacher."""
     cfg = load(name)
@@ -416,6 +379,25 @@ def test_distilled_recipe(name):
     assert cfg.custom_hooks == plain.custom_hooks
 
 
+@pytest.mark.parametrize('size', MAMBAOUT)
+def test_recipe_of_mambaout(size):
+    cfg = load(f'mambaout-{size}_8xb512-300e_in1k-224px')
+    assert cfg.model.model_name == f'mambaout_{size}'
+    assert cfg.model.drop_path_rate == MAMBAOUT[size]
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr) == ('AdamW', 4e-3)
+    assert cfg.train_dataloader.batch_size * 8 == 4096
+    assert cfg.auto_scale_lr.base_batch_size == 4096
+    warmup, cosine = cfg.param_scheduler
+    assert (warmup.end, cosine.begin, cosine.end) == (20, 20, 300)
+
+
+def test_upernet_mambaout_has_the_published_size():
+    model = build('upernet_mambaout-tiny_8xb2-160k_ade20k-512x512')
+    count = sum(p.numel() for p in model.parameters())
+    assert count / 1e6 == pytest.approx(54, abs=0.1)
+
+
 BATCHES = {
     **dict.fromkeys(('mask-rcnn', 'retinanet'), (4, 16)),
     'ssdlite': (24, 192),
@@ -423,39 +405,29 @@ BATCHES = {
 }
 
 
-@pytest.mark.parametrize(
-    'name',
-    [
-        name
-        for name, path in CONFIGS.items()
-        if name.split('_')[0] in BATCHES
-        and not {'quickstart', 'own_data'} & set(path.parts)
-    ],
-)
-def test_batch_size_and_its_scaling(name):
-    cfg = load(name)
-    assert (
-        cfg.train_dataloader.batch_size,
-        cfg.auto_scale_lr.base_batch_size,
-    ) == BATCHES[name.split('_')[0]]
-    assert not cfg.auto_scale_lr.enable
-
-
 @pytest.mark.parametrize('name', CONFIGS)
 def test_config_builds(name):
-    """Model and data pipelines of every config build."""
+    """Model and data pipelines of every config build, batches scale."""
     cfg = load(name)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        if name not in {**DENSE, **CLASSIFIERS}:
+        if name not in {**DENSE, **CLASSIFIERS, **STRIDES}:
             MODELS.build(cfg.model)
         for loader in ('train_dataloader', 'val_dataloader'):
             dataset = cfg[loader].dataset
             Compose(dataset.get('dataset', dataset).pipeline)
     assert cfg.model.get('pretrained') is None
     assert 'init_cfg' not in cfg.model.get('backbone', {})
+    batch = BATCHES.get(name.split('_')[0])
+    if batch and not {'quickstart', 'own_data'} & set(CONFIGS[name].parts):
+        scale = cfg.auto_scale_lr
+        assert (
+            *(cfg.train_dataloader.batch_size, scale.base_batch_size),
+            scale.enable,
+        ) == (*batch, False)
 
 
 def test_base_names_are_unique():
+    """mim finds a config by its base name alone."""
     paths = list(ROOT.glob('configs/**/*.py'))
     assert len({path.stem for path in paths}) == len(paths)
 
@@ -481,19 +453,3 @@ def test_metafile(path):
     assert listed == {
         config.stem: config for config in path.parent.glob('*.py')
     }
-
-
-def test_checkpoint_by_cfg_options(tmp_path):
-    """The way of the READMEs to name a checkpoint; a wrong one is an error."""
-    name = 'retinanet_mobilemamba-b1_fpn_1x_coco'
-    cfg = Config.fromfile(CONFIGS[name])
-    cfg.merge_from_dict(
-        {
-            'model.backbone.init_cfg.type': 'Pretrained',
-            'model.backbone.init_cfg.checkpoint': str(tmp_path / 'no.pth'),
-        }
-    )
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        model = MODELS.build(cfg.model)
-    with pytest.raises(FileNotFoundError, match='no.pth'):
-        model.init_weights()

@@ -32,8 +32,11 @@ from mmmobilemamba.engine.safe_checkpoint import (  # noqa: E402
 )
 
 CONFIGS = Path(__file__).parents[2] / 'configs/cls/mobilemamba'
-# The stock config is tested with the dense ones.
-RECIPES = sorted(path.stem for path in CONFIGS.glob('*_8xb128-*.py'))
+DISTILLED = 'mobilemamba-t2_8xb128-distill-1000e_in1k-192px'
+# A plain recipe, one with a teacher, and the one that reads an LMDB.
+RECIPES = ['mobilemamba-t2_8xb128-300e_in1k-192px', DISTILLED] + sorted(
+    path.stem for path in CONFIGS.glob('*lmdb*.py')
+)
 SIDE = 64
 IMAGES = 4
 
@@ -103,7 +106,7 @@ def moving_average(runner):
 
 
 def load(name, work_dir, data, teacher_file):
-    """Read a recipe; make its pictures, batch, data and teacher small."""
+    """Read a recipe and make all of it small."""
     cfg = Config.fromfile(CONFIGS / f'{name}.py')
     cfg.work_dir = str(work_dir)
     cfg.visualizer.vis_backends = None
@@ -133,6 +136,8 @@ def load(name, work_dir, data, teacher_file):
     )
     for (crop,) in crops:
         crop.scale = SIDE
+    cfg.model.backbone.arch = dict(channels=(32, 40, 48), depths=(1, 1, 1))
+    cfg.model.head.in_channels = 48
     _, resize, crop, _ = cfg.val_dataloader.dataset.pipeline
     resize.scale = int(SIDE / 0.875)
     crop.crop_size = SIDE
@@ -201,27 +206,18 @@ def test_recipe_trains_evaluates_and_resumes(
     path.unlink()
 
 
-def load_nano(name, work_dir, data, teacher_file):
-    """Read a recipe, for a network that is small too."""
-    cfg = load(name, work_dir, data, teacher_file)
-    cfg.model.backbone.arch = dict(channels=(32, 40, 48), depths=(1, 1, 1))
-    cfg.model.head.in_channels = 48
-    return cfg
-
-
 def test_resumed_training_goes_on(imagenet, teacher_file, tmp_path):
     allow_mmengine_checkpoints()
-    name = 'mobilemamba-t2_8xb128-distill-1000e_in1k-192px'
-    args = (name, tmp_path, imagenet / 'lists', teacher_file)
-    train(load_nano(*args))
-    cfg = load_nano(*args)
+    args = (DISTILLED, tmp_path, imagenet / 'lists', teacher_file)
+    train(load(*args))
+    cfg = load(*args)
     cfg.resume, cfg.train_cfg.max_epochs = True, 2
     runner, _ = train(cfg)
     assert runner.iter == moving_average(runner).steps == IMAGES
     average = torch.load(tmp_path / 'epoch_2.pth', weights_only=True)
     for key, value in moving_average(runner).module.state_dict().items():
         assert torch.equal(average['state_dict'][key], value), key
-    cfg = load_nano(*args)
+    cfg = load(*args)
     cfg.load_from = str(tmp_path / 'epoch_2.pth')
     cfg.model.teacher_ckpt = None  # testing needs no teacher
     tester = Runner.from_cfg(cfg)
@@ -232,8 +228,8 @@ def test_channels_last_from_folders(imagenet, teacher_file, tmp_path):
     """The layout holds everywhere, and the losses are the same."""
     losses = {}
     for channels_last in (False, True):
-        cfg = load_nano(
-            'mobilemamba-t2_8xb128-distill-1000e_in1k-192px',
+        cfg = load(
+            DISTILLED,
             tmp_path / str(channels_last),
             imagenet / 'folders',
             teacher_file,
@@ -256,8 +252,8 @@ def test_channels_last_from_folders(imagenet, teacher_file, tmp_path):
 
 def test_teacher_beside_distributed_training(teacher_file, tmp_path):
     """Wrapped for several processes, the student alone is trained."""
-    cfg = load_nano(
-        'mobilemamba-t2_8xb128-distill-1000e_in1k-192px',
+    cfg = load(
+        DISTILLED,
         tmp_path,
         tmp_path,
         teacher_file,

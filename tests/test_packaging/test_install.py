@@ -176,13 +176,3 @@ def test_mim_makes_data_trains_and_tests(environment):
         *('--work-dir', 'run', '--cfg-options', *ONE_EPOCH),
     )
     assert 'mIoU' in said
-
-
-def test_config_names_are_unique(repo):
-    # mim finds a config by its base name alone.
-    names = [
-        path.name
-        for path in (repo / 'configs').rglob('*.py')
-        if '_base_' not in path.parts
-    ]
-    assert len(names) == len(set(names))
