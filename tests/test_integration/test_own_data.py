@@ -57,21 +57,21 @@ def make_data(kind, cfg, root):
     return make_folders(root, classes)
 
 
-def point_to(kind, cfg, root, scratch):
+def point_to(kind, cfg, root, drawn):
     """Let a config read data, as a user does, but little of it."""
     for split in ('train', 'val', 'test'):
         dataset = cfg[f'{split}_dataloader'].dataset
         dataset.data_root = f'{root}/'
         dataset.indices = 4 if kind == 'folders' else 2
     if kind == 'coco':
-        source = root / ('all.json' if scratch else 'trainval.json')
+        source = root / ('all.json' if drawn else 'trainval.json')
         split_coco(source, cfg.work_dir, val_share=0.5)
         cfg.train_dataloader.dataset.ann_file = f'{cfg.work_dir}/train.json'
         for split in ('val', 'test'):
             path = f'{cfg.work_dir}/val.json'
             cfg[f'{split}_dataloader'].dataset.ann_file = path
             cfg[f'{split}_evaluator'].ann_file = path
-    if kind == 'voc' and not scratch:
+    if kind == 'voc' and not drawn:
         for split, names in VOC_LISTS.items():
             path = f'{cfg.work_dir}/{split}.txt'
             with open(path, 'w') as file:
@@ -109,21 +109,19 @@ def train(repo):
     return module.main
 
 
-@pytest.mark.parametrize('source', ['drawn', 'photos'])
 @pytest.mark.parametrize('kind', CASES)
-def test_trains_and_evaluates(kind, source, repo, tmp_path, train, request):
+def test_trains_and_evaluates(kind, repo, tmp_path, train):
+    """On the photos beside the checkout, or on drawn images without them."""
     name, folder, metric = CASES[kind]
     cfg = Config.fromfile(repo / 'configs' / 'own_data' / f'{name}.py')
     cfg.work_dir = str(tmp_path / 'run')
     (tmp_path / 'run').mkdir()
-    if source == 'photos':
-        root = request.getfixturevalue('shared_folder') / 'data' / folder
-        if not root.is_dir():
-            pytest.skip(f'no photos in {root}')
-    else:
+    root = repo.parent / 'shared' / 'data' / folder
+    drawn = not root.is_dir()
+    if drawn:
         root = make_data(kind, cfg, tmp_path / 'data')
     shrink(kind, cfg)
-    point_to(kind, cfg, root, scratch=source == 'drawn')
+    point_to(kind, cfg, root, drawn)
     cfg.dump(tmp_path / 'config.py')
 
     train([str(tmp_path / 'config.py')])

@@ -157,7 +157,8 @@ def test_mim_search_lists_every_model(environment, checkout):
     assert {name for name in models if f"'{name}'" not in found} == set()
 
 
-def test_mim_makes_data_trains_and_tests(environment):
+def test_mim_makes_data_trains_and_tests(ordinary):
+    environment = ordinary
     environment.mim(
         *('run', 'mmmobilemamba', 'make_shapes', 'data/shapes'),
         *('--num-train', '4', '--num-val', '2'),
