@@ -8,7 +8,7 @@ from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from .key_map import is_published, state_dict_to_ours
+from .key_map import is_published, state_dict_from_published
 
 # Where a file keeps its tensors; the moving average gave the published
 # accuracies, so it comes before the raw weights.
@@ -164,7 +164,11 @@ def backbone_tensors(
         for name, value in tensors.items()
         if not name.startswith(('head.', 'head_dist.'))
     }
-    return state_dict_to_ours(tensors) if is_published(tensors) else tensors
+    return (
+        state_dict_from_published(tensors)
+        if is_published(tensors)
+        else tensors
+    )
 
 
 def fit_report(

@@ -10,7 +10,7 @@ from .atomic import atomic_write
 from .checkpoint import backbone_tensors, fit_report, read_state_dict
 from .key_map import (
     is_published,
-    state_dict_to_ours,
+    state_dict_from_published,
     state_dict_to_published,
 )
 
@@ -68,7 +68,7 @@ def convert_file(
             }
         content = state_dict_to_published(tensors)
     else:
-        ours = state_dict_to_ours(tensors)
+        ours = state_dict_from_published(tensors)
         if not dense:
             ours = {
                 name if name.startswith(_HEADS) else f'backbone.{name}': value

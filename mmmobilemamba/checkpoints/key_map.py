@@ -7,6 +7,7 @@ checked on the way in and made on the way out.
 """
 
 import re
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -76,8 +77,8 @@ _HEAD = {'bn.': 'bn.', 'l.': 'fc.'}
 _TRANSITION_PARTS = 3
 
 _PUBLISHED_STEM = re.compile(r'(backbone\.)?patch_embed\.\d+\.c\.')
+_FILTER = re.compile(r'.*global_op\.i?wt_filter$')
 _MAX_FILTERS = 1 << 20
-_FILTER = re.compile(r'(.*global_op\.)(i?wt_filter)$')
 
 
 def haar_filters(channels: int) -> Tensor:
@@ -109,13 +110,13 @@ def _swap(name: str, table: dict[str, str]) -> str | None:
     return None
 
 
-def _inverse(table: dict[str, str]) -> dict[str, str]:
-    return {new: old for old, new in table.items()}
+def _swap_back(name: str, table: dict[str, str]) -> str | None:
+    return _swap(name, {new: old for old, new in table.items()})
 
 
-def _backbone_to_ours(name: str) -> str | None:
+def _backbone_from_published(name: str) -> str | None:
     if name.startswith('patch_embed.'):
-        rest = _swap(name[len('patch_embed.') :], _STEM)
+        rest = _swap(name.removeprefix('patch_embed.'), _STEM)
         return rest and f'stem.{rest}'
     match = re.match(r'blocks([123])\.(\d+)\.(.*)', name)
     if match is None:
@@ -131,7 +132,7 @@ def _backbone_to_ours(name: str) -> str | None:
 
 def _backbone_to_published(name: str) -> str | None:
     if name.startswith('stem.'):
-        rest = _swap(name[len('stem.') :], _inverse(_STEM))
+        rest = _swap_back(name.removeprefix('stem.'), _STEM)
         return rest and f'patch_embed.{rest}'
     match = re.match(
         r'stages\.([012])\.(downsample|blocks\.(\d+))\.(.*)', name
@@ -140,17 +141,24 @@ def _backbone_to_published(name: str) -> str | None:
         return None
     stage, block, rest = int(match[1]), match[3], match[4]
     if block is None:
-        rest = _swap(rest, _inverse(_DOWNSAMPLE))
+        rest = _swap_back(rest, _DOWNSAMPLE)
         return rest and f'blocks{stage + 1}.{rest}'
     index = int(block) + (_TRANSITION_PARTS if stage else 0)
-    rest = _swap(rest, _inverse(_BLOCK))
+    rest = _swap_back(rest, _BLOCK)
     return rest and f'blocks{stage + 1}.{index}.{rest}'
 
 
-def is_published(names) -> bool:
-    """Tell whether a state dict's names are those of a published file."""
+def is_published(state_dict: Iterable[str]) -> bool:
+    """Tell whether a state dict has the names of a published file.
+
+    Args:
+        state_dict (Iterable[str]): State dict, or its names.
+
+    Returns:
+        bool: Whether a stem is there by its published name.
+    """
     # Swin, PVT and EfficientViT have other things called patch_embed.
-    return any(_PUBLISHED_STEM.match(name) for name in names)
+    return any(_PUBLISHED_STEM.match(name) for name in state_dict)
 
 
 def is_haar_filter(name: str) -> bool:
@@ -158,7 +166,7 @@ def is_haar_filter(name: str) -> bool:
     return _FILTER.match(name) is not None
 
 
-def to_ours(name: str) -> str:
+def from_published(name: str) -> str:
     """Return our name of a published tensor.
 
     Args:
@@ -173,12 +181,12 @@ def to_ours(name: str) -> str:
         KeyError: The name is a Haar filter, or none of a published backbone.
     """
     prefix = 'backbone.' if name.startswith('backbone.') else ''
-    bare = name[len(prefix) :]
-    ours = _backbone_to_ours(bare)
+    bare = name.removeprefix(prefix)
+    ours = _backbone_from_published(bare)
     if ours is not None:
         return prefix + ours
     if not prefix and bare.startswith(('head.bn.', 'head.l.')):
-        return f'head.{_swap(bare[len("head.") :], _HEAD)}'
+        return f'head.{_swap(bare.removeprefix("head."), _HEAD)}'
     if prefix or bare.startswith(('patch_embed.', 'blocks', 'head.')):
         raise KeyError(f'{name!r} is no name of a published MobileMamba.')
     return name
@@ -198,22 +206,24 @@ def to_published(name: str) -> str:
             the second part of a split local path.
     """
     prefix = 'backbone.' if name.startswith('backbone.') else ''
-    bare = name[len(prefix) :]
+    bare = name.removeprefix(prefix)
     published = _backbone_to_published(bare)
     if published is not None:
         return prefix + published
     if not prefix and bare.startswith(('head.bn.', 'head.fc.')):
-        return f'head.{_swap(bare[len("head.") :], _inverse(_HEAD))}'
+        return f'head.{_swap_back(bare.removeprefix("head."), _HEAD)}'
     if prefix or bare.startswith(('stem.', 'stages.', 'head.')):
         raise KeyError(f'{name!r} has no counterpart in published files.')
     return name
 
 
-def state_dict_to_ours(published: dict[str, Tensor]) -> dict[str, Tensor]:
+def state_dict_from_published(
+    state_dict: dict[str, Tensor],
+) -> dict[str, Tensor]:
     """Rename a published state dict; check and drop its Haar filters.
 
     Args:
-        published (dict[str, Tensor]): Tensors by published name.
+        state_dict (dict[str, Tensor]): Tensors by published name.
 
     Returns:
         dict[str, Tensor]: The same tensors by our name.
@@ -224,19 +234,21 @@ def state_dict_to_ours(published: dict[str, Tensor]) -> dict[str, Tensor]:
             trained on another transform.
     """
     ours = {}
-    for name, tensor in published.items():
+    for name, tensor in state_dict.items():
         if is_haar_filter(name):
             _check_filter(name, tensor)
         else:
-            ours[to_ours(name)] = tensor
+            ours[from_published(name)] = tensor
     return ours
 
 
-def state_dict_to_published(ours: dict[str, Tensor]) -> dict[str, Tensor]:
+def state_dict_to_published(
+    state_dict: dict[str, Tensor],
+) -> dict[str, Tensor]:
     """Rename a state dict of ours to published names, filters included.
 
     Args:
-        ours (dict[str, Tensor]): Tensors by our name.
+        state_dict (dict[str, Tensor]): Tensors by our name.
 
     Returns:
         dict[str, Tensor]: Tensors by published name.
@@ -245,7 +257,7 @@ def state_dict_to_published(ours: dict[str, Tensor]) -> dict[str, Tensor]:
         KeyError: A name has no published counterpart.
     """
     published = {}
-    for name, tensor in ours.items():
+    for name, tensor in state_dict.items():
         published[to_published(name)] = tensor
         if name.endswith('global_path.base_scale'):
             prefix = to_published(name).removesuffix('base_scale.weight')

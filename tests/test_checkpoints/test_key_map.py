@@ -8,9 +8,9 @@ from mmmobilemamba.checkpoints.key_map import (
     haar_filters,
     is_haar_filter,
     is_published,
-    state_dict_to_ours,
+    state_dict_from_published,
     state_dict_to_published,
-    to_ours,
+    from_published,
     to_published,
 )
 
@@ -18,7 +18,7 @@ from mmmobilemamba.checkpoints.key_map import (
 @pytest.mark.parametrize('variant', ['t2', 't4', 's6', 'b1'])
 def test_there_and_back(variant):
     published = made_state_dict(variant)
-    ours = state_dict_to_ours(published)
+    ours = state_dict_from_published(published)
     filters = sum(is_haar_filter(name) for name in published)
     assert filters > 0 and len(ours) == len(published) - filters
     back = state_dict_to_published(ours)
@@ -32,9 +32,9 @@ def test_downstream_names_there_and_back(model):
     names = official_keys()['downstream_parameters'][model]
     for name in names:
         if not is_haar_filter(name):
-            assert to_published(to_ours(name)) == name
+            assert to_published(from_published(name)) == name
         if not name.startswith('backbone.'):
-            assert to_ours(name) == name
+            assert from_published(name) == name
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_downstream_names_there_and_back(model):
 )
 def test_unknown_published_name(name):
     with pytest.raises(KeyError, match=name):
-        to_ours(name)
+        from_published(name)
 
 
 def test_ours_without_a_published_counterpart():
@@ -72,7 +72,7 @@ def test_other_wavelets_are_refused(spoil):
     name = next(filter(is_haar_filter, published))
     published[name] = spoil(published[name])
     with pytest.raises(ValueError, match=name):
-        state_dict_to_ours(published)
+        state_dict_from_published(published)
 
 
 def test_haar_filters_are_orthonormal():

@@ -15,7 +15,7 @@ from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
 
 from mmmobilemamba.checkpoints.key_map import (
     is_haar_filter,
-    to_ours,
+    from_published,
     to_published,
 )
 
@@ -93,7 +93,7 @@ class TestDense:
         name, model = dense
         ours = {k: list(p.shape) for k, p in model.named_parameters()}
         assert ours == {
-            to_ours(k): shape
+            from_published(k): shape
             for k, shape in published_parameters(name).items()
         }
 
@@ -210,7 +210,9 @@ class TestClassifiers:
             {'b2': 'b1', 'b4': 'b1'}.get(name[12:14], name[12:14])
         ]
         published = {
-            to_ours(k): s for k, s in keys.items() if not is_haar_filter(k)
+            from_published(k): s
+            for k, s in keys.items()
+            if not is_haar_filter(k)
         }
         ours = {
             k.removeprefix('backbone.'): list(v.shape)
