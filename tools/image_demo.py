@@ -23,12 +23,12 @@ from mmmobilemamba.apis.inference import (
     read_image,
 )
 from mmmobilemamba.checkpoints.checkpoint import check_checkpoint_file
+from mmmobilemamba.checkpoints.safe_loading import allow_mmengine_checkpoints
 from mmmobilemamba.deploy import is_onnx
 from mmmobilemamba.deploy.arguments import (
     add_runtime_arguments,
     runtime_of,
 )
-from mmmobilemamba.checkpoints.safe_loading import allow_mmengine_checkpoints
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -56,9 +56,10 @@ def make_parser() -> argparse.ArgumentParser:
         help='lowest score of a detection to draw; default: %(default)s',
     )
     parser.add_argument(
-        '--no-deploy',
-        action='store_true',
-        help='leave the backbone as it was trained, instead of fusing it',
+        '--deploy',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='fuse the backbone before predicting',
     )
     add_compile_argument(parser)
     add_runtime_arguments(parser)
@@ -97,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             model = load_model(cfg, args.checkpoint, device)
             fusible = hasattr(model.backbone, 'switch_to_deploy')
             optimize_backbone(
-                model, fusible and not args.no_deploy, args.compile
+                model, fusible and args.deploy, args.compile
             )
 
     for path in images:

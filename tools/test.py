@@ -67,8 +67,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = load_config(args.config, args.cfg_options)
         cfg.launcher = args.launcher
         check_checkpoint_file(args.checkpoint)
-        # Below, and not by the Runner, which takes any file.
+        # It is loaded below: the Runner would take any file.
         cfg.load_from, cfg.resume = None, False
+        cfg.init_weights_for_test_or_val = False
         runtime = runtime_of(args)
         if onnx:
             if args.tta:
