@@ -51,14 +51,15 @@ def import_host(name: str) -> ModuleType | None:
         said in one warning.
     """
     for host in HOST_REQUIREMENTS:
-        if importlib.util.find_spec(host) is not None:
+        there = importlib.util.find_spec(host) is not None
+        if there:
             try:
                 importlib.import_module(f'{host}.models')
             except Exception as error:
                 _hide(host, error)
         if host == name:
             break
-    return sys.modules.get(name)
+    return sys.modules.get(name) if there else None
 
 
 def _hide(host: str, error: Exception) -> None:

@@ -134,6 +134,8 @@ def _message(error: Exception) -> str | None:
     ours = type(error).__module__.startswith('mmmobilemamba.')
     if isinstance(error, OSError) and (full or ours):
         return f'{text} Once that is mended, --resume goes on.'
+    if isinstance(error, FileNotFoundError):
+        return text
     if ours:
         # Where it comes from a loading process, its traceback comes first.
         name = f'{type(error).__name__}: '

@@ -71,7 +71,8 @@ def set_start(cfg: Config, resume: str | None) -> str | None:
         weights, cfg.load_from, cfg.resume = cfg.get('load_from'), None, True
     elif resume is not None:
         cfg.load_from, cfg.resume = resume, True
-    for path in filter(None, (weights, cfg.get('load_from'))):
+    teacher = (cfg.get('model') or {}).get('teacher_ckpt')
+    for path in filter(None, (weights, cfg.get('load_from'), teacher)):
         check_checkpoint_file(path)
     return weights
 
