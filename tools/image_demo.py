@@ -8,6 +8,7 @@ from mmengine.device import get_device
 
 from mmmobilemamba.apis.command_line import (
     add_cfg_options,
+    add_compile_argument,
     check_device,
     user_errors,
 )
@@ -17,17 +18,17 @@ from mmmobilemamba.apis.inference import (
     draw,
     find_images,
     load_model,
+    optimize_backbone,
     predict,
     read_image,
 )
-from mmmobilemamba.apis.speed_up import add_speed_arguments, speed_up
 from mmmobilemamba.checkpoints.checkpoint import check_checkpoint_file
+from mmmobilemamba.checkpoints.safe_loading import allow_mmengine_checkpoints
 from mmmobilemamba.deploy import is_onnx
 from mmmobilemamba.deploy.arguments import (
     add_runtime_arguments,
     runtime_of,
 )
-from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -54,7 +55,13 @@ def make_parser() -> argparse.ArgumentParser:
         default=0.3,
         help='lowest score of a detection to draw; default: %(default)s',
     )
-    add_speed_arguments(parser)
+    parser.add_argument(
+        '--deploy',
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help='fuse the backbone before predicting',
+    )
+    add_compile_argument(parser)
     add_runtime_arguments(parser)
     add_cfg_options(parser)
     return parser
@@ -89,7 +96,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             model = load_onnx_model(cfg, args.checkpoint, **runtime)
         else:
             model = load_model(cfg, args.checkpoint, device)
-        speed_up(model, args.deploy, args.compile)
+            fusible = hasattr(model.backbone, 'switch_to_deploy')
+            optimize_backbone(
+                model, fusible and args.deploy, args.compile
+            )
 
     for path in images:
         try:

@@ -20,7 +20,7 @@ from mmengine.runner import Runner
 from mmmobilemamba.analysis.run_logs import read_run
 from mmmobilemamba.apis.config import load_config
 from mmmobilemamba.apis.options import build_runner
-from mmmobilemamba.checkpoints.start import check_match
+from mmmobilemamba.checkpoints.checkpoint import load_checkpoint
 from mmmobilemamba.datasets import (
     SHAPES_CLASSES,
     SHAPES_PALETTE,
@@ -156,7 +156,7 @@ def make_runner(config: Path, checkpoint: Path | None) -> Runner:
     if checkpoint is None:
         runner.model.init_weights()
     else:
-        check_match(runner.model, str(checkpoint))
+        load_checkpoint(runner.model, str(checkpoint))
     return runner
 
 

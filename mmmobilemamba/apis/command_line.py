@@ -11,13 +11,11 @@ import torch
 from mmengine.config import DictAction
 from mmengine.logging import print_log
 
+_GOES_ON = 'Checkpoints stay as they are: --resume goes on from the latest.'
+
 
 def add_run_arguments(parser: ArgumentParser) -> None:
-    """Add what training and testing have in common.
-
-    Args:
-        parser (ArgumentParser): Parser of a tool.
-    """
+    """Add what training and testing have in common to a parser."""
     parser.add_argument(
         '--work-dir',
         help='folder for logs and checkpoints; by default that of the config, '
@@ -37,11 +35,7 @@ def add_run_arguments(parser: ArgumentParser) -> None:
 
 
 def add_cfg_options(parser: ArgumentParser) -> None:
-    """Add ``--cfg-options``.
-
-    Args:
-        parser (ArgumentParser): Parser of a tool.
-    """
+    """Add ``--cfg-options`` to a parser."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -49,6 +43,16 @@ def add_cfg_options(parser: ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='settings that replace those of the config, e.g. '
         'train_dataloader.batch_size=4 or key="[a,b]" for a list',
+    )
+
+
+def add_compile_argument(parser: ArgumentParser) -> None:
+    """Add ``--compile`` to a parser of a tool that predicts."""
+    parser.add_argument(
+        '--compile',
+        action='store_true',
+        help='compile the backbone with its weights as constants; the first '
+        'image of a size takes a minute',
     )
 
 
@@ -76,11 +80,7 @@ def check_device(name: str) -> torch.device:
 
 
 def export_local_rank(args: Namespace) -> None:
-    """Hand an old launcher's local rank to mmengine.
-
-    Args:
-        args (Namespace): Parsed arguments of :func:`add_run_arguments`.
-    """
+    """Hand an old launcher's local rank to mmengine."""
     if args.launcher != 'none' and args.local_rank is not None:
         os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
 
@@ -95,60 +95,64 @@ def user_errors(parser: ArgumentParser) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError, TypeError, ImportError) as error:
-        parser.exit(2, f'{parser.prog}: error: {error}\n')
+        message = str(error)
+    except KeyError as error:
+        # mmengine's, for a type that no registry has.
+        message = str(error.args[0])
+        if 'registry' not in message:
+            raise
+    else:
+        return
+    parser.exit(2, f'{parser.prog}: error: {message}\n')
 
 
 @contextmanager
 def run_errors(parser: ArgumentParser) -> Iterator[None]:
-    """End a run with the message alone where its data is at fault.
+    """End a run with the message alone where its files are at fault.
 
-    The same for a full disk, and for a process that the run cannot go on
-    without, and which died or hung: one that loads data, or another one that
-    trains. The log gets the message too.
+    That is where this package found it, and named it; the disk is full; or a
+    process died or hung that the run cannot go on without. The log gets the
+    message too.
 
     Args:
         parser (ArgumentParser): Parser of the tool, for its name.
     """
-    # Here, so that tools without data need not import it.
-    from mmmobilemamba.datasets import DataFaultError
-    from mmmobilemamba.engine import UnsavedError
-
     try:
         yield
-    except DataFaultError as error:
+    except Exception as error:
+        message = _message(error)
+        if message is None:
+            raise
+        print_log(message, 'current', logging.ERROR)
+        parser.exit(2, f'{parser.prog}: error: {message}\n')
+
+
+def _message(error: Exception) -> str | None:
+    """Return what a user needs to know of an error, None for all of it."""
+    text = str(error).rstrip()
+    full = getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
+    ours = type(error).__module__.startswith('mmmobilemamba.')
+    if isinstance(error, OSError) and (full or ours):
+        return f'{text} Once that is mended, --resume goes on.'
+    if isinstance(error, FileNotFoundError):
+        return text
+    if ours:
         # Where it comes from a loading process, its traceback comes first.
-        message = str(error).rstrip().rpartition('\n')[2]
-        message = message.partition('DataFaultError: ')[2] or message
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if not full and not isinstance(error, UnsavedError):
-            raise
-        message = f'{error} Once that is mended, --resume goes on.'
-    except RuntimeError as error:
-        message = str(error).partition('\n')[0]
-        advice = _advice(message)
-        if advice is None:
-            raise
-        message = f'{message.rstrip(". ")}. {advice}'
-    else:
-        return
-    print_log(message, 'current', logging.ERROR)
-    parser.exit(2, f'{parser.prog}: error: {message}\n')
-
-
-def _advice(message: str) -> str | None:
-    """Return what to do after an error of torch, known by its first words."""
-    goes_on = 'Checkpoints stay as they are: --resume goes on from the latest.'
+        name = f'{type(error).__name__}: '
+        return text.rpartition(name)[2] if name in text else text
+    if not isinstance(error, RuntimeError):
+        return None
+    text = text.partition('\n')[0].rstrip('. ')
     # "DataLoader worker (pid 1) is killed by", "DataLoader timed out"
-    if message.startswith('DataLoader '):
+    if text.startswith('DataLoader '):
         return (
-            'A process that loads data ended or hangs; where it was killed, '
-            f'memory may have run out. {goes_on}'
+            f'{text}. A process that loads data ended or hangs; where it was '
+            f'killed, memory may have run out. {_GOES_ON}'
         )
     # "[.../gloo/transport/tcp/pair.cc:1] Connection closed by peer"
-    if 'gloo' in message.partition(']')[0]:
+    if 'gloo' in text.partition(']')[0]:
         return (
-            'Another process of this run ended, or hangs for longer than '
-            f'env_cfg.dist_cfg.timeout seconds. {goes_on}'
+            f'{text}. Another process of this run ended, or hangs for longer '
+            f'than env_cfg.dist_cfg.timeout seconds. {_GOES_ON}'
         )
     return None

@@ -1,21 +1,13 @@
 """Reading a config, and finding the host library that it belongs to."""
 
 import difflib
-import importlib
-import importlib.util
 import os
 from pathlib import Path
 
 from mmengine.config import Config
 
 from ..checkpoints.forks import find_fork_configs
-
-# Scope of a config -> what pip installs for it.
-HOST_REQUIREMENTS = {
-    'mmdet': 'mmdet==3.3.0',
-    'mmseg': 'mmsegmentation==1.2.2',
-    'mmpretrain': 'mmpretrain==1.2.0',
-}
+from ..registry import HOST_FAULTS, HOST_REQUIREMENTS, MODELS, import_host
 
 
 def load_config(
@@ -29,11 +21,12 @@ def load_config(
             of the file. Defaults to None.
 
     Returns:
-        Config: The config, with its host library known to be importable.
+        Config: The config, with its host library known to be importable, and
+        with ``default_scope`` where the model tells it.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ImportError: A library that the config builds on is missing.
+        ImportError: A library that the config builds on is missing or broken.
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -43,10 +36,11 @@ def load_config(
     find_fork_configs()
     try:
         cfg = Config.fromfile(path)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         # A base such as mmdet::..., whose package mmengine does not find.
         for scope, requirement in HOST_REQUIREMENTS.items():
-            if requirement.partition('==')[0] in str(error):
+            names = (scope, requirement.partition('==')[0])
+            if getattr(error, 'name', None) in names or names[1] in str(error):
                 raise ImportError(_missing_host(path, scope)) from error
         raise
     if cfg_options:
@@ -56,54 +50,76 @@ def load_config(
 
 
 def check_host(cfg: Config, path: str = 'the config') -> None:
-    """Import the library that a config belongs to.
+    """Find and import the library that a config belongs to.
 
     Args:
-        cfg (Config): Config; its ``default_scope`` names the library.
+        cfg (Config): Config; ``default_scope`` is set where it is missing and
+            the type of the model tells it.
         path (str): Where it comes from, for the message. Defaults to
             ``'the config'``.
 
     Raises:
         ImportError: The library is missing or does not import.
     """
-    scope = cfg.get('default_scope') or 'mmengine'
-    if importlib.util.find_spec(scope) is None:
+    if cfg.get('default_scope') is None:
+        scope = _scope_of((cfg.get('model') or {}).get('type'))
+        if scope:
+            cfg.default_scope = scope
+    scope = cfg.get('default_scope')
+    if scope in HOST_REQUIREMENTS and import_host(scope) is None:
         raise ImportError(_missing_host(path, scope))
-    try:
-        importlib.import_module(scope)
-    except (ImportError, AssertionError) as error:
-        # The libraries assert the versions of mmcv and mmengine.
-        raise ImportError(
-            f'{scope}, which {path} belongs to, does not import: {error} '
-            f'Tested: {_pip_command(scope)}'
-        ) from error
 
 
-def _pip_command(scope: str) -> str:
-    return f'`pip install "{HOST_REQUIREMENTS.get(scope, scope)}"`'
+def type_name(part: dict | None) -> str:
+    """Return the bare name of what a config builds.
+
+    Args:
+        part (dict, optional): Config whose ``type`` is a class, or a name
+            with or without its scope.
+
+    Returns:
+        str: The name without module or scope, '' where there is none.
+    """
+    kind = (part or {}).get('type', '')
+    name = kind.__name__ if isinstance(kind, type) else str(kind)
+    return name.rpartition('.')[2]
+
+
+def _scope_of(kind: type | str | None) -> str | None:
+    """Return the host library whose model a type is."""
+    if isinstance(kind, str):
+        scope, _, _ = kind.partition('.')
+        if scope in HOST_REQUIREMENTS:
+            return scope
+        kind = MODELS.get(kind)
+    for base in getattr(kind, '__mro__', ()):
+        root = base.__module__.partition('.')[0]
+        if root in HOST_REQUIREMENTS:
+            return root
+    return None
 
 
 def _missing_host(path: str, scope: str) -> str:
+    if scope in HOST_FAULTS:
+        reason, cure = HOST_FAULTS[scope]
+        return (
+            f'{path} belongs to {scope}, which does not import: {reason}. '
+            f'To mend it: `{cure}`'
+        )
     return (
         f'{path} belongs to {scope}, which is not installed. Install it with '
-        f'{_pip_command(scope)}.'
+        f'`pip install "{HOST_REQUIREMENTS[scope]}"`.'
     )
 
 
 def _did_you_mean(path: str) -> str:
     """Return a sentence with configs of a similar name, or nothing."""
     package = Path(__file__).parents[1]
-    folders = [Path(path).parent]
-    folders += [package.parent / 'configs', package / '.mim' / 'configs']
-    known = {}
-    for folder in folders:
-        # The folder of a mistyped path may be the root of a whole disk.
-        files = (
-            folder.glob('*.py')
-            if folder is folders[0]
-            else (folder.rglob('*.py'))
-        )
-        known.update({file.stem: file for file in files})
+    # The folder of a mistyped path may be the root of a whole disk.
+    files = list(Path(path).parent.glob('*.py'))
+    for folder in (package.parent / 'configs', package / '.mim' / 'configs'):
+        files += folder.rglob('*.py')
+    known = {file.stem: file for file in files}
     near = difflib.get_close_matches(Path(path).stem, known, n=3, cutoff=0.6)
     if not near:
         return ''

@@ -1,6 +1,6 @@
 """What is installed, what is missing, and what mends it."""
 
-import importlib.util
+import importlib
 import os
 import platform
 import re
@@ -18,35 +18,43 @@ from mmmobilemamba.ops import (
     scan_backend,
 )
 
-from ..checkpoints.forks import DISTRIBUTIONS, installed_version
-from .config import HOST_REQUIREMENTS
+from ..checkpoints.forks import installed_version
+from ..registry import HOST_FAULTS, HOST_REQUIREMENTS, import_host
 
 _BUILD_MMCV = (
     'pip install "setuptools<82" ninja && MMCV_WITH_OPS=1 {}'
     'pip install --no-build-isolation --force-reinstall --no-deps '
     '--no-binary mmcv mmcv==2.1.0'
 )
-# Distribution, module and what installs it, in the order of the report.
-_PACKAGES = (
-    ('torch', 'torch', 'pip install torch'),
-    ('torchvision', 'torchvision', 'pip install torchvision==0.26.0'),
-    ('numpy', 'numpy', 'pip install numpy'),
-    ('opencv-python', 'cv2', 'pip install opencv-python'),
-    ('mmengine', 'mmengine', 'pip install mmengine==0.10.7'),
-    ('mmcv', 'mmcv', _BUILD_MMCV.format('')),
-    ('mmdet', 'mmdet', f'pip install {HOST_REQUIREMENTS["mmdet"]}'),
-    (
+# Module -> distribution, its fork or another name of it, and what installs it.
+_PACKAGES = {
+    'torch': ('torch', '', 'pip install torch'),
+    'torchvision': ('torchvision', '', 'pip install torchvision==0.26.0'),
+    'numpy': ('numpy', '', 'pip install numpy'),
+    'cv2': (
+        'opencv-python',
+        'opencv-python-headless',
+        'pip install opencv-python',
+    ),
+    'mmengine': ('mmengine', 'onedl-mmengine', 'pip install mmengine==0.10.7'),
+    'mmcv': ('mmcv', 'onedl-mmcv', _BUILD_MMCV.format('')),
+    'mmdet': (
+        'mmdet',
+        'onedl-mmdetection',
+        f'pip install {HOST_REQUIREMENTS["mmdet"]}',
+    ),
+    'mmseg': (
         'mmsegmentation',
-        'mmseg',
+        'onedl-mmsegmentation',
         f'pip install {HOST_REQUIREMENTS["mmseg"]} ftfy regex',
     ),
-    (
+    'mmpretrain': (
         'mmpretrain',
-        'mmpretrain',
+        'onedl-mmpretrain',
         f'pip install {HOST_REQUIREMENTS["mmpretrain"]}',
     ),
-    ('pycocotools', 'pycocotools', 'pip install pycocotools'),
-)
+    'pycocotools': ('pycocotools', '', 'pip install pycocotools'),
+}
 _EXTENSION = 'mmmobilemamba-selective-scan'
 
 
@@ -57,24 +65,24 @@ def collect_env() -> tuple[dict[str, str], list[tuple[str, str]]]:
         tuple: What is there, by name, and a list of (fault, command that
         mends it).
     """
-    found = _hardware()
-    faults = []
-    for distribution, module, command in _PACKAGES:
-        found[distribution], fault = _package(distribution, module)
+    found, faults = _hardware(), []
+    import_host('mmseg')  # the one that imports the others
+    for module, (name, other, command) in _PACKAGES.items():
+        found[name], fault = _package(module, name, other)
         if fault:
-            faults.append((fault, command))
-    found['mmcv operators'], fault = _mmcv_operators()
-    if fault:
-        faults.append(fault)
+            _, command = HOST_FAULTS.get(module, ('', command))
+            faults.append((f'{name} {fault}', command))
     found['mmmobilemamba'] = __version__
     found[_EXTENSION] = installed_version(_EXTENSION) or 'missing'
-    found['scan backend'], fault = _scan()
-    if fault:
-        faults.append(fault)
+    for name, look in (
+        ('mmcv operators', _operators),
+        ('scan backend', _scan),
+    ):
+        found[name], fault = look()
+        if fault:
+            faults.append(fault)
     fault = _toolkit_mismatch(found['nvcc'])
-    if fault:
-        faults.append(fault)
-    return found, faults
+    return found, faults + ([fault] if fault else [])
 
 
 def cpu_name() -> str:
@@ -85,12 +93,9 @@ def cpu_name() -> str:
     """
     try:
         with open('/proc/cpuinfo', encoding='utf-8') as file:
-            lines = [x for x in file if x.startswith('model name')]
-    except OSError:
-        lines = []
-    if lines:
-        return lines[0].partition(':')[2].strip()
-    return platform.processor() or platform.machine()
+            return re.search(r'model name\s*: (.*)', file.read())[1]
+    except (OSError, TypeError):
+        return platform.processor() or platform.machine()
 
 
 def _hardware() -> dict[str, str]:
@@ -103,75 +108,57 @@ def _hardware() -> dict[str, str]:
         'CUDA of torch': torch.version.cuda or 'none, a CPU build',
     }
     for index in range(torch.cuda.device_count()):
-        properties = torch.cuda.get_device_properties(index)
+        gpu = torch.cuda.get_device_properties(index)
         found[f'GPU {index}'] = (
-            f'{properties.name}, sm_{properties.major}{properties.minor}, '
-            f'{properties.total_memory / 2**30:.0f} GiB'
+            f'{gpu.name}, sm_{gpu.major}{gpu.minor}, '
+            f'{gpu.total_memory / 2**30:.0f} GiB'
         )
     if not torch.cuda.is_available():
         found['GPU'] = 'none that torch sees'
-    found['nvcc'] = _nvcc() or 'none'
-    compiler = os.environ.get('CXX') or 'c++'
-    found['C++ compiler'] = _first_line([compiler, '--version']) or 'none'
-    return found
-
-
-def _first_line(command: list[str]) -> str:
-    if shutil.which(command[0]) is None:
-        return ''
-    result = subprocess.run(command, capture_output=True, text=True)
-    return result.stdout.partition('\n')[0]
-
-
-def _nvcc() -> str:
-    """Return the version of the toolkit that extensions are built with."""
     home = os.environ.get('CUDA_HOME') or os.environ.get('CUDA_PATH')
     places = [os.path.join(home, 'bin', 'nvcc')] if home else ['nvcc']
     places.append('/usr/local/cuda/bin/nvcc')
-    nvcc = next(filter(None, map(shutil.which, places)), None)
-    if nvcc is None:
+    nvcc = next(filter(None, map(shutil.which, places)), '')
+    release = re.search(r'release ([\d.]+)', _output(nvcc, '-V'))
+    found['nvcc'] = f'{release[1]}, {nvcc}' if release else 'none'
+    compiler = _output(os.environ.get('CXX') or 'c++', '--version')
+    found['C++ compiler'] = compiler.partition('\n')[0] or 'none'
+    return found
+
+
+def _output(*command: str) -> str:
+    if shutil.which(command[0]) is None:
         return ''
-    result = subprocess.run([nvcc, '-V'], capture_output=True, text=True)
-    release = re.search(r'release ([\d.]+)', result.stdout)
-    return f'{release[1]}, {nvcc}' if release else ''
+    return subprocess.run(command, capture_output=True, text=True).stdout
 
 
-def _package(distribution: str, module: str) -> tuple[str, str]:
+def _package(module: str, name: str, other: str) -> tuple[str, str]:
     """Return the version of a package, and what is wrong with it."""
+    if module in HOST_FAULTS:
+        return 'broken', f'does not import: {HOST_FAULTS[module][0]}'
     try:
         imported = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name == module:
-            return 'missing', f'{distribution} is missing'
-        return 'broken', f'{distribution} does not import: {error}'
-    except (ImportError, OSError, RuntimeError, AssertionError) as error:
+    except Exception as error:
         # Versions that do not go together show in many ways.
+        if isinstance(error, ModuleNotFoundError) and error.name == module:
+            return 'missing', 'is missing'
         reason = str(error).partition('\n')[0]
-        return 'broken', f'{distribution} does not import: {reason}'
-    if not installed_version(distribution):
-        fork = DISTRIBUTIONS.get(module, ('', ''))[1]
-        if fork and installed_version(fork):
-            return f'{installed_version(fork)} of {fork}', ''
-    # OpenCV comes in several distributions.
-    version = installed_version(distribution) or getattr(
-        imported, '__version__', '?'
-    )
-    return version, ''
+        return 'broken', f'does not import: {reason}'
+    version = installed_version(name)
+    if not version and installed_version(other):
+        return f'{installed_version(other)} of {other}', ''
+    return version or getattr(imported, '__version__', '?'), ''
 
 
-def _mmcv_operators() -> tuple[str, tuple[str, str] | None]:
+def _operators() -> tuple[str, tuple[str, str] | None]:
     cuda = 'FORCE_CUDA=1 ' if torch.cuda.is_available() else ''
     command = _BUILD_MMCV.format(cuda)
     try:
         from mmcv.ops import get_compiling_cuda_version
-    except (ImportError, OSError) as error:
-        if not importlib.util.find_spec('mmcv'):
-            return 'missing', None
+    except Exception as error:
         reason = str(error).partition('\n')[0]
-        return 'missing', (
-            f'mmcv is installed without its operators ({reason})',
-            command,
-        )
+        fault = f'the operators of mmcv do not import ({reason})'
+        return 'missing', (fault, command)
     version = get_compiling_cuda_version()
     if version not in ('not available', ''):
         return f'CPU and CUDA {version}', None
@@ -185,22 +172,17 @@ def _scan() -> tuple[str, tuple[str, str] | None]:
         backend = scan_backend()
     except (ValueError, ImportError) as error:
         return 'none', (str(error), f'unset {ENV_NAME}')
-    by_hand = os.environ.get(ENV_NAME, '').strip()
-    if by_hand:
+    if os.environ.get(ENV_NAME, '').strip():
         return f'{backend}, chosen by {ENV_NAME}', None
-    if backend == 'extension':
-        devices = ' and '.join(find_extension().devices)
-        where = f'{backend}, built for {devices}'
-        if torch.cuda.is_available() and 'cuda' not in devices:
-            return where, (
-                'the scan extension has no CUDA kernels, but torch a GPU',
-                f'FORCE_CUDA=1 {INSTALL_COMMAND}',
-            )
+    if backend != 'extension':
+        fault = 'the scan extension is missing: the scan runs in plain PyTorch'
+        return backend, (fault, INSTALL_COMMAND)
+    devices = ' and '.join(find_extension().devices)
+    where = f'{backend}, built for {devices}'
+    if not torch.cuda.is_available() or 'cuda' in devices:
         return where, None
-    return backend, (
-        'the scan extension is missing, so the scan runs in plain PyTorch',
-        INSTALL_COMMAND,
-    )
+    fault = 'the scan extension has no CUDA kernels, but torch a GPU'
+    return where, (fault, f'FORCE_CUDA=1 {INSTALL_COMMAND}')
 
 
 def _toolkit_mismatch(nvcc: str) -> tuple[str, str] | None:

@@ -8,7 +8,11 @@ import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
+from mmengine.model import (
+    BaseTTAModel,
+    is_model_wrapper,
+    revert_sync_batchnorm,
+)
 from mmengine.registry import (
     DATASETS,
     MODELS,
@@ -19,16 +23,11 @@ from mmengine.registry import (
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from ..checkpoints.checkpoint import read_checkpoint, weights_of
-from ..checkpoints.start import check_match
-from .options import innermost_dataset
+from ..checkpoints.checkpoint import load_checkpoint
+from ..ops import hold_weights_constant
+from .options import DRAWING, innermost_dataset
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
-_VISUALIZERS = {
-    'mmdet': 'DetLocalVisualizer',
-    'mmseg': 'SegLocalVisualizer',
-    'mmpretrain': 'UniversalVisualizer',
-}
 
 
 def find_images(path: str | os.PathLike) -> list[Path]:
@@ -126,10 +125,7 @@ def load_model(
     model = build_model(cfg)
     meta = None
     if checkpoint is not None:
-        check_match(model, checkpoint)
-        content = read_checkpoint(checkpoint)
-        # Not strict, because counters of BatchNorm may be absent.
-        model.load_state_dict(weights_of(content), strict=False)
+        content = load_checkpoint(model, checkpoint)
         meta = (content.get('meta') or {}).get('dataset_meta')
     dataset = innermost_dataset(cfg.test_dataloader.dataset)
     if not meta:
@@ -139,6 +135,37 @@ def load_model(
     model.cfg = model._config = cfg
     model.dataset_meta = model._dataset_meta = meta
     return model.to(device).eval()
+
+
+def optimize_backbone(
+    model: nn.Module, deploy: bool = False, compile: bool = False
+) -> None:
+    """Fuse and compile the backbone of a model whose weights are loaded.
+
+    Args:
+        model (nn.Module): Model of any of the three libraries, in eval mode.
+        deploy (bool): Fuse norms into convolutions. Defaults to False.
+        compile (bool): Let torch.compile make code for the backbone, with
+            the weights as constants, for every input size anew. Defaults to
+            False.
+
+    Raises:
+        ValueError: The model has no backbone that can be fused or compiled.
+    """
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    backbone = getattr(model, 'backbone', None)
+    if deploy:
+        if not hasattr(backbone, 'switch_to_deploy'):
+            kind = type(backbone).__name__
+            raise ValueError(f'--deploy: {kind} has no deployed form.')
+        backbone.switch_to_deploy()
+    if compile:
+        if not isinstance(backbone, nn.Module):
+            raise ValueError('--compile: the model has no backbone in torch.')
+        hold_weights_constant(backbone)
+        # Code for any size is slower, and takes minutes to make.
+        backbone.compile(dynamic=False, options=dict(freezing=True))
 
 
 def predict(model: nn.Module, image: np.ndarray) -> BaseDataElement:
@@ -186,7 +213,7 @@ def draw(
     """
     scope = model.cfg.default_scope
     settings = dict(model.cfg.get('visualizer') or {})
-    settings.setdefault('type', _VISUALIZERS[scope])
+    settings.setdefault('type', DRAWING[scope][1])
     # One of its own, beside that of a Runner in the same process.
     settings.update(name='image_demo', vis_backends=None, save_dir=None)
     visualizer = VISUALIZERS.build(settings)
@@ -252,9 +279,9 @@ def describe(
 def _host_scope(cfg: Config) -> str:
     """Return the scope of a config, one of those that predict images."""
     scope = cfg.get('default_scope')
-    if scope not in _VISUALIZERS:
+    if scope not in DRAWING:
         raise ValueError(
             'To build a model that takes images, default_scope must be one '
-            f'of {", ".join(_VISUALIZERS)}, got {scope!r}.'
+            f'of {", ".join(DRAWING)}, got {scope!r}.'
         )
     return scope

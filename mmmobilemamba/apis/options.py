@@ -1,23 +1,28 @@
 """What the tools do to a config before a run."""
 
+import logging
 import os
 import os.path as osp
+import sys
 from copy import deepcopy
 
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
-from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-_CPU_AMP = 'mmmobilemamba.CPUAmpOptimWrapper'
+from ..checkpoints.checkpoint import check_checkpoint_file
+from .config import type_name
+
 # Devices that mmengine's AmpOptimWrapper accepts.
 _AMP_DEVICES = ('cuda', 'npu', 'mlu', 'musa')
-_VISUALIZATION_HOOKS = {
-    'mmdet': 'DetVisualizationHook',
-    'mmseg': 'SegVisualizationHook',
-    'mmpretrain': 'VisualizationHook',
+# Hook that draws, and visualizer that it draws with.
+DRAWING = {
+    'mmdet': ('DetVisualizationHook', 'DetLocalVisualizer'),
+    'mmseg': ('SegVisualizationHook', 'SegLocalVisualizer'),
+    'mmpretrain': ('VisualizationHook', 'UniversalVisualizer'),
 }
 
 
@@ -46,6 +51,32 @@ def set_work_dir(cfg: Config, work_dir: str | None) -> None:
     cfg.work_dir = work_dir
 
 
+def set_start(cfg: Config, resume: str | None) -> str | None:
+    """Settle what a training is to start from.
+
+    Args:
+        cfg (Config): Config of a training.
+        resume (str, optional): Checkpoint to resume from, or ``'auto'`` for
+            the latest one of the work dir. None leaves it to the config.
+
+    Returns:
+        str: Weights to start from where a run that resumes by itself finds
+        nothing to resume from; None where there are none.
+
+    Raises:
+        FileNotFoundError: A checkpoint is named that does not exist.
+    """
+    weights = None
+    if resume == 'auto':
+        weights, cfg.load_from, cfg.resume = cfg.get('load_from'), None, True
+    elif resume is not None:
+        cfg.load_from, cfg.resume = resume, True
+    teacher = (cfg.get('model') or {}).get('teacher_ckpt')
+    for path in filter(None, (weights, cfg.get('load_from'), teacher)):
+        check_checkpoint_file(path)
+    return weights
+
+
 def set_precision(cfg: Config, amp: bool, dtype: str | None = None) -> None:
     """Choose the optimizer wrapper for the device at hand.
 
@@ -64,7 +95,7 @@ def set_precision(cfg: Config, amp: bool, dtype: str | None = None) -> None:
     wrapper = cfg.get('optim_wrapper')
     if wrapper is None:
         raise ValueError('The config has no optim_wrapper to train with.')
-    kind = str(wrapper.get('type', 'OptimWrapper')).rpartition('.')[-1]
+    kind = type_name(wrapper) or 'OptimWrapper'
     device = get_device()
     if dtype:
         amp, wrapper.dtype = True, dtype
@@ -80,7 +111,7 @@ def set_precision(cfg: Config, amp: bool, dtype: str | None = None) -> None:
     if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'CPUAmpOptimWrapper'):
         raise ValueError(
             '--amp replaces OptimWrapper or AmpOptimWrapper, got '
-            f'optim_wrapper.type={wrapper.type!r}.'
+            f'optim_wrapper.type={kind!r}.'
         )
     if device in _AMP_DEVICES:
         wrapper.type = 'AmpOptimWrapper'
@@ -103,17 +134,15 @@ def set_precision(cfg: Config, amp: bool, dtype: str | None = None) -> None:
         )
     for key in ('loss_scale', 'use_fsdp', 'dtype'):
         wrapper.pop(key, None)
-    wrapper.type = _CPU_AMP
+    wrapper.type = 'mmmobilemamba.CPUAmpOptimWrapper'
 
 
 def set_channels_last(cfg: Config) -> None:
-    """Train in channels_last memory format.
-
-    Args:
-        cfg (Config): Config of a training.
-    """
-    hooks = cfg.setdefault('custom_hooks', [])
-    hooks.append(dict(type='mmmobilemamba.ChannelsLastHook'))
+    """Keep weights and batches of a run in channels_last memory format."""
+    cfg.custom_hooks = [
+        *(cfg.get('custom_hooks') or ()),
+        dict(type='mmmobilemamba.ChannelsLastHook'),
+    ]
 
 
 def set_checkpoints(cfg: Config) -> None:
@@ -127,11 +156,7 @@ def set_checkpoints(cfg: Config) -> None:
     hook = hooks.setdefault(
         'checkpoint', ConfigDict(type='CheckpointHook', interval=1)
     )
-    if hook and hook.get('type') in (
-        'CheckpointHook',
-        'mmengine.CheckpointHook',
-        CheckpointHook,
-    ):
+    if hook and type_name(hook) == 'CheckpointHook':
         hook.type = 'mmmobilemamba.ResumableCheckpointHook'
 
 
@@ -203,18 +228,24 @@ def set_visualization(
         wait_time (float): Seconds that a window stays.
 
     Raises:
-        ValueError: The library of the config has no drawing hook.
+        ValueError: The library of the config has no drawing hook, or the
+            machine no display.
     """
+    displays = ('DISPLAY', 'WAYLAND_DISPLAY')
+    if show and sys.platform == 'linux' and not any(map(os.getenv, displays)):
+        raise ValueError('--show needs a display; use --show-dir instead.')
     scope = cfg.get('default_scope')
-    if scope not in _VISUALIZATION_HOOKS:
+    if scope not in DRAWING:
         raise ValueError(
             '--show and --show-dir know the drawing hooks of '
-            f'{", ".join(_VISUALIZATION_HOOKS)}, not of {scope!r}.'
+            f'{", ".join(DRAWING)}, not of {scope!r}.'
         )
+    hook_type, visualizer = DRAWING[scope]
+    if not cfg.get('visualizer'):
+        backends = [dict(type='LocalVisBackend')]
+        cfg.visualizer = dict(type=visualizer, vis_backends=backends)
     hooks = cfg.setdefault('default_hooks', ConfigDict())
-    hook = hooks.setdefault(
-        'visualization', ConfigDict(type=_VISUALIZATION_HOOKS[scope])
-    )
+    hook = hooks.setdefault('visualization', ConfigDict(type=hook_type))
     folder = osp.abspath(show_dir) if show_dir else None
     hook.update(show=show, interval=1)
     if show:
@@ -228,6 +259,42 @@ def set_visualization(
     elif folder:
         # MMSegmentation draws through the visualizer's own backends.
         cfg.visualizer.save_dir = folder
+
+
+def set_predictions_file(cfg: Config, out: str) -> None:
+    """Write the predictions of a test: by the library's own metrics.
+
+    Args:
+        cfg (Config): Config of a test.
+        out (str): A .pkl file; a folder of label images for segmentors.
+
+    Raises:
+        ValueError: The name is no pickle's.
+    """
+    metrics = cfg.get('test_evaluator') or []
+    metrics = metrics if isinstance(metrics, list) else [metrics]
+    scope = cfg.get('default_scope')
+    if scope == 'mmseg':
+        for metric in metrics:
+            metric.output_dir = out
+        return
+    if not out.endswith(('.pkl', '.pickle')):
+        raise ValueError(f'--out must end in .pkl or .pickle, got {out}.')
+    # MMDetection has one of its own, which packs masks.
+    kind = 'DumpDetResults' if scope == 'mmdet' else 'DumpResults'
+    cfg.test_evaluator = [*metrics, dict(type=kind, out_file_path=out)]
+
+
+def set_test_precision(cfg: Config) -> None:
+    """Test in float32 where there is no GPU: a CPU's suppression wants it."""
+    test_cfg = cfg.get('test_cfg') or {}
+    if test_cfg.get('fp16') and get_device() == 'cpu':
+        test_cfg.fp16 = False
+        print_log(
+            'test_cfg.fp16 is for GPUs: computing in float32.',
+            'current',
+            logging.WARNING,
+        )
 
 
 def set_tta(cfg: Config) -> None:
@@ -251,34 +318,32 @@ def set_tta(cfg: Config) -> None:
         raise ValueError(
             '--tta: MMDetection merges boxes, not the masks of this model.'
         )
-    pipeline = innermost_dataset(cfg.test_dataloader.dataset).pipeline
-    if 'tta_model' not in cfg and scope == 'mmdet':
-        cfg.tta_model = dict(
-            type='DetTTAModel',
-            tta_cfg=dict(
-                nms=dict(type='nms', iou_threshold=0.5), max_per_img=100
-            ),
-        )
-    elif 'tta_model' not in cfg and scope == 'mmpretrain':
-        cfg.tta_model = dict(type='AverageClsScoreTTA')
-    if 'tta_pipeline' not in cfg and scope in ('mmdet', 'mmpretrain'):
-        cfg.tta_pipeline = _with_flip(pipeline, scope)
+    dataset = innermost_dataset(cfg.test_dataloader.dataset)
+    if scope == 'mmdet':
+        nms = dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
+        cfg.setdefault('tta_model', dict(type='DetTTAModel', tta_cfg=nms))
+    elif scope == 'mmpretrain':
+        cfg.setdefault('tta_model', dict(type='AverageClsScoreTTA'))
+    if scope in ('mmdet', 'mmpretrain'):
+        flipped = _with_flip(dataset.pipeline, scope)
+        cfg.setdefault('tta_pipeline', flipped)
     if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
         raise ValueError(
             '--tta needs tta_model and tta_pipeline in the config.'
         )
-    innermost_dataset(cfg.test_dataloader.dataset).pipeline = cfg.tta_pipeline
+    dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the Runner of a config.
+    """Build the Runner of a config; nothing is loaded or run.
 
     Args:
-        cfg (Config): Config of a run.
+        cfg (Config): Config of a run; ``runner_type`` names another one, such
+            as FlexibleRunner.
 
     Returns:
-        Runner: The Runner; nothing has been loaded or run.
+        Runner: The Runner.
     """
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)

@@ -1,60 +1,39 @@
-"""Reading checkpoint files and fitting them to a backbone, or refusing."""
+"""Reading checkpoint files safely, and filling modules from them."""
 
 import os
+import textwrap
 from collections.abc import Mapping
 
 import torch
 from mmengine.logging import print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from .key_map import is_published, state_dict_to_ours
+from .key_map import is_published, state_dict_from_published
+from .safe_loading import allow_mmengine_checkpoints
 
 # Where a file keeps its tensors; the moving average gave the published
 # accuracies, so it comes before the raw weights.
 CONTAINERS = ('net_E', 'net', 'state_dict', 'model')
+_CONVERTER = 'tools/model_converters/mobilemamba_to_mm.py'
+# Characters of a line of torch's message that an error repeats.
+_LINE = 400
 
-# How many names an error message lists of each kind.
-_LISTED = 8
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be read, or does not fit."""
 
 
-def read_state_dict(
-    path: str | os.PathLike, container: str | None = None
-) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint file by name.
+def check_checkpoint_file(path: str) -> None:
+    """Raise FileNotFoundError for a local file that does not exist.
 
     Args:
-        path (str or PathLike): A file that torch.save wrote, published or
-            ours, of which nothing but tensors and plain containers is
-            unpickled, or a ``.safetensors`` file.
-        container (str, optional): Where the file keeps them, one of
-            ``net_E``, ``net``, ``state_dict`` and ``model``. Defaults to
-            None, which takes the first that is there, then the top level.
-
-    Returns:
-        dict[str, Tensor]: Tensors on the CPU.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is no checkpoint, or holds no tensors there.
+        path (str): File, or an address such as ``https://`` or
+            ``open-mmlab://``, which passes.
     """
-    content = read_checkpoint(path)
-    there = [n for n in CONTAINERS if isinstance(content.get(n), Mapping)]
-    if container is not None and container not in there:
-        raise ValueError(
-            f'{path} has no {container!r}; it has '
-            f'{", ".join(there) or "its tensors at the top level"}.'
-        )
-    if container or there:
-        container = container or there[0]
-    tensors = weights_of(content, container)
-    if not tensors:
-        raise ValueError(
-            f'{path} holds no tensors at {container or "the top level"}; '
-            'expected a state dict there or under one of '
-            f'{", ".join(CONTAINERS)}.'
-        )
-    return tensors
+    if '://' not in path and not os.path.isfile(os.path.expanduser(path)):
+        raise FileNotFoundError(f'Checkpoint {path} does not exist.')
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict:
@@ -70,19 +49,63 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no checkpoint.
+        CheckpointError: It is no checkpoint.
     """
     path = os.fspath(path)
     check_checkpoint_file(path)
-    if is_local(path):
-        content = _load_file(os.path.expanduser(path))
-    else:
+    allow_mmengine_checkpoints()
+    if '://' in path:
         content = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    else:
+        content = _load_file(os.path.expanduser(path))
     if not isinstance(content, dict):
-        raise ValueError(
+        raise CheckpointError(
             f'{path} holds a {type(content).__name__}, not a checkpoint.'
         )
     return content
+
+
+def read_state_dict(
+    path: str | os.PathLike, container: str | None = None
+) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint file by name.
+
+    Args:
+        path (str or PathLike): File or address, published or ours.
+        container (str, optional): Where the file keeps them, one of
+            ``net_E``, ``net``, ``state_dict`` and ``model``. Defaults to
+            None, which takes the first that is there, then the top level.
+
+    Returns:
+        dict[str, Tensor]: Tensors on the CPU.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: The file is no checkpoint, or holds no tensors there.
+    """
+    content = read_checkpoint(path)
+    container = find_container(content, path, container)
+    tensors = weights_of(content, container)
+    if not tensors:
+        raise CheckpointError(
+            f'{path} holds no tensors at {container or "the top level"}; '
+            'expected a state dict there or under one of '
+            f'{", ".join(CONTAINERS)}.'
+        )
+    return tensors
+
+
+def find_container(
+    content: Mapping, source: str | os.PathLike, wanted: str | None = None
+) -> str | None:
+    """Return the entry that holds a file's tensors, None for its top level."""
+    there = [n for n in CONTAINERS if isinstance(content.get(n), Mapping)]
+    if wanted is not None and wanted not in there:
+        raise CheckpointError(
+            f'{source} has no {wanted!r}; it has '
+            f'{", ".join(there) or "its tensors at the top level"}.'
+        )
+    return wanted or (there[0] if there else None)
 
 
 def weights_of(
@@ -92,13 +115,11 @@ def weights_of(
 
     Args:
         content (Mapping): What :func:`read_checkpoint` gave.
-        container (str, optional): Entry that holds them; the top level is
-            taken where there is no such entry. Defaults to
-            ``'state_dict'``, where mmengine looks.
+        container (str, optional): Entry that holds them, the top level where
+            there is none. Defaults to ``'state_dict'``, where mmengine looks.
 
     Returns:
-        dict[str, Tensor]: Tensors by name; none where the file keeps them
-        elsewhere.
+        dict[str, Tensor]: Tensors by name; none where they are elsewhere.
     """
     tensors = content.get(container, content)
     if not isinstance(tensors, Mapping):
@@ -110,119 +131,30 @@ def weights_of(
     }
 
 
-def is_local(path: str) -> bool:
-    """Tell whether a checkpoint is a file rather than an address.
-
-    Args:
-        path (str): What the user gave.
-
-    Returns:
-        bool: False for ``https://``, ``open-mmlab://`` and their like.
-    """
-    return '://' not in path
-
-
-def check_checkpoint_file(path: str) -> None:
-    """Check that a local checkpoint exists; addresses pass.
-
-    Args:
-        path (str): File or address.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-    """
-    if is_local(path) and not os.path.isfile(os.path.expanduser(path)):
-        raise FileNotFoundError(f'Checkpoint {path} does not exist.')
-
-
 def backbone_tensors(
-    tensors: dict[str, Tensor], prefix: str | None = None
+    tensors: Mapping[str, Tensor], prefix: str | None = None
 ) -> dict[str, Tensor]:
-    """Pick a backbone's tensors, by our names, from a state dict.
+    """Pick a backbone's tensors from the state dict of a whole model.
 
     Args:
-        tensors (dict[str, Tensor]): State dict of a classifier, detector,
+        tensors (Mapping[str, Tensor]): State dict of a classifier, detector,
             segmentor or bare backbone, with published names or ours.
         prefix (str, optional): Prefix of the backbone's names. None finds
             ``backbone.`` by itself. Defaults to None.
 
     Returns:
-        dict[str, Tensor]: Tensors by the names that the backbone has.
+        dict[str, Tensor]: Tensors of the backbone, without that prefix.
     """
     if prefix is None and any(k.startswith('backbone.') for k in tensors):
         prefix = 'backbone.'
-    if prefix:
-        prefix = prefix.rstrip('.') + '.'
-        tensors = {
-            name.removeprefix(prefix): value
-            for name, value in tensors.items()
-            if name.startswith(prefix)
-        }
+    prefix = prefix.rstrip('.') + '.' if prefix else ''
     # Classification heads stand beside the backbone in published files.
-    tensors = {
-        name: value
+    return {
+        name.removeprefix(prefix): value
         for name, value in tensors.items()
-        if not name.startswith(('head.', 'head_dist.'))
+        if name.startswith(prefix)
+        and not name.startswith(('head.', 'head_dist.'))
     }
-    return state_dict_to_ours(tensors) if is_published(tensors) else tensors
-
-
-def fit_report(
-    module: nn.Module, tensors: dict[str, Tensor], source: str
-) -> str:
-    """Say what keeps tensors from filling a module exactly.
-
-    Args:
-        module (nn.Module): Module to fill.
-        tensors (dict[str, Tensor]): Tensors by the module's names.
-        source (str): Where they come from, for the message.
-
-    Returns:
-        str: Missing names, names left over, shapes that differ, and tensors
-        of another kind or with NaN or infinity in them; empty where the
-        tensors fit.
-    """
-    wanted = module.state_dict()
-    # Counters of BatchNorm are absent from files of old torch versions.
-    missing = [
-        name
-        for name in wanted
-        if name not in tensors and not name.endswith('num_batches_tracked')
-    ]
-    extra = [name for name in tensors if name not in wanted]
-    shapes = [
-        f'{name} {tuple(tensors[name].shape)}, wanted {tuple(value.shape)}'
-        for name, value in wanted.items()
-        if name in tensors and tensors[name].shape != value.shape
-    ]
-    paired = [
-        (name, tensors[name], value)
-        for name, value in wanted.items()
-        if name in tensors and tensors[name].shape == value.shape
-    ]
-    kinds = [
-        f'{name} {given.dtype}, wanted {value.dtype}'
-        for name, given, value in paired
-        if not _same_kind(given, value)
-    ]
-    broken = [
-        name
-        for name, given, value in paired
-        if _same_kind(given, value) and not _is_finite(given)
-    ]
-    if not (missing or extra or shapes or kinds or broken):
-        return ''
-    return '\n'.join(
-        [
-            f'{source} does not fit {type(module).__name__}:',
-            *_listing('missing', missing),
-            *_listing('left over', extra),
-            *_listing('of another shape', shapes),
-            *_listing('of another type', kinds),
-            *_listing('not finite', broken),
-            *_hint(tensors, wanted),
-        ]
-    )
 
 
 def load_backbone(
@@ -238,87 +170,130 @@ def load_backbone(
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file does not fit; the message names the tensors.
+        CheckpointError: The file does not fit; the message names the tensors.
     """
+    tensors = backbone_tensors(read_state_dict(path), prefix)
+    load_weights(backbone, tensors, path)
+    print_log(f'Loaded {len(tensors)} backbone tensors of {path}.', 'current')
+
+
+def load_checkpoint(
+    model: nn.Module, path: str | os.PathLike, partial: bool = False
+) -> dict:
+    """Fill a model from a checkpoint, or say why it does not fit.
+
+    mmengine loads with ``strict=False``: a foreign file leaves a network as it
+    was initialised, and evaluates as noise.
+
+    Args:
+        model (nn.Module): Model, bare or wrapped as the Runner does.
+        path (str or PathLike): File or address of mmengine's kind, with our
+            names or published ones.
+        partial (bool): Take what fits by name and shape, if anything does.
+            Defaults to False.
+
+    Returns:
+        dict: Content of the file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: It does not fit.
+    """
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    content = read_checkpoint(path)
+    tensors, wanted = weights_of(content), model.state_dict()
+    named = state_dict_from_published if is_published(tensors) else dict
+    fitting = {
+        name: value
+        for name, value in named(tensors).items()
+        if name in wanted and wanted[name].shape == value.shape
+    }
+    if not fitting and (not tensors or is_published(tensors)):
+        raise CheckpointError(
+            f'{path} is no file of mmengine. If it is a published one, '
+            f'convert it: python {_CONVERTER} {path} CONVERTED.pth'
+        )
+    if fitting and partial:
+        model.load_state_dict(fitting, strict=False)
+    else:
+        load_weights(model, tensors, path)
+    return content
+
+
+def load_weights(
+    module: nn.Module, tensors: Mapping[str, Tensor], source: str | os.PathLike
+) -> None:
+    """Fill a module with all of its tensors and nothing else.
+
+    Args:
+        module (nn.Module): Module to fill.
+        tensors (Mapping[str, Tensor]): Tensors by the module's names, or by
+            published ones.
+        source (str or PathLike): Where they come from, for the message.
+
+    Raises:
+        CheckpointError: Tensors are missing, left over, of another shape or
+            kind, or hold NaN or infinity.
+    """
+    wanted = module.state_dict()
     try:
-        tensors = backbone_tensors(read_state_dict(path), prefix)
-    except KeyError as error:
-        raise ValueError(f'{path}: {error.args[0]}') from error
-    problems = fit_report(backbone, tensors, os.fspath(path))
-    if problems:
-        raise ValueError(problems)
-    # Not strict, because counters of BatchNorm may be absent.
-    backbone.load_state_dict(tensors, strict=False)
-    print_log(
-        f'Loaded {len(tensors)} tensors of the backbone from {path}.',
-        logger='current',
-    )
+        if is_published(tensors):
+            tensors = state_dict_from_published(tensors)
+        wrong = [
+            name
+            for name, value in wanted.items()
+            if name in tensors and not _is_weight(tensors[name], value)
+        ]
+        if wrong:
+            raise ValueError(f'No finite, dense floats: {", ".join(wrong)}')
+        # A plain dict: torch then adds BatchNorm's counters, which files of
+        # old versions lack.
+        module.load_state_dict(dict(tensors), strict=True)
+    except (ValueError, RuntimeError) as error:
+        lines = [f'{source} does not fit.', *str(error).splitlines()]
+        lines = [textwrap.shorten(x, _LINE, placeholder=' ...') for x in lines]
+        if not set(tensors) & set(wanted):
+            lines.append('No name matches: this is of another network.')
+        elif _is_fused(tensors) != _is_fused(wanted):
+            lines.append(
+                'One side has its BatchNorm fused: build the backbone with '
+                f'deploy={_is_fused(tensors)} to load this file.'
+            )
+        raise CheckpointError('\n'.join(lines)) from error
 
 
 def _load_file(path: str) -> object:
     """Read a checkpoint file: safetensors, or unpickled ``weights_only``."""
-    if path.endswith('.safetensors'):
-        return _load_safetensors(path)
-    # Importing that module widens what torch reads, so not until it is due.
-    from ..engine.safe_checkpoint import allow_mmengine_checkpoints
-
-    allow_mmengine_checkpoints()
     try:
+        if path.endswith('.safetensors'):
+            from safetensors.torch import load_file
+
+            return load_file(path)
         return torch.load(path, map_location='cpu', weights_only=True)
+    except ImportError as error:
+        raise ImportError(
+            f'{path} needs safetensors: `pip install safetensors`.'
+        ) from error
     except Exception as error:
         # Pickle and zip readers raise a dozen types for a damaged file.
-        raise ValueError(
+        raise CheckpointError(
             f'{path} is no checkpoint that can be read safely: '
             f'{type(error).__name__}: {str(error).partition(chr(10))[0]}'
         ) from error
 
 
-def _load_safetensors(path: str) -> dict[str, Tensor]:
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file as load
-    except ImportError as error:
-        raise ImportError(
-            f'{path} needs safetensors: `pip install safetensors`.'
-        ) from error
-    try:
-        return load(path)
-    except SafetensorError as error:
-        raise ValueError(f'{path} cannot be read: {error}') from error
-
-
-def _same_kind(given: Tensor, wanted: Tensor) -> bool:
-    """Tell whether one tensor can be copied to another and mean the same."""
+def _is_weight(given: Tensor, wanted: Tensor) -> bool:
+    """Tell what torch would copy in silence from what is a weight."""
+    if not wanted.is_floating_point():
+        return not given.is_complex() and given.layout == wanted.layout
     return (
-        given.layout == wanted.layout
-        and given.is_quantized == wanted.is_quantized
-        and given.is_complex() == wanted.is_complex()
-        and given.is_floating_point() == wanted.is_floating_point()
+        given.is_floating_point()
+        and given.layout == wanted.layout
+        # A huge one of another shape takes no memory until it is looked at.
+        and (given.shape != wanted.shape or bool(given.isfinite().all()))
     )
 
 
-def _is_finite(tensor: Tensor) -> bool:
-    if tensor.is_meta or not tensor.is_floating_point():
-        return True
-    return bool(tensor.isfinite().all())
-
-
-def _listing(kind: str, names: list[str]) -> list[str]:
-    if not names:
-        return []
-    shown = ', '.join(names[:_LISTED])
-    more = f' and {len(names) - _LISTED} more' if names[_LISTED:] else ''
-    return [f'- {len(names)} {kind}: {shown}{more}']
-
-
-def _hint(tensors: dict, wanted: dict) -> list[str]:
-    if not set(tensors) & set(wanted):
-        return ['No name matches: this is a checkpoint of another network.']
-    fused = [name.endswith('.bn.weight') for name in tensors]
-    ours = [name.endswith('.bn.weight') for name in wanted]
-    if any(fused) != any(ours):
-        return [
-            'One side has its BatchNorm fused: build the backbone with '
-            f'deploy={not any(fused)} to load this file.'
-        ]
-    return []
+def _is_fused(names: Mapping[str, Tensor]) -> bool:
+    return not any(name.endswith('.bn.weight') for name in names)

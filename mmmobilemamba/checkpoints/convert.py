@@ -1,125 +1,156 @@
-"""Conversion of whole checkpoint files between published names and ours."""
+"""From one checkpoint file to another: published names, bare backbones."""
 
 import os
+import re
 
 import torch
 from torch import Tensor
 
+from ..registry import MODELS
 from ..version import __version__
 from .atomic import atomic_write
-from .checkpoint import backbone_tensors, fit_report, read_state_dict
-from .key_map import (
-    is_published,
-    state_dict_to_ours,
-    state_dict_to_published,
+from .checkpoint import (
+    CheckpointError,
+    backbone_tensors,
+    find_container,
+    load_weights,
+    read_checkpoint,
+    weights_of,
 )
+from .key_map import is_published, state_dict_from_published, to_published
 
 _HEADS = ('head.', 'head_dist.')
+# One of each set of widths that was published.
+_ARCHS = ('t2', 't4', 's6', 'b1')
 
 
 def convert_file(
     src: str | os.PathLike,
     dst: str | os.PathLike,
     container: str | None = None,
-    reverse: bool = False,
     overwrite: bool = False,
 ) -> str:
-    """Convert a checkpoint file between published names and ours.
+    """Convert a published checkpoint file to our names.
 
     Args:
         src (str or PathLike): File to read.
         dst (str or PathLike): File to write, whole or not at all.
-        container (str, optional): ``'net_E'``, ``'net'`` or
-            ``'state_dict'``; None takes the first that is there. Defaults
-            to None.
-        reverse (bool): Read our names and write published ones. Defaults to
-            False.
+        container (str, optional): ``'net_E'``, ``'net'``, ``'state_dict'`` or
+            ``'model'``; None takes the first that is there. Defaults to None.
         overwrite (bool): Replace ``dst`` if it exists. Defaults to False.
 
     Returns:
         str: What was converted, in one line.
 
     Raises:
-        FileNotFoundError: ``src`` does not exist.
-        FileExistsError: ``dst`` exists and ``overwrite`` is False.
-        KeyError: A name is unknown.
-        ValueError: The file is no MobileMamba checkpoint of a published
+        OSError: ``src`` does not exist, or ``dst`` does.
+        CheckpointError: The file is no MobileMamba checkpoint of a published
             variant, or does not fit it; the message names the tensors.
     """
+    _check_free(dst, overwrite)
+    content = read_checkpoint(src)
+    container = find_container(content, src, container)
+    tensors = weights_of(content, container)
+    if not is_published(tensors):
+        raise CheckpointError(
+            f'{src} has no names of a published MobileMamba. A file of ours '
+            'needs no conversion.'
+        )
+    arch = _find_arch(tensors, src)
+    dense = any(name.startswith('backbone.') for name in tensors)
+    tensors = state_dict_from_published(tensors)
+    if not dense:
+        tensors = {
+            name if name.startswith(_HEADS) else f'backbone.{name}': value
+            for name, value in tensors.items()
+        }
+    _save(dst, tensors, arch=arch, source=os.path.basename(src))
+    kind = 'dense model' if dense else 'classifier'
+    place = f', {container},' if container else ''
+    return f'{src}{place} {kind} with a {arch} backbone, written to {dst}'
+
+
+def extract_backbone(
+    src: str | os.PathLike,
+    dst: str | os.PathLike,
+    raw: bool = False,
+    overwrite: bool = False,
+) -> str:
+    """Write the backbone of a trained model to a file of its own.
+
+    mmengine's EMAHook keeps the moving average, which evaluation measured,
+    as the weights of the file, and those that were trained beside it.
+
+    Args:
+        src (str or PathLike): Checkpoint of mmengine.
+        dst (str or PathLike): File to write, whole or not at all.
+        raw (bool): Take the trained weights instead of their moving average.
+            Defaults to False.
+        overwrite (bool): Replace ``dst`` if it exists. Defaults to False.
+
+    Returns:
+        str: What was written, in one line.
+
+    Raises:
+        OSError: ``src`` does not exist, or ``dst`` does.
+        CheckpointError: The file holds no backbone, or ``raw`` is asked of a
+            file without a moving average.
+    """
+    _check_free(dst, overwrite)
+    content = read_checkpoint(src)
+    averaged = 'ema_state_dict' in content
+    if raw and not averaged:
+        raise CheckpointError(
+            f'{src} has no moving average; leave out --raw to take its one '
+            'set of weights.'
+        )
+    tensors = weights_of(content, 'ema_state_dict' if raw else 'state_dict')
+    if not any(name.startswith('backbone.') for name in tensors):
+        raise CheckpointError(
+            f'{src} has no tensors named backbone.*; expected the checkpoint '
+            'of a classifier that mmengine wrote. A published file needs no '
+            'conversion for init_cfg.'
+        )
+    tensors = backbone_tensors(tensors)
+    averaged = averaged and not raw
+    source = os.path.basename(src)
+    _save(dst, tensors, source=source, moving_average=averaged)
+    kind = 'moving average' if averaged else 'weights'
+    return (
+        f'{src}: {kind} of {len(tensors)} backbone tensors, written to {dst}'
+    )
+
+
+def _check_free(dst: str | os.PathLike, overwrite: bool) -> None:
     if os.path.exists(dst) and not overwrite:
         raise FileExistsError(
             f'{dst} exists; choose another name or pass --overwrite.'
         )
-    tensors = read_state_dict(src, container)
-    if is_published(tensors) == reverse:
-        raise ValueError(
-            f'{src} holds {"published" if reverse else "no published"} '
-            f'names; {"leave out" if reverse else "pass"} --reverse or give '
-            'another file.'
-        )
-    dense = any(name.startswith('backbone.') for name in tensors)
-    if reverse:
-        arch = _check_backbone(tensors, src)
-        # A classifier's backbone stands at the top level of its file.
-        if any(name.startswith(_HEADS) for name in tensors):
-            tensors = {
-                name.removeprefix('backbone.'): value
-                for name, value in tensors.items()
-            }
-        content = state_dict_to_published(tensors)
-    else:
-        ours = state_dict_to_ours(tensors)
-        if not dense:
-            ours = {
-                name if name.startswith(_HEADS) else f'backbone.{name}': value
-                for name, value in ours.items()
-            }
-        arch = _check_backbone(ours, src)
-        content = {
-            'meta': {
-                'arch': arch,
-                'source': os.path.basename(os.fspath(src)),
-                'mmmobilemamba_version': __version__,
-            },
-            'state_dict': ours,
-        }
+
+
+def _save(dst: str | os.PathLike, tensors: dict[str, Tensor], **meta) -> None:
+    meta['mmmobilemamba_version'] = __version__
     with atomic_write(dst) as draft:
-        torch.save(content, draft)
-    kind = 'dense model' if dense and not reverse else 'checkpoint'
-    return f'{src}: {kind} with a {arch} backbone, written to {dst}'
+        torch.save(dict(meta=meta, state_dict=tensors), draft)
 
 
-def _check_backbone(tensors: dict[str, Tensor], source) -> str:
-    """Return the backbone's variant, or say what does not fit it."""
-    # Imported here, because the backbone itself reads checkpoints.
-    from ..models.backbones.arch import ARCH_SETTINGS
-    from ..models.backbones.mobilemamba import MobileMamba
-
-    backbone = backbone_tensors(tensors)
-    widths = tuple(
-        int(backbone[name].shape[0])
-        if name in backbone and backbone[name].dim()
-        else None
-        for name in (
-            'stem.3.conv.weight',
-            'stages.1.downsample.project.conv.weight',
-            'stages.2.downsample.project.conv.weight',
+def _find_arch(tensors: dict[str, Tensor], src: str | os.PathLike) -> str:
+    """Return the variant whose tensors these are, or say what does not fit."""
+    tensors = backbone_tensors(tensors)
+    first = tensors.get('patch_embed.0.c.weight', torch.empty(0)).shape
+    for arch in _ARCHS:
+        with torch.device('meta'):  # without the time of initial values
+            model = MODELS.build(
+                dict(type='mmmobilemamba.MobileMamba', arch=arch)
+            ).to_empty(device='cpu')
+        if model.stem[0].conv.weight.shape == first:
+            break
+    try:
+        load_weights(model, tensors, src)
+    except CheckpointError as error:
+        # By the names that the file has.
+        text = re.sub(
+            r'(stem|stages)(\.\w+)+', lambda x: to_published(x[0]), str(error)
         )
-    )
-    known = {}
-    for name, settings in ARCH_SETTINGS.items():
-        known.setdefault(settings['channels'], name)
-    if widths not in known:
-        raise ValueError(
-            f'{source} has stages of {widths} channels, which is no '
-            'published variant; those are '
-            + ', '.join(f'{name} {w}' for w, name in known.items())
-            + '. A file in deploy form keeps its names and needs no '
-            'conversion.'
-        )
-    with torch.device('meta'):
-        model = MobileMamba(known[widths])
-    problems = fit_report(model, backbone, str(source))
-    if problems:
-        raise ValueError(problems)
-    return known[widths]
+        raise CheckpointError(text) from error
+    return arch

@@ -1,109 +1,125 @@
-"""Checking the checkpoint that a run starts from.
-
-mmengine loads with ``strict=False``: a foreign file leaves a network as it was
-initialised, and evaluates as noise. These checks come before the data is read.
-"""
+"""Deciding which checkpoint a run starts from."""
 
 import os.path as osp
 import zipfile
 from pathlib import Path
 
-from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
 
-from .checkpoint import fit_report, is_local, read_checkpoint, weights_of
-from .key_map import is_published
+from .checkpoint import (
+    CheckpointError,
+    load_checkpoint,
+    read_checkpoint,
+)
 
 _RESUME_ENTRIES = ('meta', 'state_dict', 'message_hub', 'optimizer')
-_CONVERTER = 'tools/model_converters/mobilemamba_to_mm.py'
 
 
-def check_teacher(cfg: Config) -> None:
-    """Check that what a distillation learns from is there.
+def settle_start(runner: Runner, weights: str | None = None) -> None:
+    """Decide which checkpoint a training starts from, once, and check it.
+
+    A run that resumes by itself takes the newest checkpoint of its folder
+    that is whole. Those that are damaged, of another network or no checkpoints
+    at all are named in a warning and passed over.
 
     Args:
-        cfg (Config): Config of a training, with a teacher or without.
+        runner (Runner): Runner or FlexibleRunner that has not started; from
+            here on it resumes from one file, loads one, or does neither.
+        weights (str, optional): Checkpoint with weights to start from where
+            none can be resumed from. Defaults to None.
 
     Raises:
-        FileNotFoundError: The teacher's weights are missing.
-        ValueError: Its config is incomplete.
+        FileNotFoundError: The checkpoint that was named is not there.
+        CheckpointError: It does not fit, or all that are whole belong to
+            another network, which a new training would overwrite.
     """
-    model = cfg.get('model') or {}
-    kind = str(model.get('type')).rpartition('.')[2]
-    if kind != 'DistilledClassifier':
+    if getattr(runner, '_start_is_settled', False):
         return
-    # Imported here, because the classifier itself reads this module.
-    from ..models.classifiers.distilled import DEFAULT_TEACHER
-    from ..models.classifiers.teacher import read_teacher_config, teacher_name
-
-    teacher = read_teacher_config(model.get('teacher') or DEFAULT_TEACHER)
-    check_teacher_file(model.get('teacher_ckpt'), teacher_name(teacher))
-
-
-def check_teacher_file(path: str | None, teacher: str) -> None:
-    """Check that a teacher's weights lie where the config says.
-
-    Args:
-        path (str, optional): Value of ``teacher_ckpt``.
-        teacher (str): Name of the teacher, for the message.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-    """
-    if path and osp.isfile(osp.expanduser(path)):
-        return
-    raise FileNotFoundError(
-        f'model.teacher_ckpt={path!r} is no file. Distillation needs the '
-        f'weights of the teacher, {teacher}: put them there, or name the '
-        'file with --cfg-options model.teacher_ckpt=PATH. Nothing is '
-        'downloaded for you.'
-    )
+    if isinstance(runner._resume, str):  # FlexibleRunner's other form
+        runner._resume, runner._load_from = True, runner._resume
+    if runner._resume and runner._load_from is None:
+        path = _newest_of_all(runner)
+        runner._resume, runner._load_from = path is not None, path or weights
+    elif runner._resume:
+        _check_resume(runner, runner._load_from)
+    if runner._load_from and not runner._resume:
+        load_checkpoint(model_of(runner), runner._load_from, partial=True)
+    runner._start_is_settled = True
 
 
-def check_resume(path: str) -> None:
-    """Check that training can go on from a checkpoint.
+def model_of(runner: Runner) -> nn.Module:
+    """Return the model of a Runner that has not started.
 
     Args:
-        path (str): Checkpoint.
-
-    Raises:
-        FileNotFoundError: The file is not there.
-        ValueError: The file is damaged, or holds weights without the state
-            of a training.
-    """
-    content = read_checkpoint(path)
-    if is_local(path):
-        _check_sums(path)
-    missing = [name for name in _RESUME_ENTRIES if name not in content]
-    if missing:
-        raise ValueError(
-            f'{path} cannot be resumed from: it has no {", ".join(missing)}. '
-            'To start a new training from its weights, pass --cfg-options '
-            f'load_from={path} instead.'
-        )
-
-
-def checkpoints_of(work_dir: str) -> list[str]:
-    """List the checkpoints that a training left, to resume from.
-
-    Args:
-        work_dir (str): Folder of the run.
+        runner (Runner): Runner, or FlexibleRunner, which builds its model
+            late.
 
     Returns:
-        list[str]: That which ``last_checkpoint`` names, then those of the
-        folder from new to old; ``best_*.pth`` hold weights only and are left
-        out. None of them is looked into.
+        nn.Module: The model.
+    """
+    if not isinstance(runner.model, nn.Module):
+        runner.model = runner.strategy.build_model(runner.model)
+    return runner.model
+
+
+def _newest_of_all(runner: Runner) -> str | None:
+    """Let one process decide for all."""
+    answer = [None, '']
+    if is_main_process():
+        try:
+            answer[0] = _newest(runner)
+        except CheckpointError as error:
+            answer[1] = str(error)
+    broadcast_object_list(answer)
+    path, problem = answer
+    if problem:
+        raise CheckpointError(problem)
+    return path
+
+
+def _newest(runner: Runner) -> str | None:
+    foreign = ''
+    for path in _checkpoints_of(runner.work_dir):
+        try:
+            _check_resume(runner, path)
+        except (FileNotFoundError, CheckpointError) as error:
+            if isinstance(error, _ForeignError):
+                foreign = path
+            reason = ' '.join(str(error).split())
+            runner.logger.warning(
+                f'Passed over {path} for the checkpoint before: {reason}'
+            )
+            continue
+        runner.logger.info(f'Training goes on from {path}.')
+        return path
+    if foreign:
+        raise CheckpointError(
+            f'{runner.work_dir} holds the checkpoints of another network, '
+            f'such as {foreign}, and none to resume from. Choose another '
+            'folder with --work-dir.'
+        )
+    return None
+
+
+class _ForeignError(CheckpointError):
+    """A whole checkpoint belongs to another network."""
+
+
+def _checkpoints_of(work_dir: str) -> list[str]:
+    """List what a training left: the latest by its own account, then by age.
+
+    ``best_*.pth`` hold weights only. No file is looked into.
     """
     latest = None
     if osp.isfile(osp.join(work_dir, 'last_checkpoint')):
         latest = find_latest_checkpoint(work_dir)
+    latest = osp.abspath(latest) if latest else None
     # CheckpointHook may save to a folder of its own.
     folders = {osp.abspath(work_dir)}
     if latest:
-        folders.add(osp.dirname(osp.abspath(latest)))
+        folders.add(osp.dirname(latest))
     paths = [
         path
         for folder in folders
@@ -112,127 +128,33 @@ def checkpoints_of(work_dir: str) -> list[str]:
     ]
     paths = sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
     names = [str(path) for path in paths]
-    if latest:
-        names = [latest, *(x for x in names if not _same(x, latest))]
-    return names
+    return [latest, *(x for x in names if x != latest)] if latest else names
 
 
-def choose_checkpoint(runner: Runner, otherwise: str | None = None) -> None:
-    """Let a Runner that resumes by itself take a checkpoint that is whole.
-
-    Those that are damaged, of another network or no checkpoints at all are
-    named in a warning and passed over. Nothing happens where the checkpoint
-    is settled already.
-
-    Args:
-        runner (Runner): Runner that has not started.
-        otherwise (str, optional): Checkpoint with weights to start from
-            where none can be resumed from. Defaults to None.
-
-    Raises:
-        ValueError: All that are whole belong to another network, which a new
-            training would overwrite.
-    """
-    if runner._resume is not True or runner._load_from is not None:
+def _check_resume(runner: Runner, path: str) -> None:
+    """Raise where a training cannot go on from a checkpoint."""
+    if osp.isdir(path):  # pieces, which a strategy puts together by itself
         return
-    # One process decides for all.
-    answer = [None, '']
-    if is_main_process():
-        try:
-            answer[0] = _newest(runner)
-        except ValueError as error:
-            answer[1] = str(error)
-    broadcast_object_list(answer)
-    path, problem = answer
-    if problem:
-        raise ValueError(problem)
-    if path is None and otherwise:
-        check_match(runner.model, otherwise, partial=True)
-    # mmengine would look for the latest by itself.
-    runner._resume = path is not None
-    runner._load_from = path or otherwise
-
-
-def _newest(runner: Runner) -> str | None:
-    foreign = ''
-    for path in checkpoints_of(runner.work_dir):
-        try:
-            check_resume(path)
-        except (FileNotFoundError, ValueError) as error:
-            _skip(runner, path, error)
-            continue
-        try:
-            check_match(runner.model, path)
-        except ValueError as error:
-            foreign = path
-            _skip(runner, path, error)
-            continue
-        runner.logger.info(f'Training goes on from {path}.')
-        return path
-    if foreign:
-        raise ValueError(
-            f'{runner.work_dir} holds the checkpoints of another network, '
-            f'such as {foreign}, and none to resume from. Choose another '
-            'folder with --work-dir.'
+    content = read_checkpoint(path)
+    _check_sums(osp.expanduser(path))
+    missing = [name for name in _RESUME_ENTRIES if name not in content]
+    if missing:
+        raise CheckpointError(
+            f'{path} cannot be resumed from: it has no {", ".join(missing)}. '
+            'To start a new training from its weights, pass --cfg-options '
+            f'load_from={path} instead.'
         )
-    return None
-
-
-def _skip(runner: Runner, path: str, error: Exception) -> None:
-    reason = ' '.join(str(error).split())
-    runner.logger.warning(
-        f'Passed over {path} for the checkpoint before: {reason}'
-    )
+    try:
+        load_checkpoint(model_of(runner), path)
+    except CheckpointError as error:
+        raise _ForeignError(str(error)) from error
 
 
 def _check_sums(path: str) -> None:
     """Compare a file with the check sums in it, which torch.load ignores."""
-    path = osp.expanduser(path)
     if not zipfile.is_zipfile(path):  # torch's format before 1.6 has none
         return
     with zipfile.ZipFile(path) as file:
         broken = file.testzip()
     if broken:
-        raise ValueError(f'{path} is damaged: its part {broken} changed.')
-
-
-def _same(path: str, other: str) -> bool:
-    return osp.abspath(path) == osp.abspath(other)
-
-
-def check_match(model: nn.Module, path: str, partial: bool = False) -> None:
-    """Check that a checkpoint is one of this model.
-
-    Args:
-        model (nn.Module): Model, bare or wrapped as the Runner does.
-        path (str): File or address of the checkpoint.
-        partial (bool): Accept a file that matches in part. Defaults to
-            False.
-
-    Raises:
-        ValueError: Tensors are missing, left over or of another shape, or
-            with ``partial`` not one matches.
-    """
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    tensors = weights_of(read_checkpoint(path))
-    if not tensors or is_published(tensors):
-        raise ValueError(
-            f'{path} is no file of mmengine. If it is a published one, '
-            f'convert it: python {_CONVERTER} {path} CONVERTED.pth'
-        )
-    if not partial:
-        problems = fit_report(model, tensors, path)
-        if problems:
-            raise ValueError(problems)
-        return
-    wanted = model.state_dict()
-    if not any(
-        name in tensors and tensors[name].shape == value.shape
-        for name, value in wanted.items()
-    ):
-        raise ValueError(
-            f'{path} does not fit {type(model).__name__}: no tensor matches '
-            f'by name and shape. It has {next(iter(tensors))}, the model '
-            f'{next(iter(wanted))}.'
-        )
+        raise CheckpointError(f'{path} is damaged: its part {broken} changed.')

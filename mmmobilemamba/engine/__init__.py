@@ -4,12 +4,12 @@
 changes what ``torch.load`` accepts, and that has to be asked for.
 """
 
+from .atomic_checkpoint_hook import UnsavedError
+from .distributed import CPUDistributedDataParallel
 from .hooks import ChannelsLastHook, ThroughputHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
-from .model_wrapper import CPUDistributedDataParallel
 from .optim_wrapper import CPUAmpOptimWrapper
 from .resumable_checkpoint_hook import ResumableCheckpointHook
-from .whole_checkpoint_hook import UnsavedError, WholeCheckpointHook
 
 __all__ = [
     'CPUAmpOptimWrapper',
@@ -19,5 +19,4 @@ __all__ = [
     'ResumableCheckpointHook',
     'ThroughputHook',
     'UnsavedError',
-    'WholeCheckpointHook',
 ]

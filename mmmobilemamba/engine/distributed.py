@@ -12,7 +12,64 @@ from datetime import timedelta
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
-from torch import distributed
+from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
+from torch import distributed, nn
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+from mmmobilemamba.registry import MODEL_WRAPPERS
+
+_WRAPPER = 'mmmobilemamba.CPUDistributedDataParallel'
+# Launcher -> variables of rank, local rank and number of processes, and what
+# sets them.
+_VARIABLES = {
+    'pytorch': (
+        ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'),
+        'tools/dist_train.sh or torchrun',
+    ),
+    'slurm': (
+        ('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS'),
+        'tools/slurm_train.sh or srun',
+    ),
+    'mpi': (
+        (
+            'OMPI_COMM_WORLD_RANK',
+            'OMPI_COMM_WORLD_LOCAL_RANK',
+            'OMPI_COMM_WORLD_SIZE',
+        ),
+        'mpirun',
+    ),
+}
+
+
+@MODEL_WRAPPERS.register_module()
+class CPUDistributedDataParallel(MMDistributedDataParallel):
+    """Train one model in several CPU processes, joined by gloo.
+
+    Synchronised BatchNorm has no CPU form, and torch refuses to wrap it
+    there; each process normalises over its own batch instead.
+
+    Args:
+        module (nn.Module): Model to wrap.
+        broadcast_buffers (bool): Copy the buffers of the first process before
+            each step. Defaults to False, as in mmengine's Runner.
+        device_ids (list, optional): Ignored; mmengine passes the number of
+            the process, which means a GPU.
+        **kwargs: Further arguments of
+            :class:`mmengine.model.MMDistributedDataParallel`.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        broadcast_buffers: bool = False,
+        device_ids: list | None = None,
+        **kwargs,
+    ) -> None:
+        super().__init__(
+            revert_sync_batchnorm(module),
+            broadcast_buffers=broadcast_buffers,
+            **kwargs,
+        )
 
 
 def setup_distributed(cfg: Config) -> None:
@@ -46,12 +103,39 @@ def setup_distributed(cfg: Config) -> None:
     os.environ.setdefault('MASTER_PORT', '29500')
     if not distributed.is_initialized():
         distributed.init_process_group('gloo', **_timeout(cfg))
-    wrapper = cfg.setdefault('model_wrapper_cfg', ConfigDict())
+    # FlexibleRunner asks its strategy; None is DistributedDataParallel's.
+    strategy = cfg.get('strategy')
+    if strategy is None:
+        wrapper = cfg.setdefault('model_wrapper_cfg', ConfigDict())
+    elif str(strategy.get('type')).endswith('DDPStrategy'):
+        wrapper = strategy.setdefault('model_wrapper', ConfigDict())
+    else:
+        return
     if wrapper.get('type') in (None, 'MMDistributedDataParallel'):
-        wrapper.type = 'mmmobilemamba.CPUDistributedDataParallel'
+        wrapper.type = _WRAPPER
         wrapper.setdefault(
             'find_unused_parameters', cfg.get('find_unused_parameters', False)
         )
+
+
+def leave_distributed() -> None:
+    """Close the process group, if there is one, after the work is done.
+
+    Drop the Runner first: a wrapped model holds the group, whose threads
+    would then live into Python's shutdown, where they may abort the process.
+    """
+    if not distributed.is_initialized():
+        return
+    # Collected as a part of a cycle, an iterator loses its queues first, so
+    # that its worker processes never hear of the end: torch then waits five
+    # seconds for each.
+    for item in gc.get_objects():
+        if isinstance(item, _MultiProcessingDataLoaderIter):
+            item._shutdown_workers()
+    del item
+    gc.collect()
+    distributed.barrier()
+    distributed.destroy_process_group()
 
 
 def _timeout(cfg: Config) -> dict[str, timedelta]:
@@ -71,46 +155,17 @@ def _timeout(cfg: Config) -> dict[str, timedelta]:
     return dict(timeout=timedelta(seconds=seconds))
 
 
-def leave_distributed() -> None:
-    """Close the process group, if there is one, after the work is done.
-
-    Drop the Runner first: a wrapped model holds the group, whose threads
-    would then live into Python's shutdown, where they may abort the process.
-    """
-    if not distributed.is_initialized():
-        return
-    gc.collect()
-    distributed.barrier()
-    distributed.destroy_process_group()
-
-
 def _ranks(launcher: str) -> dict[str, int]:
     """Read rank, local rank and number of processes as the launcher says."""
-    names = {
-        'pytorch': ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'),
-        'slurm': ('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS'),
-        'mpi': (
-            'OMPI_COMM_WORLD_RANK',
-            'OMPI_COMM_WORLD_LOCAL_RANK',
-            'OMPI_COMM_WORLD_SIZE',
-        ),
-    }[launcher]
+    names, starter = _VARIABLES[launcher]
     unset = [name for name in names if name not in os.environ]
     if unset:
-        starter = {
-            'pytorch': 'tools/dist_train.sh or torchrun',
-            'slurm': 'tools/slurm_train.sh or srun',
-            'mpi': 'mpirun',
-        }[launcher]
         raise ValueError(
             f'--launcher {launcher} needs {", ".join(unset)} in the '
             f'environment; start the processes with {starter}.'
         )
-    keys = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE')
-    return {
-        key: int(os.environ[name])
-        for key, name in zip(keys, names, strict=True)
-    }
+    keys, _ = _VARIABLES['pytorch']
+    return {key: int(os.environ[name]) for key, name in zip(keys, names)}
 
 
 def _master_address(launcher: str) -> str:

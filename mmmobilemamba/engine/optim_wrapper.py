@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import torch
 from mmengine.optim import OptimWrapper
+from mmengine.utils import apply_to
 from torch import Tensor, nn
 
 from mmmobilemamba.registry import OPTIM_WRAPPERS
@@ -100,10 +101,8 @@ def _returning_float32(forward: Callable) -> Callable:
 
 def _to(dtype: torch.dtype, value):
     """Cast the floating tensors of nested lists, tuples and dicts."""
-    if isinstance(value, Tensor):
-        return value.to(dtype) if value.is_floating_point() else value
-    if type(value) in (list, tuple):
-        return type(value)(_to(dtype, item) for item in value)
-    if type(value) is dict:
-        return {key: _to(dtype, item) for key, item in value.items()}
-    return value
+    return apply_to(
+        value,
+        lambda x: isinstance(x, Tensor) and x.is_floating_point(),
+        lambda x: x.to(dtype),
+    )

@@ -23,14 +23,14 @@ def get_random_states() -> dict:
         numbers and tuples, so that ``torch.load(weights_only=True)`` reads
         it.
     """
-    numpy = np.random.get_state(legacy=False)
+    _, key, pos, has_gauss, gauss = np.random.get_state()
     states = dict(
         python=random.getstate(),
         numpy=dict(
-            key=torch.from_numpy(numpy['state']['key'].astype(np.int64)),
-            pos=int(numpy['state']['pos']),
-            has_gauss=int(numpy['has_gauss']),
-            gauss=float(numpy['gauss']),
+            key=torch.from_numpy(key.astype(np.int64)),
+            pos=int(pos),
+            has_gauss=int(has_gauss),
+            gauss=float(gauss),
         ),
         torch=torch.get_rng_state(),
     )
@@ -47,19 +47,10 @@ def set_random_states(states: dict) -> None:
             out.
     """
     random.setstate(states['python'])
-    numpy = states['numpy']
-    np.random.set_state(
-        dict(
-            bit_generator='MT19937',
-            state=dict(
-                key=numpy['key'].cpu().numpy().astype(np.uint32),
-                pos=numpy['pos'],
-            ),
-            has_gauss=numpy['has_gauss'],
-            gauss=numpy['gauss'],
-        )
-    )
     # A checkpoint is loaded to the device of the model.
+    key, *rest = states['numpy'].values()
+    key = key.cpu().numpy().astype(np.uint32)
+    np.random.set_state(('MT19937', key, *rest))
     torch.set_rng_state(states['torch'].cpu())
     if 'cuda' in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states['cuda'].cpu())

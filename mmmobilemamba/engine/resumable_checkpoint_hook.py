@@ -5,19 +5,20 @@ from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
 
-from mmmobilemamba.checkpoints.start import choose_checkpoint
+from mmmobilemamba.checkpoints.safe_loading import allow_mmengine_checkpoints
+from mmmobilemamba.checkpoints.start import settle_start
 from mmmobilemamba.registry import HOOKS
 
+from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .random_states import get_random_states, set_random_states
 from .train_data import TrainData
-from .whole_checkpoint_hook import WholeCheckpointHook
 
 # Entry of a checkpoint that holds what mmengine does not save.
 _ENTRY = 'resumable'
 
 
 @HOOKS.register_module()
-class ResumableCheckpointHook(WholeCheckpointHook):
+class ResumableCheckpointHook(AtomicCheckpointHook):
     """Save checkpoints from which a training goes on as if never stopped.
 
     It takes the place of ``CheckpointHook``, with the same arguments::
@@ -25,12 +26,13 @@ class ResumableCheckpointHook(WholeCheckpointHook):
         default_hooks = dict(
             checkpoint=dict(type='mmmobilemamba.ResumableCheckpointHook'))
 
-    - Files are written as :class:`WholeCheckpointHook` does.
+    - Files are written whole or not at all, and an old one goes after the new
+      one is there. One that cannot be written is a warning; a training whose
+      last or best one is not on the disk at its end is an error.
     - A checkpoint keeps the random states of all processes, the running
       statistics of each, and the place in the data, in the middle of an epoch
-      as well. Random numbers of worker
-      processes follow from the seed and the number of the batch. Validation
-      leaves no trace in the random states.
+      as well. Random numbers of worker processes follow from the seed and the
+      number of the batch. Validation leaves no trace in the random states.
     - A resumed run makes up for a validation that was due.
     - ``resume=True`` alone takes the newest checkpoint that is whole and
       fits, and names those that it skips.
@@ -48,34 +50,19 @@ class ResumableCheckpointHook(WholeCheckpointHook):
         self._before_val: dict | None = None
 
     def before_run(self, runner: Runner) -> None:
-        """Choose the checkpoint to resume from where none is named.
-
-        Args:
-            runner (Runner): Runner of a training or a test.
-        """
-        if runner._resume:
-            # Not above, since it changes what torch.load accepts.
-            from .safe_checkpoint import allow_mmengine_checkpoints
-
+        """Choose the checkpoint to resume from where none is named."""
+        # FlexibleRunner comes here too late: train.py has chosen before.
+        if runner._resume and not runner._has_loaded:
             allow_mmengine_checkpoints()
-            choose_checkpoint(runner)
+            settle_start(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Keep what the training is to go on with.
-
-        Args:
-            runner (Runner): Runner of a training or a test.
-            checkpoint (dict): Content of the file.
-        """
+        """Keep what the training is to go on with."""
         if runner._resume:
             self._loaded = checkpoint.get(_ENTRY) or dict(missing=True)
 
     def before_train(self, runner: Runner) -> None:
-        """Go to the place in the data, and make up for a validation.
-
-        Args:
-            runner (Runner): Runner of the training.
-        """
+        """Go to the place in the data, and make up for a validation."""
         super().before_train(runner)
         reason = TrainData.obstacle(runner)
         if reason:
@@ -92,51 +79,29 @@ class ResumableCheckpointHook(WholeCheckpointHook):
             runner.val_loop.run()
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Take up the random states, right before the first batch.
-
-        Args:
-            runner (Runner): Runner of the training.
-        """
+        """Take up the random states, right before the first batch."""
         if self._data is not None:
             self._data.start_pass(runner)
         self._restore(runner)
         self._loaded = {}
 
     def before_val(self, runner: Runner) -> None:
-        """Remember the random states.
-
-        Args:
-            runner (Runner): Runner of a training or a test.
-        """
+        """Remember the random states."""
         self._before_val = get_random_states()
 
     def after_val(self, runner: Runner) -> None:
-        """Go back to the random states of the training.
-
-        Args:
-            runner (Runner): Runner of a training or a test.
-        """
+        """Go back to the random states of the training."""
         set_random_states(self._before_val)
         self._before_val = None
 
     def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
-        """Save the best checkpoint.
-
-        Args:
-            runner (Runner): Runner of a training.
-            metrics (dict): Results of the validation.
-        """
+        """Save the best checkpoint."""
         if self.save_best:
             self._gather(runner)
         super().after_val_epoch(runner, metrics)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Add what mmengine does not save.
-
-        Args:
-            runner (Runner): Runner of a training.
-            checkpoint (dict): Content of the file.
-        """
+        """Add what mmengine does not save."""
         # The best one has no optimizer: nothing goes on from it.
         if self._data is None or 'optimizer' not in checkpoint:
             return

@@ -15,8 +15,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
 
 from mmmobilemamba.checkpoints.key_map import (
+    from_published,
     is_haar_filter,
-    to_ours,
     to_published,
 )
 
@@ -109,7 +109,9 @@ class TestDense:
         keys = official_keys()['downstream_parameters'][published]
         ours = {k: list(p.shape) for k, p in model.named_parameters()}
         expected = without_haar(keys)
-        assert ours == {to_ours(k): shape for k, shape in expected.items()}
+        assert ours == {
+            from_published(k): shape for k, shape in expected.items()
+        }
         count = sum(
             torch.Size(shape).numel()
             for key, shape in keys.items()
@@ -201,7 +203,9 @@ class TestClassifiers:
             for k, v in model.state_dict().items()
         }
         expected = without_haar(keys)
-        assert ours == {to_ours(k): shape for k, shape in expected.items()}
+        assert ours == {
+            from_published(k): shape for k, shape in expected.items()
+        }
         assert sum(p.numel() for p in model.parameters()) == count
 
     def test_decay_rule(self, classifier):

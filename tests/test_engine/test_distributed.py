@@ -1,11 +1,19 @@
+import time
 from datetime import timedelta
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import is_model_wrapper
+from mmengine.registry import MODEL_WRAPPERS
+from torch import nn
+from torch.utils.data import DataLoader
 
 from mmmobilemamba.engine import distributed
-from mmmobilemamba.engine.distributed import setup_distributed
+from mmmobilemamba.engine.distributed import (
+    leave_distributed,
+    setup_distributed,
+)
 
 
 @pytest.fixture
@@ -95,3 +103,56 @@ def test_more_processes_than_gpus(monkeypatch):
     slurm(monkeypatch, SLURM_LOCALID='2')
     with pytest.raises(ValueError, match='2 visible'):
         setup_distributed(Config(dict(launcher='slurm')))
+
+
+@pytest.fixture
+def alone(tmp_path):
+    """One process that forms a group."""
+    torch.distributed.init_process_group(
+        'gloo', init_method=f'file://{tmp_path}/group', rank=0, world_size=1
+    )
+    yield
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def test_wraps_synchronised_batch_norm(alone):
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.SyncBatchNorm(4))
+    weight = model[1].weight
+    wrapped = MODEL_WRAPPERS.build(
+        dict(
+            type='mmmobilemamba.CPUDistributedDataParallel',
+            module=model,
+            # What mmengine's Runner adds: the number of the process.
+            device_ids=[0],
+        )
+    )
+    assert is_model_wrapper(wrapped)
+    output = wrapped(torch.randn(2, 3, 4, 4))
+    output.square().sum().backward()
+    norm = wrapped.module[1]
+    assert not isinstance(norm, nn.SyncBatchNorm)
+    assert norm.weight is weight
+    assert weight.grad is not None
+
+
+def test_leaving_does_not_wait_for_loading_processes(alone):
+    """torch waits five seconds for each that is collected in a cycle."""
+    holder = {}
+    for number in range(2):
+        loader = DataLoader(range(4), num_workers=2, persistent_workers=True)
+        holder[number] = loader, holder
+        assert len(list(loader)) == 4
+    del loader, holder
+    start = time.monotonic()
+    leave_distributed()
+    assert time.monotonic() - start < 5
+    assert not torch.distributed.is_initialized()
+
+
+def test_strategy_of_the_flexible_runner(group, monkeypatch):
+    slurm(monkeypatch)
+    cfg = Config(dict(launcher='slurm', strategy=dict(type='DDPStrategy')))
+    setup_distributed(cfg)
+    wrapper = cfg.strategy.model_wrapper
+    assert wrapper.type == 'mmmobilemamba.CPUDistributedDataParallel'

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
 from mmmobilemamba.engine import CPUAmpOptimWrapper
@@ -9,17 +8,6 @@ from mmmobilemamba.engine import CPUAmpOptimWrapper
 def make_wrapper(model, **kwargs):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     return CPUAmpOptimWrapper(optimizer=optimizer, **kwargs)
-
-
-def test_is_built_by_its_name_in_a_config():
-    model = nn.Linear(2, 1)
-    wrapper = OPTIM_WRAPPERS.build(
-        dict(
-            type='mmmobilemamba.CPUAmpOptimWrapper',
-            optimizer=torch.optim.SGD(model.parameters(), lr=0.1),
-        )
-    )
-    assert isinstance(wrapper, CPUAmpOptimWrapper)
 
 
 def test_computes_in_bfloat16_and_updates_float32():

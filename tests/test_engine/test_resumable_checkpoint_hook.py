@@ -68,9 +68,9 @@ FINITE = dict(loop='iter', length=14, interval=3, stop=11)
     ('plan', 'loading'),
     [
         *((x, ALONE) for x in (EPOCH, WITHIN, AT_END, ENDLESS, FINITE)),
-        *((x, STAYING) for x in (EPOCH, WITHIN, ENDLESS, FINITE)),
         (EPOCH, TWO),
-        (FINITE, TWO),
+        (ENDLESS, STAYING),
+        (FINITE, STAYING),
         (WITHIN, THREE),
     ],
 )

@@ -8,7 +8,7 @@ from golden import cases, made_input, made_state_dict, relative_error
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 
-from mmmobilemamba.checkpoints.key_map import state_dict_to_ours
+from mmmobilemamba.checkpoints.key_map import state_dict_from_published
 
 pytest.importorskip('mmpretrain')
 
@@ -46,7 +46,9 @@ def test_golden_logits(variant):
     model = classifier(variant).eval()
     ours = {
         name if name.startswith('head.') else f'backbone.{name}': value
-        for name, value in state_dict_to_ours(made_state_dict(variant)).items()
+        for name, value in state_dict_from_published(
+            made_state_dict(variant)
+        ).items()
     }
     model.load_state_dict(ours, strict=True)
     with torch.no_grad():

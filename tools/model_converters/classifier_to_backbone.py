@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Sequence
 
 from mmmobilemamba.apis.command_line import user_errors
-from mmmobilemamba.checkpoints.carry_over import extract_backbone
+from mmmobilemamba.checkpoints.convert import extract_backbone
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ...checkpoints.checkpoint import fit_report, read_state_dict
+from ...checkpoints.checkpoint import load_weights, read_state_dict
 from ...registry import MODELS
 from ..arguments import (
     MAX_CHANNELS,
@@ -256,11 +256,7 @@ class TIMMBackbone(FeatureBackbone):
         """Fill the network from a file, or say why it does not fit."""
         tensors = inner_tensors(read_state_dict(path), prefix)
         tensors = fitting_tensors(self, self._shapes_only(), tensors)
-        problems = fit_report(self, tensors, f'{path} ({self.model_name})')
-        if problems:
-            raise ValueError(problems)
-        # Not strict, because counters of BatchNorm may be absent.
-        self.load_state_dict(tensors, strict=False)
+        load_weights(self, tensors, f'{path} ({self.model_name})')
         print_log(
             f'Loaded {len(tensors)} tensors of {self.model_name} from {path}.',
             logger='current',

@@ -9,13 +9,13 @@ from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
-from ...checkpoints.start import check_teacher_file
 from ...registry import MODELS
 from ..arguments import check_number, check_size
 from ..part_configs import as_value_error, check_init_cfg, check_part
 from .teacher import (
     Teacher,
     build_teacher,
+    check_teacher_file,
     read_teacher_config,
     teacher_name,
     to_pixels,

@@ -7,13 +7,14 @@ from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
+from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-from ...apis.config import load_config
-from ...checkpoints.checkpoint import read_state_dict
-from ...checkpoints.start import check_teacher_file
+from ...checkpoints.checkpoint import load_weights, read_state_dict
+from ...checkpoints.forks import find_fork_configs
+from ...checkpoints.safe_loading import allow_mmengine_checkpoints
 from ..part_configs import as_value_error, check_part
 
 _TIMM = 'TimmClassifier'
@@ -110,6 +111,26 @@ def from_pixels(pixels: Tensor, preprocessor: nn.Module) -> Tensor:
     return pixels
 
 
+def check_teacher_file(path: str | None, teacher: str) -> None:
+    """Check that a teacher's weights lie where the config says.
+
+    Args:
+        path (str, optional): Value of ``teacher_ckpt``.
+        teacher (str): Name of the teacher, for the message.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
+    if path and osp.isfile(osp.expanduser(path)):
+        return
+    raise FileNotFoundError(
+        f'model.teacher_ckpt={path!r} is no file. Distillation needs the '
+        f'weights of the teacher, {teacher}: put them there, or name the '
+        'file with --cfg-options model.teacher_ckpt=PATH. Nothing is '
+        'downloaded for you.'
+    )
+
+
 def build_teacher(
     config: dict | str,
     checkpoint: str | None,
@@ -165,7 +186,8 @@ def read_teacher_config(config: dict | str) -> dict:
     if isinstance(config, str | os.PathLike):
         # One of a package, as in _base_, or a file.
         packaged = '::' in str(config)
-        content = get_config(config) if packaged else load_config(config)
+        find_fork_configs()
+        content = get_config(config) if packaged else Config.fromfile(config)
         if not isinstance(content.get('model'), dict):
             raise ValueError(f'The teacher {config} holds no model.')
         model = content.model.to_dict()
@@ -224,9 +246,6 @@ def _is_timm(config: dict) -> bool:
 
 def _build_timm(config: dict, checkpoint: str) -> nn.Module:
     """Build mmpretrain's TimmClassifier from a local file."""
-    # Importing that module widens what torch reads, so not until it is due.
-    from ...engine.safe_checkpoint import allow_mmengine_checkpoints
-
     overlay = dict(file=checkpoint)
     if config.get('num_classes'):
         # timm drops the classifier of a file whose classes are others.
@@ -254,26 +273,8 @@ def _build_timm(config: dict, checkpoint: str) -> nn.Module:
 
 def _fill(model: nn.Module, checkpoint: str, name: str) -> None:
     """Load a checkpoint of mmpretrain, all of it."""
-    tensors = read_state_dict(checkpoint)
-    try:
-        # Not strict, because counters of BatchNorm may be absent.
-        found = model.load_state_dict(tensors, strict=False)
-    except RuntimeError as error:
-        raise ValueError(
-            f'{checkpoint} does not fit the teacher {name}: {error}'
-        ) from error
-    missing = [
-        key
-        for key in found.missing_keys
-        if not key.endswith('num_batches_tracked')
-    ]
-    if missing or found.unexpected_keys:
-        raise ValueError(
-            f'{checkpoint} does not fit the teacher {name}: '
-            f'{len(missing)} tensors missing ({", ".join(missing[:4])}), '
-            f'{len(found.unexpected_keys)} left over '
-            f'({", ".join(found.unexpected_keys[:4])}).'
-        )
+    source = f'{checkpoint}, the weights of the teacher {name},'
+    load_weights(model, read_state_dict(checkpoint), source)
 
 
 def _dicts(node: object) -> Iterator[dict]:

@@ -15,8 +15,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmmobilemamba.checkpoints.key_map import (
     is_haar_filter,
-    state_dict_to_ours,
-    to_ours,
+    state_dict_from_published,
+    from_published,
 )
 from mmmobilemamba.models.backbones import MobileMamba
 from mmmobilemamba.models.layers import SS2D
@@ -38,7 +38,7 @@ if find_extension().module is not None:
 
 def made_backbone(variant: str, **kwargs) -> MobileMamba:
     """Build a backbone with the golden weights, in evaluation mode."""
-    tensors = state_dict_to_ours(made_state_dict(variant))
+    tensors = state_dict_from_published(made_state_dict(variant))
     model = MobileMamba(variant, **kwargs)
     model.load_state_dict(
         {k: v for k, v in tensors.items() if not k.startswith('head.')}
@@ -95,7 +95,7 @@ class TestPublishedNetwork:
             assert abs(loss.item() / case['loss'] - 1) < 1e-4
             parameters = dict(model.named_parameters())
             for name, wanted in case['grad_norms'].items():
-                got = parameters[to_ours(name)].grad.norm().item()
+                got = parameters[from_published(name)].grad.norm().item()
                 assert abs(got / wanted - 1) < 1e-3, name
                 checked += 1
         assert checked > 40
@@ -104,7 +104,7 @@ class TestPublishedNetwork:
     def test_names_and_shapes(self, variant):
         published = official_keys()['classification_state_dict'][variant]
         wanted = {
-            to_ours(name): tuple(shape)
+            from_published(name): tuple(shape)
             for name, shape in published.items()
             if not is_haar_filter(name) and not name.startswith('head.')
         }

@@ -1,0 +1,121 @@
+"""Let ``torch.load(weights_only=True)`` read what mmengine's Runner writes.
+
+Besides tensors such a file holds log histories: ``HistoryBuffer`` objects made
+of numpy arrays. torch >= 2.6 refuses them, and mmengine 0.10 passes no option
+on, so testing and resuming fail. :func:`allow_mmengine_checkpoints` lists
+exactly those pieces; nothing else becomes loadable.
+
+Names in a file never reach numpy's own constructors, because
+``numpy.ndarray`` with an object dtype takes raw bytes for pointers, and a
+copied dtype lets a file overwrite its flags. Only plain arrays and scalars of
+numeric types can be made.
+"""
+
+import codecs
+import functools
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from mmengine.utils import digit_version
+
+_STATISTICS = ('min', 'max', 'mean', 'current')
+_NUMERIC_CODES = (
+    *('b1', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8'),
+    *('f2', 'f4', 'f8', 'c8', 'c16'),
+)
+# torch 2.4 and 2.5 take the name in a file from the listed object itself.
+_TAKES_NAMES = digit_version(torch.__version__) >= digit_version('2.6.0')
+# Where numpy keeps these two differs between its versions 1 and 2.
+_rebuild_array = np.zeros(1).__reduce__()[0]
+_rebuild_scalar = np.float64(0).__reduce__()[0]
+
+
+class _ArrayName:
+    """Stand for ``numpy.ndarray`` in a file, where it is only an argument."""
+
+
+def _getattr(owner: type, name: str) -> Callable:
+    """Return a statistic of HistoryBuffer, the one use of getattr."""
+    if owner is not HistoryBuffer or name not in _STATISTICS:
+        raise ValueError(
+            'A checkpoint may take only HistoryBuffer.'
+            f'{"/".join(_STATISTICS)} by getattr, not {name!r} of {owner!r}.'
+        )
+    return getattr(HistoryBuffer, name)
+
+
+def _dtype(code: str, *_flags: bool) -> np.dtype:
+    """Return numpy's own numeric dtype, which ignores what a file sets."""
+    if code not in _NUMERIC_CODES:
+        raise ValueError(
+            'A checkpoint may hold numpy data of the types '
+            f'{", ".join(_NUMERIC_CODES)}, not {code!r}.'
+        )
+    return np.dtype(code)
+
+
+def _array(kind: type, shape: tuple, code: bytes) -> np.ndarray:
+    """Return the empty array that the file then fills."""
+    if kind not in (_ArrayName, np.ndarray) or shape != (0,):
+        raise ValueError(
+            f'A checkpoint may hold plain numpy arrays, not {kind!r}.'
+        )
+    return _rebuild_array(np.ndarray, (0,), b'b')
+
+
+def _scalar(dtype: np.dtype, data: bytes) -> np.generic:
+    """Return a numpy scalar."""
+    return _rebuild_scalar(dtype, data)
+
+
+def _named(path: str, target: Callable) -> Callable | tuple[Callable, str]:
+    """Return what allow-lists ``target`` under the name ``path``."""
+    if _TAKES_NAMES:
+        return target, path
+
+    def alias(*args):
+        return target(*args)
+
+    module, _, name = path.rpartition('.')
+    alias.__module__, alias.__name__, alias.__qualname__ = module, name, name
+    return alias
+
+
+@functools.cache
+def _allowed() -> list:
+    # torch wants the types of the objects listed that a file sets the state
+    # of, numpy arrays and dtypes among them.
+    allowed = [HistoryBuffer, *{type(np.dtype(c)) for c in _NUMERIC_CODES}]
+    if _TAKES_NAMES:
+        # A name in a file ends at a line break, so none calls ndarray.
+        allowed.append((np.ndarray, 'numpy.ndarray\n'))
+        allowed.append((_ArrayName, 'numpy.ndarray'))
+    else:
+        allowed += [np.ndarray, codecs.encode]
+    allowed.append(_named('numpy.dtype', _dtype))
+    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
+        allowed.append(_named(f'{module}._reconstruct', _array))
+        allowed.append(_named(f'{module}.scalar', _scalar))
+    # Files carry the name of Python 2, which newer torch versions translate.
+    for module in ('builtins', '__builtin__'):
+        allowed.append(_named(f'{module}.getattr', _getattr))
+    return allowed
+
+
+def allow_mmengine_checkpoints() -> None:
+    """Allow-list what mmengine's checkpoints hold besides tensors.
+
+    It holds for the whole process; calling it again changes nothing. torch 2.4
+    and 2.5 load without restriction unless ``weights_only=True`` is passed, as
+    our tools do.
+    """
+    from mmengine.runner import checkpoint
+
+    # The maintained fork lets a file call getattr and numpy's constructors,
+    # reads what torch refuses without restriction, and takes what it listed
+    # for that time off torch's list.
+    if hasattr(checkpoint, '_safe_torch_load'):
+        checkpoint._safe_torch_load = torch.load
+    torch.serialization.add_safe_globals(_allowed())
