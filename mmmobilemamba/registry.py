@@ -6,7 +6,13 @@ an ImportError raised here, hence nothing but mmengine is imported; the
 ``locations`` are imported when a registry is first asked for a name.
 """
 
+import importlib
+import importlib.util
+import logging
+import sys
+
 from mmengine import registry as root
+from mmengine.logging import print_log
 from mmengine.registry import Registry
 
 _SCOPE = 'mmmobilemamba'
@@ -19,6 +25,39 @@ def _child(kind: str, parent: Registry, location: str) -> Registry:
         scope=_SCOPE,
         locations=[f'mmmobilemamba.{location}'],
     )
+
+
+def import_host(module: str) -> bool:
+    """Import a module of a host library, if it is installed and works.
+
+    The host libraries import each other under ``except ImportError``, and
+    fall with one that raises anything else. So a library that cannot be
+    imported is made to look absent, and one warning says why.
+
+    Args:
+        module (str): Name such as ``'mmdet.models'``.
+
+    Returns:
+        bool: Whether it can be used.
+    """
+    host = module.partition('.')[0]
+    if importlib.util.find_spec(host) is None:
+        return False
+    try:
+        importlib.import_module(module)
+    except Exception as error:
+        for name in [n for n in sys.modules if n.startswith(f'{host}.')]:
+            del sys.modules[name]
+        sys.modules[host] = None
+        print_log(
+            f'{host} does not import and is left out '
+            f'({type(error).__name__}: {error}). What needs it is missing; '
+            'docs/versions.md lists versions that work together.',
+            logger='current',
+            level=logging.WARNING,
+        )
+        return False
+    return True
 
 
 MODELS = _child('model', root.MODELS, 'models')
@@ -36,6 +75,7 @@ METRICS = _child('metric', root.METRICS, 'engine')
 VISUALIZERS = _child('visualizer', root.VISUALIZERS, 'engine')
 
 __all__ = [
+    'import_host',
     'MODELS',
     'DATASETS',
     'TRANSFORMS',

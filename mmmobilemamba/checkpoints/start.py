@@ -22,45 +22,11 @@ _CONVERTER = 'tools/model_converters/mobilemamba_to_mm.py'
 
 
 def check_teacher(cfg: Config) -> None:
-    """Check that what a distillation learns from is there.
+    """Check that what a distillation learns from is there."""
+    # Imported here, because models import the checkpoints.
+    from ..models.classifiers.teacher import check_teacher as check
 
-    Args:
-        cfg (Config): Config of a training, with a teacher or without.
-
-    Raises:
-        FileNotFoundError: The teacher's weights are missing.
-        ValueError: Its config is incomplete.
-    """
-    model = cfg.get('model') or {}
-    kind = str(model.get('type')).rpartition('.')[2]
-    if kind != 'DistilledClassifier':
-        return
-    # Imported here, because the classifier itself reads this module.
-    from ..models.classifiers.distilled import DEFAULT_TEACHER
-    from ..models.classifiers.teacher import read_teacher_config, teacher_name
-
-    teacher = read_teacher_config(model.get('teacher') or DEFAULT_TEACHER)
-    check_teacher_file(model.get('teacher_ckpt'), teacher_name(teacher))
-
-
-def check_teacher_file(path: str | None, teacher: str) -> None:
-    """Check that a teacher's weights lie where the config says.
-
-    Args:
-        path (str, optional): Value of ``teacher_ckpt``.
-        teacher (str): Name of the teacher, for the message.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-    """
-    if path and osp.isfile(osp.expanduser(path)):
-        return
-    raise FileNotFoundError(
-        f'model.teacher_ckpt={path!r} is no file. Distillation needs the '
-        f'weights of the teacher, {teacher}: put them there, or name the '
-        'file with --cfg-options model.teacher_ckpt=PATH. Nothing is '
-        'downloaded for you.'
-    )
+    check(cfg.get('model') or {})
 
 
 def check_resume(path: str) -> None:

@@ -1,10 +1,10 @@
-"""Classifiers that MMPretrain lacks; there only where it is installed."""
+"""Classifiers that MMPretrain lacks; there only where that one works."""
 
-from importlib.util import find_spec
+from ...registry import import_host
 
 __all__ = []
 
-if find_spec('mmpretrain') is not None:
+if import_host('mmpretrain.models'):
     from .distilled import DistilledClassifier  # noqa: F401
 
     __all__ += ['DistilledClassifier']
