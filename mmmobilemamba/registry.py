@@ -10,12 +10,22 @@ import importlib
 import importlib.util
 import logging
 import sys
+from importlib import metadata
+from types import ModuleType
 
 from mmengine import registry as root
 from mmengine.logging import print_log
 from mmengine.registry import Registry
 
 _SCOPE = 'mmmobilemamba'
+# Host library -> what pip installs for it. Each imports those before it.
+HOST_REQUIREMENTS = {
+    'mmpretrain': 'mmpretrain==1.2.0',
+    'mmdet': 'mmdet==3.3.0',
+    'mmseg': 'mmsegmentation==1.2.2',
+}
+# Host library that is there and cannot be imported -> why, and the cure.
+HOST_FAULTS: dict[str, tuple[str, str]] = {}
 
 
 def _child(kind: str, parent: Registry, location: str) -> Registry:
@@ -27,37 +37,49 @@ def _child(kind: str, parent: Registry, location: str) -> Registry:
     )
 
 
-def import_host(module: str) -> bool:
-    """Import a module of a host library, if it is installed and works.
+def import_host(name: str) -> ModuleType | None:
+    """Import a host library, or make one that cannot be look absent.
 
-    The host libraries import each other under ``except ImportError``, and
-    fall with one that raises anything else. So a library that cannot be
-    imported is made to look absent, and one warning says why.
+    The host libraries import each other where they are there, and an error
+    other than ImportError in one would end all of them.
 
     Args:
-        module (str): Name such as ``'mmdet.models'``.
+        name (str): ``'mmpretrain'``, ``'mmdet'`` or ``'mmseg'``.
 
     Returns:
-        bool: Whether it can be used.
+        ModuleType: The library; None where it is missing or broken, which is
+        said in one warning.
     """
-    host = module.partition('.')[0]
-    if importlib.util.find_spec(host) is None:
-        return False
+    for host in HOST_REQUIREMENTS:
+        if importlib.util.find_spec(host) is not None:
+            try:
+                importlib.import_module(f'{host}.models')
+            except Exception as error:
+                _hide(host, error)
+        if host == name:
+            break
+    return sys.modules.get(name)
+
+
+def _hide(host: str, error: Exception) -> None:
+    for module in list(sys.modules):
+        if module.partition('.')[0] == host:
+            del sys.modules[module]
+    sys.modules[host] = None  # importing it is an ImportError from here on
+    reason = str(error).partition('\n')[0]
+    cure = f'pip install "{HOST_REQUIREMENTS[host]}"'
     try:
-        importlib.import_module(module)
-    except Exception as error:
-        for name in [n for n in sys.modules if n.startswith(f'{host}.')]:
-            del sys.modules[name]
-        sys.modules[host] = None
-        print_log(
-            f'{host} does not import and is left out '
-            f'({type(error).__name__}: {error}). What needs it is missing; '
-            'docs/versions.md lists versions that work together.',
-            logger='current',
-            level=logging.WARNING,
-        )
-        return False
-    return True
+        if int(metadata.version('transformers').partition('.')[0]) >= 5:
+            cure += ' "transformers<5"'
+    except (metadata.PackageNotFoundError, ValueError):
+        pass
+    HOST_FAULTS[host] = (f'{type(error).__name__}: {reason}', cure)
+    print_log(
+        f'{host} is left out, since it does not import: '
+        f'{type(error).__name__}: {reason}. To mend it: {cure}',
+        'current',
+        logging.WARNING,
+    )
 
 
 MODELS = _child('model', root.MODELS, 'models')
@@ -75,6 +97,8 @@ METRICS = _child('metric', root.METRICS, 'engine')
 VISUALIZERS = _child('visualizer', root.VISUALIZERS, 'engine')
 
 __all__ = [
+    'HOST_FAULTS',
+    'HOST_REQUIREMENTS',
     'import_host',
     'MODELS',
     'DATASETS',

@@ -26,10 +26,7 @@ from mmmobilemamba.apis.options import (
 from mmmobilemamba.apis.speed_up import add_speed_arguments, speed_up
 from mmmobilemamba.checkpoints.checkpoint import check_checkpoint_file
 from mmmobilemamba.checkpoints.start import check_match
-from mmmobilemamba.datasets.data_checks import (
-    check_annotations,
-    set_data_checks,
-)
+from mmmobilemamba.datasets.data_checks import set_data_checks
 from mmmobilemamba.datasets.data_paths import check_data
 from mmmobilemamba.deploy import is_onnx
 from mmmobilemamba.deploy.arguments import (
@@ -146,7 +143,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = prepare(args)
     runner = build_runner(cfg)
     with user_errors(parser):
-        check_annotations(cfg, ('test',))
         if not is_onnx(args.checkpoint):
             check_match(
                 runner.model, args.checkpoint, partial=args.allow_partial

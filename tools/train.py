@@ -30,10 +30,7 @@ from mmmobilemamba.checkpoints.start import (
     checkpoints_of,
     choose_checkpoint,
 )
-from mmmobilemamba.datasets.data_checks import (
-    check_annotations,
-    set_data_checks,
-)
+from mmmobilemamba.datasets.data_checks import set_data_checks
 from mmmobilemamba.datasets.data_paths import check_data
 from mmmobilemamba.engine.distributed import (
     leave_distributed,
@@ -143,8 +140,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     with user_errors(parser):
         cfg, weights = prepare(args)
     runner = build_runner(cfg)
-    with user_errors(parser):
-        check_annotations(cfg, ('train', 'val'))
     with user_errors(parser):
         choose_checkpoint(runner, weights)
         if cfg.get('load_from'):
