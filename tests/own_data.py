@@ -57,7 +57,7 @@ def make_coco(root: Path, classes: tuple[str, ...], count: int = 4) -> Path:
         for number, (x, y, w, h) in enumerate([*boxes, (50, 50, 0, 0)]):
             annotations.append(
                 dict(
-                    id=len(annotations),
+                    id=len(annotations) + 1,
                     image_id=image,
                     category_id=number % len(classes) + 1,
                     iscrowd=0,

@@ -97,9 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         else:
             model = load_model(cfg, args.checkpoint, device)
             fusible = hasattr(model.backbone, 'switch_to_deploy')
-            optimize_backbone(
-                model, fusible and args.deploy, args.compile
-            )
+            optimize_backbone(model, fusible and args.deploy, args.compile)
 
     for path in images:
         try:

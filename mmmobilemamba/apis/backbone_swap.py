@@ -16,7 +16,7 @@ from ..checkpoints.checkpoint import (
     read_state_dict,
 )
 from ..models.backbones.arch import ARCH_SETTINGS, resolve_arch
-from ..models.backbones.timm_models import check_timm_name, inner_tensors
+from ..models.backbones.timm import check_timm_name, inner_tensors
 
 _OURS = 'mobilemamba_'
 _HOST = 'host:'

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from ..datasets.image_split import ImageSplit
+from ..datasets.image_folders import ImageSplit
 from ..models.backbones.arch import ARCH_SETTINGS, resolve_arch
-from ..models.backbones.timm_models import check_timm_name, import_timm
+from ..models.backbones.timm import check_timm_name, import_timm
 
 _BASES = """
 _base_ = [

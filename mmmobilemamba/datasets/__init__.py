@@ -8,8 +8,8 @@ from .shapes import (
     SHAPES_SEG_PALETTE,
     ShapesScene,
     make_scene,
+    make_shapes,
 )
-from .shapes_folder import make_shapes
 
 __all__ = [
     'CheckedPipeline',

@@ -1,31 +1,22 @@
 """A data pipeline that says which file is at fault, and goes on without it."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from mmengine.dataset import Compose
 from mmengine.dist import get_rank
 from mmengine.logging import print_log
 
-from mmmobilemamba.registry import TRANSFORMS
-
+from ..registry import TRANSFORMS
 from .sample_checks import (
     LabelFaultError,
     SampleFaultError,
-    check_box_labels,
-    check_label,
-    check_label_map,
-    check_picture,
     flat_boxes,
     name_of,
+    run_steps,
 )
 
-_CHECKS = {
-    'img': check_picture,
-    'gt_bboxes_labels': check_box_labels,
-    'gt_seg_map': check_label_map,
-}
 # So many faulty samples one after the other are no coincidence.
 _MAX_IN_A_ROW = 20
 # Samples told apart: a byte each, shared by the processes that load.
@@ -37,60 +28,16 @@ class DataFaultError(RuntimeError):
     """The data cannot be trained on; the message has one line."""
 
 
-def run_steps(
-    transforms: Sequence[Callable],
-    results: dict,
-    num_classes: int | None,
-    ignore_index: int,
-) -> dict | None:
-    """Run a pipeline and check what its steps called ``Load...`` give.
-
-    Args:
-        transforms (Sequence[callable]): Steps.
-        results (dict): Sample of a data set.
-        num_classes (int, optional): Classes that the model has.
-        ignore_index (int): Label of pixels that the loss passes over.
-
-    Returns:
-        dict: The sample after the last step, or None as a step returned.
-
-    Raises:
-        SampleFaultError: The sample cannot be used.
-        LabelFaultError: There is no class for a label.
-        RuntimeError: A step after loading failed.
-    """
-    name = name_of(results)
-    check_label(results, num_classes)
-    for transform in transforms:
-        kind = type(transform).__name__
-        known = {key for key in _CHECKS if key in results}
-        try:
-            results = transform(results)
-        except Exception as error:
-            said = ' '.join(str(error).split())
-            said = f'{kind} failed: {type(error).__name__}: {said}'
-            if kind.startswith('Load'):
-                raise SampleFaultError(said) from error
-            raise RuntimeError(f'{name}: {said}') from error
-        if results is None:
-            return None
-        if kind.startswith('Load'):
-            for key, check in _CHECKS.items():
-                if key in results and key not in known:
-                    check(results, num_classes, ignore_index)
-    return results
-
-
 @TRANSFORMS.register_module()
 class CheckedPipeline:
     """Run a pipeline, leave out samples that cannot be read, and name them.
 
     What the steps called ``Load...`` give is checked as soon as it is there:
-    files that are cut off, pictures and masks of different sizes. A data set
-    of mmengine takes another sample in place of one that is left out, drawn
-    from the random state of the loading process, so that equal seeds give
-    equal samples. Labels that the model has no class for are an error, as are
-    too many faults.
+    files that are cut off, images and masks of different sizes. A data set of
+    mmengine takes another sample in place of one that is left out, drawn from
+    the random state of the loading process, so that equal seeds give equal
+    samples. Labels that the model has no class for are an error, as are too
+    many faults.
 
     Args:
         transforms (Sequence[dict | callable]): Steps of the pipeline.
@@ -113,10 +60,6 @@ class CheckedPipeline:
         max_faulty: int = 50,
         drop_flat_boxes: bool = True,
     ) -> None:
-        if max_faulty < 0:
-            raise ValueError(
-                f'max_faulty must be at least 0, got {max_faulty}.'
-            )
         self.transforms = Compose(transforms).transforms
         self.num_classes = num_classes
         self.ignore_index = ignore_index
@@ -157,7 +100,7 @@ class CheckedPipeline:
         return results
 
     def _leave_out(self, name: str, index: int, reason: str) -> None:
-        if not self.max_faulty:
+        if self.max_faulty <= 0:
             raise DataFaultError(f'{name}: {reason}.')
         self._in_a_row += 1
         new = self._seen[index] != _LEFT_OUT
@@ -165,11 +108,13 @@ class CheckedPipeline:
         count = int((self._seen == _LEFT_OUT).sum())
         if count > self.max_faulty or self._in_a_row > _MAX_IN_A_ROW:
             many = (
-                f'{count} samples cannot be used'
+                f'{count} samples'
                 if count > self.max_faulty
-                else f'{self._in_a_row} samples in a row cannot be used'
+                else f'{self._in_a_row} samples in a row'
             )
-            raise DataFaultError(f'{many}, the last one is {name}: {reason}.')
+            raise DataFaultError(
+                f'{many} cannot be used, the last one is {name}: {reason}.'
+            )
         if new:
             _warn(
                 f'{name} is left out, another sample takes its place: '
@@ -177,15 +122,13 @@ class CheckedPipeline:
             )
 
     def _drop_boxes(self, name: str, index: int, results: dict) -> None:
-        """Train on the other objects of the picture."""
+        """Train on the other objects of the image."""
         flat = flat_boxes(results)
         if not flat:
             return
         instances = results['instances']
         results['instances'] = [
-            instance
-            for number, instance in enumerate(instances)
-            if number not in flat
+            x for number, x in enumerate(instances) if number not in flat
         ]
         if not self._seen[index]:
             self._seen[index] = _NAMED

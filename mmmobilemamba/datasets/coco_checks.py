@@ -1,28 +1,14 @@
-"""Faults of a COCO annotation file that MMDetection passes over in silence."""
+"""Faults of annotation files that MMDetection passes over or stops at."""
 
 import json
 import math
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from xml.etree import ElementTree
 
-
-@dataclass
-class CocoReport:
-    """What is in an annotation file.
-
-    Args:
-        errors (list[str]): What makes a training learn nonsense or stop.
-        warnings (list[str]): What is left out of a training.
-        boxes (dict[str, int]): Usable boxes of each class.
-        empty (int): Pictures without a usable box.
-    """
-
-    errors: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    boxes: dict[str, int] = field(default_factory=dict)
-    empty: int = 0
+from mmengine.fileio import list_from_file
 
 
 def read_coco(path: str | os.PathLike) -> dict:
@@ -32,153 +18,254 @@ def read_coco(path: str | os.PathLike) -> dict:
         path (str or PathLike): File.
 
     Returns:
-        dict: Its content, with ``images``, ``annotations`` and
-        ``categories``.
+        dict: Its content, with lists of ``images``, ``annotations`` (none in
+        the file of a test set) and ``categories``.
 
     Raises:
-        ValueError: It is empty, no JSON, or not in that format.
+        OSError: It cannot be read.
+        ValueError: It is no JSON, or not in that format.
     """
-    if not os.path.getsize(path):
-        raise ValueError(f'{path} is empty.')
-    with open(path, encoding='utf-8') as file:
-        try:
-            content = json.load(file)
-        except ValueError as error:
-            raise ValueError(f'{path} is no JSON file: {error}.') from error
-    for key in ('images', 'annotations', 'categories'):
-        if not isinstance(content, dict) or key not in content:
+    try:
+        content = json.loads(Path(path).read_text(encoding='utf-8'))
+    except ValueError as error:
+        empty = not os.path.getsize(path)
+        raise ValueError(
+            f'{path} is empty.' if empty else f'{path} is no JSON: {error}.'
+        ) from error
+    for key in ('images', 'categories', 'annotations'):
+        part = content.get(key) if isinstance(content, dict) else None
+        if part is None and key == 'annotations':
+            content[key] = []
+        elif not isinstance(part, list):
             raise ValueError(
-                f'{path} is not in the format of COCO: it has no {key!r}.'
+                f'{path} is not in the format of COCO: it has no list {key!r}.'
             )
     return content
 
 
 def check_coco(
-    path: str | os.PathLike, classes: Sequence[str] | None
-) -> CocoReport:
-    """Look for the faults of an annotation file.
+    path: str | os.PathLike,
+    classes: Sequence[str] | None = None,
+    with_mask: bool = False,
+) -> tuple[list[str], list[str]]:
+    """Look for the faults of an annotation file in COCO's format.
 
     Args:
         path (str or PathLike): File.
-        classes (Sequence[str], optional): Class names of the data set; None
-            takes the categories of the file.
+        classes (Sequence[str], optional): Class names of the data set.
+            Defaults to None, which leaves them unchecked.
+        with_mask (bool): Whether masks are read. Defaults to False.
 
     Returns:
-        CocoReport: Each kind of fault with its number and the first case.
+        tuple[list[str], list[str]]: Faults, each kind with its number and the
+        first entry, and remarks on what is no fault.
     """
     try:
         content = read_coco(path)
-    except ValueError as error:
-        return CocoReport(errors=[str(error)])
-    categories = {c['id']: c['name'] for c in content['categories']}
-    if classes is None:
-        classes = list(categories.values())
-    report = CocoReport(boxes=dict.fromkeys(classes, 0))
-    report.errors += _class_errors(path, classes, list(categories.values()))
-
-    images = {image['id']: image for image in content['images']}
-    found = defaultdict(list)
+    except (OSError, ValueError) as error:
+        return [str(error)], []
+    found: dict[str, list[str]] = defaultdict(list)
+    images = _index(content, 'images', found)
+    categories = _index(content, 'categories', found)
+    annotations = _index(content, 'annotations', found)
     filled = set()
-    for annotation in content['annotations']:
-        image = images.get(annotation.get('image_id'))
-        kind, what = _annotation_fault(annotation, image, categories)
-        if kind:
-            name = image['file_name'] if image else 'no picture'
-            where = f'annotation {annotation.get("id", "?")} of {name}'
-            found[kind].append(f'{where}: {what}')
-        else:
-            filled.add(annotation['image_id'])
-            report.boxes[categories[annotation['category_id']]] = (
-                report.boxes.get(categories[annotation['category_id']], 0) + 1
+    for number, entry in annotations.items():
+        image = images.get(entry['image_id'])
+        fault = _object_fault(entry, image, categories, with_mask)
+        if fault:
+            name = image['file_name'] if image else 'no image'
+            found[fault[0]].append(
+                f'annotation {number} of {name}: {fault[1]}'
             )
-    for kind, cases in found.items():
-        serious = kind in _ERRORS
-        (report.errors if serious else report.warnings).append(
-            f'{path}: {len(cases)} {kind}, first {cases[0]}.'
+        else:
+            filled.add(entry['image_id'])
+    faults = [
+        f'{path}: {len(cases)} {kind}, first {cases[0]}.'
+        for kind, cases in found.items()
+    ]
+    names = [category['name'] for category in categories.values()]
+    if classes is not None:
+        faults += _class_faults(path, classes, names)
+    total = len(content['images'])
+    empty = total - len(filled)
+    return faults, [f'{path}: {empty} of {total} images have no usable box.']
+
+
+def check_voc(
+    listed: str, folder: str, classes: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Look for the faults of annotation files in Pascal VOC's format.
+
+    Args:
+        listed (str): Text file with the name of an image on each line.
+        folder (str): Folder of the XML files.
+        classes (Sequence[str]): Class names of the data set.
+
+    Returns:
+        tuple[list[str], list[str]]: Faults, each with its file and object,
+        and remarks on what is no fault.
+    """
+    faults, others = [], Counter()
+    for name in list_from_file(listed):
+        path = os.path.join(folder, f'{name}.xml')
+        try:
+            root = ElementTree.parse(path).getroot()
+        except (OSError, ElementTree.ParseError) as error:
+            faults.append(f'{path} cannot be read: {error}.')
+            continue
+        size = root.find('size')
+        for side in ('width', 'height') if size is not None else ():
+            text = size.findtext(side, '')
+            if not text.strip().isdigit() or int(text) < 1:
+                faults.append(f'{path}: {side} is {text!r}, no size.')
+        for number, entry in enumerate(root.findall('object')):
+            kind = entry.findtext('name')
+            if kind not in classes:
+                others[str(kind)] += 1
+                continue
+            texts = {'difficult': entry.findtext('difficult', '0')}
+            for key in ('xmin', 'ymin', 'xmax', 'ymax'):
+                texts[key] = entry.findtext(f'bndbox/{key}', '')
+            for key, text in texts.items():
+                try:
+                    (int if key == 'difficult' else float)(text)
+                except ValueError:
+                    faults.append(
+                        f'{path}: {key} of object {number} is {text!r}, no '
+                        'number.'
+                    )
+    remarks = [
+        f'{listed}: {count} objects named {kind!r}, which is no class, are '
+        'left out.'
+        for kind, count in others.items()
+    ]
+    return faults, remarks
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and bool(value)
+
+
+def _is_id(value: object) -> bool:
+    return type(value) in (int, str)
+
+
+# What loading and evaluation read of each entry.
+_FORMS: dict[str, dict[str, Callable]] = {
+    'images': dict(
+        id=_is_id,
+        file_name=_is_name,
+        height=lambda v: type(v) is int and v > 0,
+        width=lambda v: type(v) is int and v > 0,
+    ),
+    'categories': dict(id=_is_id, name=_is_name),
+    'annotations': dict(
+        # The evaluation takes 0 for "no match", and reckons with ids.
+        id=lambda v: _is_number(v) and v != 0,
+        image_id=_is_id,
+        category_id=_is_id,
+        bbox=lambda v: (
+            isinstance(v, list) and len(v) == 4 and all(map(_is_number, v))
+        ),
+        area=_is_number,
+        iscrowd=lambda v: v in (0, 1),
+    ),
+}
+
+
+def _index(content: dict, key: str, found: dict) -> dict:
+    """Return the sound entries of a list by id, and note the others."""
+    sound = {}
+    for number, entry in enumerate(content[key]):
+        where = f'entry {number}'
+        if not isinstance(entry, dict):
+            found[f'wrong {key}'].append(f'{where} is {entry!r}')
+            continue
+        where += f' (id {entry.get("id")!r})'
+        wrong = next(
+            (k for k, test in _FORMS[key].items() if not test(entry.get(k))),
+            None,
         )
-    report.boxes = {name: report.boxes[name] for name in classes}
-    report.empty = len(images) - len(filled & set(images))
-    if not any(report.boxes.values()) and not report.errors:
-        report.errors.append(f'{path} has no usable box of any class.')
-    twice = [n for n, k in Counter(_ids(content)).items() if k > 1]
-    if twice:
-        report.errors.append(
-            f'{path}: {len(twice)} annotation ids occur twice, first '
-            f'{twice[0]}.'
-        )
-    return report
+        if wrong:
+            said = f'{wrong} {entry[wrong]!r}' if wrong in entry else wrong
+            kind = 'with a wrong' if wrong in entry else 'without'
+            found[f'{key} {kind} {wrong}'].append(f'{where}: {said}')
+        elif entry['id'] in sound:
+            found[f'{key} with the id of another'].append(where)
+        else:
+            sound[entry['id']] = entry
+    return sound
 
 
-_ERRORS = ('incomplete annotations', 'unknown categories')
-
-
-def _annotation_fault(annotation, image, categories) -> tuple[str, str]:
-    """Return the kind of fault and what it is, or two empty strings."""
-    for key in ('image_id', 'category_id', 'bbox', 'area'):
-        if key not in annotation:
-            return 'incomplete annotations', f'no {key!r}'
-    box = annotation['bbox']
-    if len(box) != 4:
-        return 'incomplete annotations', f'bbox {box} has not four numbers'
-    if annotation['category_id'] not in categories:
-        return (
-            'unknown categories',
-            f'category_id {annotation["category_id"]}, the file has '
-            f'{", ".join(map(str, sorted(categories)))}',
-        )
+def _object_fault(
+    entry: dict, image: dict | None, categories: dict, with_mask: bool
+) -> tuple[str, str] | None:
+    """Return the kind of fault of an annotation and what it is."""
     if image is None:
         return (
-            'annotations of unknown pictures',
-            f'image_id {annotation["image_id"]}',
+            'annotations of unknown images',
+            f'image_id {entry["image_id"]!r}',
         )
-    x, y, width, height = box
-    area = annotation['area']
-    if not all(map(math.isfinite, (*box, area))):
-        return 'boxes that are no numbers', f'bbox {box}, area {area}'
-    # What MMDetection's CocoDataset drops.
+    if entry['category_id'] not in categories:
+        known = ', '.join(map(str, categories))
+        return (
+            'annotations of unknown categories',
+            f'category_id {entry["category_id"]!r}, the file has {known}',
+        )
+    (x, y, width, height), area = entry['bbox'], entry['area']
+    size = image['height'], image['width']
+    # What MMDetection's CocoDataset leaves out.
     if width < 1 or height < 1 or area <= 0:
-        return 'boxes without area', f'bbox {box}, area {area}'
-    if min(x + width, image['width']) <= max(x, 0) or min(
-        y + height, image['height']
-    ) <= max(y, 0):
+        return 'boxes without area', f'bbox {entry["bbox"]}, area {area}'
+    if min(x + width, size[1]) <= max(x, 0) or (
+        min(y + height, size[0]) <= max(y, 0)
+    ):
         return (
-            'boxes outside of their picture',
-            f'bbox {box} in {image["width"]}x{image["height"]}',
+            'boxes outside of their image',
+            f'bbox {entry["bbox"]} in {size[1]}x{size[0]}',
         )
-    mask, size = annotation.get('segmentation'), None
+    mask = entry.get('segmentation')
+    if not mask:
+        kind = ('objects without a mask', f'segmentation {mask!r}')
+        return kind if with_mask else None
     if isinstance(mask, dict):
-        size = mask.get('size')
-    if size and list(size) != [image['height'], image['width']]:
+        if 'counts' not in mask or tuple(mask.get('size') or ()) != size:
+            return (
+                'masks of another size than their image',
+                f'size {mask.get("size")} in {list(size)}',
+            )
+    elif not isinstance(mask, list) or not all(
+        isinstance(polygon, list)
+        and len(polygon) >= 6
+        and len(polygon) % 2 == 0
+        and all(map(_is_number, polygon))
+        for polygon in mask
+    ):
         return (
-            'masks of another size than their picture',
-            f'{size[1]}x{size[0]} in {image["width"]}x{image["height"]}',
+            'polygons of fewer than three points, or of no numbers',
+            f'segmentation {str(mask)[:60]}',
         )
-    return '', ''
+    return None
 
 
-def _class_errors(path, classes, categories) -> list[str]:
+def _class_faults(path, classes, names) -> list[str]:
     """Compare names: labels are counted in the order of the file."""
-    if isinstance(classes, str):
-        return [
-            f'metainfo.classes is the string {classes!r}; one class is '
-            f'({classes!r},), with a comma.'
-        ]
-    missing = [name for name in classes if name not in categories]
+    missing = [name for name in classes if name not in names]
     if missing:
         return [
             f'metainfo.classes names {", ".join(missing)}, which {path} does '
-            f'not have; its categories are {", ".join(categories)}. The '
-            'labels of the others would move.'
+            f'not have; its categories are {", ".join(names)}. The labels of '
+            'the others would move.'
         ]
-    order = [name for name in categories if name in classes]
+    order = [name for name in names if name in classes]
     if order != list(classes):
         return [
-            f'metainfo.classes has another order than the categories of '
+            'metainfo.classes has another order than the categories of '
             f'{path}, which labels are counted by, so that predictions would '
             f'bear wrong names. Write them as {tuple(order)!r}.'
         ]
     return []
-
-
-def _ids(content: dict) -> list:
-    return [a['id'] for a in content['annotations'] if 'id' in a]

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..checkpoints.atomic import atomic_write
+from .coco_checks import read_coco
 
 _DRAWS = 500
 
@@ -38,7 +39,7 @@ def split_coco(
 
     Raises:
         FileExistsError: A file is there, and ``overwrite`` is False.
-        FileNotFoundError: There is no source.
+        OSError: The source cannot be read.
         ValueError: It is not in COCO's form or has fewer than two images, or
             the share is out of range.
     """
@@ -46,76 +47,51 @@ def split_coco(
         raise ValueError(
             f'val_share must be between 0 and 1, got {val_share}.'
         )
-    paths = {name: Path(out_dir, f'{name}.json') for name in ('train', 'val')}
-    for path in paths.values():
+    paths = [Path(out_dir, name) for name in ('train.json', 'val.json')]
+    for path in paths:
         if path.exists() and not overwrite:
             raise FileExistsError(f'{path} exists; overwrite replaces it.')
-    content = _read(Path(source))
-    names = [str(category['name']) for category in content['categories']]
-    counts = _count(content, source)
+    content = read_coco(source)
+    images = content['images']
+    if len(images) < 2:
+        raise ValueError(f'{source} must list two images or more to be split.')
+    try:
+        counts = _count(content)
+    except (KeyError, TypeError) as error:
+        raise ValueError(
+            f'{source} cannot be split: an annotation is of an image or '
+            f'category that is not listed, or lacks an entry ({error!r}); '
+            'tools/misc/check_dataset.py names it.'
+        ) from error
     held_out = _choose(counts, val_share, seed)
-    splits, summary = {}, {}
-    for name, chosen in (('train', ~held_out), ('val', held_out)):
-        images = [
-            image
-            for image, use in zip(content['images'], chosen, strict=True)
-            if use
-        ]
-        ids = {image['id'] for image in images}
-        objects = [
-            entry
-            for entry in content['annotations']
-            if entry['image_id'] in ids
-        ]
-        splits[name] = dict(content, images=images, annotations=objects)
-        boxes = counts[chosen].sum(0).tolist()
-        summary[name] = dict(
-            images=len(images), **dict(zip(names, boxes, strict=True))
-        )
-    with (
-        atomic_write(paths['train']) as train,
-        atomic_write(paths['val']) as val,
-    ):
-        train.write_text(json.dumps(splits['train']))
-        val.write_text(json.dumps(splits['val']))
+    summary = {}
+    with atomic_write(paths[0]) as train, atomic_write(paths[1]) as val:
+        for draft, name, chosen in (
+            (train, 'train', ~held_out),
+            (val, 'val', held_out),
+        ):
+            part = [x for x, use in zip(images, chosen, strict=True) if use]
+            ids = {image['id'] for image in part}
+            objects = [
+                x for x in content['annotations'] if x['image_id'] in ids
+            ]
+            text = json.dumps(dict(content, images=part, annotations=objects))
+            draft.write_text(text)
+            summary[name] = dict(images=len(part))
+            for category, count in zip(
+                content['categories'], counts[chosen].sum(0), strict=True
+            ):
+                summary[name][str(category['name'])] = int(count)
     return summary
 
 
-def _read(path: Path) -> dict:
-    if not path.is_file():
-        raise FileNotFoundError(f'Annotation file {path} does not exist.')
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise ValueError(f'{path} is no JSON file: {error}.') from error
-    keys = ('images', 'annotations', 'categories')
-    if not isinstance(content, dict) or not content.keys() >= set(keys):
-        raise ValueError(
-            f"{path} is not in COCO's form, which has {', '.join(keys)}."
-        )
-    if len(content['images']) < 2:
-        raise ValueError(
-            f'{path} must list two images or more to be split, got '
-            f'{len(content["images"])}.'
-        )
-    return content
-
-
-def _count(content: dict, source: str | os.PathLike) -> np.ndarray:
+def _count(content: dict) -> np.ndarray:
     """Return the objects of each class, (images, classes)."""
     rows = {image['id']: i for i, image in enumerate(content['images'])}
     columns = {c['id']: i for i, c in enumerate(content['categories'])}
     counts = np.zeros((len(rows), len(columns)), np.int64)
     for entry in content['annotations']:
-        row = rows.get(entry['image_id'])
-        column = columns.get(entry['category_id'])
-        if row is None or column is None:
-            raise ValueError(
-                f'Annotation {entry.get("id")} of {source} is of image '
-                f'{entry["image_id"]} and category {entry["category_id"]}, '
-                'of which one is not listed.'
-            )
-        counts[row, column] += 1
+        counts[rows[entry['image_id']], columns[entry['category_id']]] += 1
     return counts
 
 

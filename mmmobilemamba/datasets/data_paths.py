@@ -1,4 +1,4 @@
-"""Looking for a config's data before a run starts."""
+"""The data sets of a config, and whether their files exist."""
 
 import os
 from collections.abc import Iterator
@@ -7,6 +7,46 @@ from mmengine.config import Config
 
 # These data sets of MMPretrain fetch themselves unless download=False.
 _SELF_FETCHING = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
+
+
+def type_name(part: dict | None) -> str:
+    """Return the bare name of what a config builds.
+
+    Args:
+        part (dict, optional): Config whose ``type`` is a class, or a name
+            with or without its scope.
+
+    Returns:
+        str: The name, '' where there is none.
+    """
+    kind = (part or {}).get('type', '')
+    return getattr(kind, '__name__', str(kind)).rpartition('.')[2]
+
+
+def find_datasets(
+    dataset: dict | None, key: str = ''
+) -> Iterator[tuple[str, dict]]:
+    """Yield the data sets that read files, below wrappers of any kind.
+
+    Args:
+        dataset (dict, optional): Config of a data set.
+        key (str): Where it stands in its config. Defaults to ''.
+
+    Yields:
+        tuple[str, dict]: Key and config of each.
+    """
+    if not isinstance(dataset, dict):
+        return
+    inner = [('dataset', dataset.get('dataset'))]
+    inner += [
+        (f'datasets.{number}', part)
+        for number, part in enumerate(dataset.get('datasets') or ())
+    ]
+    inner = [(name, part) for name, part in inner if part is not None]
+    if not inner:
+        yield key, dataset
+    for name, part in inner:
+        yield from find_datasets(part, f'{key}.{name}')
 
 
 def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
@@ -21,93 +61,77 @@ def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
         FileNotFoundError: Something is missing; the message names each path
             and the key of the config that asks for it.
     """
-    wanted: dict[str, list[str]] = {}
+    missing: dict[str, list[str]] = {}
     for split in splits:
         loader = cfg.get(f'{split}_dataloader') or {}
-        for key, path in _dataset_paths(
+        found = find_datasets(
             loader.get('dataset'), f'{split}_dataloader.dataset'
-        ):
-            wanted.setdefault(path, []).append(key)
-        for key, path in _evaluator_paths(cfg, f'{split}_evaluator'):
-            wanted.setdefault(path, []).append(key)
-    missing = {
-        path: keys
-        for path, keys in wanted.items()
-        if not os.path.exists(os.path.expanduser(path))
-    }
-    if not missing:
-        return
-    lines = [f'- {path} ({", ".join(keys)})' for path, keys in missing.items()]
-    raise FileNotFoundError(
-        '\n'.join(
-            [
-                'The config names data that does not exist:',
-                *lines,
-                f'Relative paths start at {os.getcwd()}. Put the data there, '
-                'or point to it with --cfg-options KEY=PATH.',
-            ]
         )
-    )
+        paths = [pair for key, part in found for pair in _paths(part, key)]
+        paths += _evaluator_paths(cfg, f'{split}_evaluator')
+        for key, path in paths:
+            if not os.path.exists(os.path.expanduser(path)):
+                missing.setdefault(path, []).append(key)
+    if missing:
+        lines = [f'- {path} ({", ".join(k)})' for path, k in missing.items()]
+        raise FileNotFoundError(
+            '\n'.join(
+                [
+                    'The config names data that does not exist:',
+                    *lines,
+                    f'Relative paths start at {os.getcwd()}. Put the data '
+                    'there, or point to it with --cfg-options KEY=PATH.',
+                ]
+            )
+        )
 
 
-def _dataset_paths(dataset: dict | None, key: str) -> Iterator[tuple]:
-    """Yield (key, path) of a data set and of those that it wraps."""
-    if not isinstance(dataset, dict):
-        return
-    if 'dataset' in dataset:
-        yield from _dataset_paths(dataset['dataset'], f'{key}.dataset')
-    for index, part in enumerate(dataset.get('datasets') or ()):
-        yield from _dataset_paths(part, f'{key}.datasets.{index}')
-
+def _paths(dataset: dict, key: str) -> Iterator[tuple[str, str]]:
+    """Yield key and path of what a data set reads."""
     for index, step in enumerate(dataset.get('pipeline') or ()):
-        backend = step.get('backend_args') or {}
+        backend = (isinstance(step, dict) and step.get('backend_args')) or {}
         if backend.get('backend') == 'lmdb':
             name = f'{key}.pipeline.{index}.backend_args.db_path'
             yield name, str(backend.get('db_path'))
-    if not _is_local(dataset.get('backend_args')):
-        return
-    name = str(dataset.get('type')).rpartition('.')[-1]
-    if name in _SELF_FETCHING and dataset.get('download', True):
-        return
+    fetches = type_name(dataset) in _SELF_FETCHING
     root = dataset.get('data_root') or ''
-    if not isinstance(root, str) or '://' in root:
+    if (
+        not _is_local(root, dataset)
+        or fetches
+        and dataset.get('download', True)
+    ):
         return
     if root:
         yield f'{key}.data_root', root
         if not os.path.isdir(os.path.expanduser(root)):
             # What should lie in it would only repeat the message.
             return
-    named = {'ann_file': dataset.get('ann_file')}
     prefix = dataset.get('data_prefix')
+    named = {'ann_file': dataset.get('ann_file')}
     if isinstance(prefix, dict):
         named.update({f'data_prefix.{k}': v for k, v in prefix.items()})
     else:
         named['data_prefix'] = prefix
     for name, path in named.items():
-        if isinstance(path, str) and path and '://' not in path:
+        if path and _is_local(path, dataset):
             yield f'{key}.{name}', os.path.join(root, path)
 
 
-def _evaluator_paths(cfg: Config, key: str) -> Iterator[tuple]:
-    """Yield (key, path) of the annotation files that metrics read."""
-    evaluators = cfg.get(key)
-    single = isinstance(evaluators, dict)
-    for index, metric in enumerate(
-        [evaluators] if single else evaluators or ()
-    ):
-        if not isinstance(metric, dict):
-            continue
-        path = metric.get('ann_file')
-        if (
-            isinstance(path, str)
-            and '://' not in path
-            and _is_local(metric.get('backend_args'))
-        ):
-            yield (
-                f'{key}.ann_file' if single else f'{key}.{index}.ann_file',
-                path,
-            )
+def _evaluator_paths(cfg: Config, key: str) -> Iterator[tuple[str, str]]:
+    """Yield key and path of the annotation files that metrics read."""
+    metrics = cfg.get(key)
+    single = isinstance(metrics, dict)
+    for index, metric in enumerate([metrics] if single else metrics or ()):
+        path = isinstance(metric, dict) and metric.get('ann_file')
+        if path and _is_local(path, metric):
+            place = key if single else f'{key}.{index}'
+            yield f'{place}.ann_file', path
 
 
-def _is_local(backend_args: dict | None) -> bool:
-    return not backend_args or backend_args.get('backend') == 'local'
+def _is_local(path: object, part: dict) -> bool:
+    backend = part.get('backend_args') or {}
+    return (
+        isinstance(path, str)
+        and '://' not in path
+        and backend.get('backend', 'local') == 'local'
+    )

@@ -1,23 +1,22 @@
 """What can be wrong with one sample, found where it is loaded.
 
 Deeper in a training the same faults are an index error in a loss, a device
-assert on a GPU, or nothing at all.
+assert on a GPU, or nothing at all. Checks take the sample, the number of
+classes that the model has (None: unknown), and the label that is ignored.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from PIL import Image
 
 # How whole files end; where one does not, it is decoded to make sure, since
-# anything may follow the end of a picture.
+# anything may follow the end of an image.
 _ENDS = {
     b'\xff\xd8': b'\xff\xd9',  # JPEG
     b'\x89P': b'IEND\xaeB`\x82',  # PNG
 }
-# Pictures of more than 8 bits, which MMSegmentation casts to 8.
-_WIDE_MODES = ('I', 'I;16', 'I;16B', 'I;16L', 'F')
 
 
 class SampleFaultError(Exception):
@@ -29,29 +28,85 @@ class LabelFaultError(Exception):
 
 
 def name_of(results: Mapping) -> str:
-    """Return the file of a sample.
-
-    Args:
-        results (Mapping): Sample as the data set gives it to its pipeline.
-
-    Returns:
-        str: Path of the picture, or its number where it has none.
-    """
+    """Return the image file of a sample, or its number."""
     path = results.get('img_path') or results.get('filename')
     return str(path or f'sample {results.get("sample_idx", "?")}')
 
 
-def check_whole(path: str | os.PathLike) -> None:
-    """Check that a JPEG or PNG is not cut off.
+def header_of(path: str | None) -> tuple[str, int]:
+    """Return the mode of PIL and the EXIF orientation of an image file."""
+    try:
+        with Image.open(path) as image:
+            return image.mode, image.getexif().get(0x0112) or 1
+    except (OSError, AttributeError, ValueError, SyntaxError):
+        return '', 1  # no local file, or a format that others read
 
-    OpenCV 4 fills what is missing of a JPEG with grey and goes on.
+
+def flat_boxes(results: Mapping) -> dict[int, str]:
+    """Find boxes without area, or of no numbers, by number of the object.
+
+    MMDetection drops those of COCO's files and no others, of which the loss
+    takes a logarithm of 0.
+    """
+    found = {}
+    for number, instance in enumerate(results.get('instances') or ()):
+        box = np.asarray(instance.get('bbox', ()), dtype=float)
+        if box.shape == (4,) and not (
+            np.isfinite(box).all() and (box[2:] > box[:2]).all()
+        ):
+            corners = ', '.join(f'{x:g}' for x in box)
+            found[number] = (
+                f'box {number} has no area: x1, y1, x2, y2 = {corners}'
+            )
+    return found
+
+
+def run_steps(
+    transforms: Sequence[Callable],
+    results: dict,
+    num_classes: int | None,
+    ignore_index: int,
+) -> dict | None:
+    """Run a pipeline and check what its steps called ``Load...`` give.
 
     Args:
-        path (str or PathLike): File; what is no local file is passed over.
+        transforms (Sequence[callable]): Steps.
+        results (dict): Sample of a data set.
+        num_classes (int, optional): Classes that the model has.
+        ignore_index (int): Label of pixels that the loss passes over.
+
+    Returns:
+        dict: The sample after the last step, or None as a step returned.
 
     Raises:
-        SampleFaultError: Pixels are missing.
+        SampleFaultError: The sample cannot be used.
+        LabelFaultError: There is no class for a label.
+        RuntimeError: A step after loading failed.
     """
+    name = name_of(results)
+    _check_range('label', results.get('gt_label'), num_classes)
+    for transform in transforms:
+        kind = type(transform).__name__
+        known = {key for key in _CHECKS if key in results}
+        try:
+            results = transform(results)
+        except Exception as error:
+            said = ' '.join(str(error).split())
+            said = f'{kind} failed: {type(error).__name__}: {said}'
+            if kind.startswith('Load'):
+                raise SampleFaultError(said) from error
+            raise RuntimeError(f'{name}: {said}') from error
+        if results is None:
+            return None
+        if kind.startswith('Load'):
+            for key, check in _CHECKS.items():
+                if key in results and key not in known:
+                    check(results, num_classes, ignore_index)
+    return results
+
+
+def _check_whole(path: str) -> None:
+    """Raise where pixels are missing; OpenCV 4 fills a JPEG with grey."""
     if not os.path.isfile(path):
         return
     with open(path, 'rb') as file:
@@ -70,23 +125,15 @@ def check_whole(path: str | os.PathLike) -> None:
         ) from None
 
 
-def check_picture(results: Mapping, *_) -> None:
-    """Check a loaded picture against its file and its annotations.
-
-    Args:
-        results (Mapping): Sample with ``img``.
-
-    Raises:
-        SampleFaultError: The file is cut off, or the picture has another size
-            than its annotations are for.
-    """
+def _check_image(results: Mapping, *_) -> None:
+    """Check an image against its file and its annotations."""
     if results.get('img_path'):
-        check_whole(results['img_path'])
+        _check_whole(results['img_path'])
     size = tuple(results['img'].shape[:2])
     said = results.get('height'), results.get('width')
     if None not in said and tuple(map(int, said)) != size:
         raise SampleFaultError(
-            f'the picture is {_size(size)}, the annotations are for '
+            f'the image is {_size(size)}, the annotations are for '
             f'{_size(said)} (width x height)'
         )
     for number, instance in enumerate(results.get('instances') or ()):
@@ -94,80 +141,18 @@ def check_picture(results: Mapping, *_) -> None:
         if isinstance(mask, dict) and tuple(mask.get('size', size)) != size:
             raise SampleFaultError(
                 f'the mask of object {number} is {_size(mask["size"])}, the '
-                f'picture {_size(size)} (width x height)'
+                f'image {_size(size)} (width x height)'
             )
 
 
-def flat_boxes(results: Mapping) -> dict[int, str]:
-    """Find boxes that have no area or are no numbers.
-
-    MMDetection drops those of COCO's files and no others, of which the loss
-    takes a logarithm of 0.
-
-    Args:
-        results (Mapping): Sample as the data set gives it to its pipeline,
-            with ``instances`` if it has any.
-
-    Returns:
-        dict[int, str]: What is wrong, by the number of the object.
-    """
-    found = {}
-    for number, instance in enumerate(results.get('instances') or ()):
-        box = np.asarray(instance.get('bbox', ()), dtype=float)
-        if box.shape != (4,):
-            continue  # rotated ones, or none
-        if not (np.isfinite(box).all() and (box[2:] > box[:2]).all()):
-            corners = ', '.join(f'{x:g}' for x in box)
-            found[number] = (
-                f'box {number} has no area: x1, y1, x2, y2 = {corners}'
-            )
-    return found
-
-
-def check_box_labels(
-    results: Mapping, num_classes: int | None, ignore_index: int
-) -> None:
-    """Check the classes of boxes.
-
-    Args:
-        results (Mapping): Sample with ``gt_bboxes_labels``, (objects, ).
-        num_classes (int, optional): Classes that the model has.
-        ignore_index (int): Unused.
-
-    Raises:
-        LabelFaultError: There is no such class.
-    """
+def _check_boxes(results: Mapping, num_classes: int | None, _: int) -> None:
     _check_range('box', results['gt_bboxes_labels'], num_classes)
 
 
-def check_label(results: Mapping, num_classes: int | None) -> None:
-    """Check the class, or the classes, of a picture.
-
-    Args:
-        results (Mapping): Sample, with ``gt_label`` if it has one.
-        num_classes (int, optional): Classes that the model has.
-
-    Raises:
-        LabelFaultError: There is no such class.
-    """
-    if results.get('gt_label') is not None:
-        _check_range('label', results['gt_label'], num_classes)
-
-
-def check_label_map(
+def _check_label_map(
     results: Mapping, num_classes: int | None, ignore_index: int
 ) -> None:
-    """Check the classes of pixels, and that they are those of the picture.
-
-    Args:
-        results (Mapping): Sample with ``gt_seg_map``, (height, width).
-        num_classes (int, optional): Classes that the model has.
-        ignore_index (int): Label that the loss passes over.
-
-    Raises:
-        SampleFaultError: The label image has another size than its picture.
-        LabelFaultError: It holds no labels, or one that there is no class for.
-    """
+    """Check the classes of pixels, and that they are those of the image."""
     labels, path = results['gt_seg_map'], results.get('seg_map_path')
     what = f'label image {path}' if path else 'label image'
     if labels.ndim != 2:
@@ -175,7 +160,7 @@ def check_label_map(
             f'{what} has {labels.shape[-1]} channels; it must hold one class '
             'number for each pixel'
         )
-    if path and _mode(path) in _WIDE_MODES:
+    if header_of(path)[0].startswith(('I', 'F')):
         raise LabelFaultError(
             f'{what} has 16 or 32 bits for each pixel, which are cut to 8: '
             '256 would become class 0; save it with 8'
@@ -183,7 +168,7 @@ def check_label_map(
     size = tuple(results.get('ori_shape') or results['img'].shape[:2])
     if labels.shape != size:
         raise SampleFaultError(
-            f'{what} is {_size(labels.shape)}, the picture {_size(size)} '
+            f'{what} is {_size(labels.shape)}, the image {_size(size)} '
             '(width x height)'
         )
     # Beside boxes it serves another head, of classes of its own.
@@ -215,13 +200,12 @@ def _check_range(what: str, labels, num_classes: int | None) -> None:
         )
 
 
-def _mode(path: str) -> str | None:
-    try:
-        with Image.open(path) as image:
-            return image.mode
-    except OSError:
-        return None  # no local file, or a format that others read
-
-
-def _size(shape) -> str:
+def _size(shape: Sequence) -> str:
     return f'{int(shape[1])}x{int(shape[0])}'
+
+
+_CHECKS = {
+    'img': _check_image,
+    'gt_bboxes_labels': _check_boxes,
+    'gt_seg_map': _check_label_map,
+}

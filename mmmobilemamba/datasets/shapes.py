@@ -1,6 +1,11 @@
-"""Scenes of geometric shapes on textured ground, drawn from a seed."""
+"""The embedded data set: scenes of geometric shapes, drawn from a seed."""
 
+import json
+import os
+import shutil
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,6 +18,10 @@ SHAPES_SEG_PALETTE = [(128, 128, 128), *SHAPES_PALETTE]
 
 MAX_OBJECTS = 5
 MIN_VISIBLE = 0.4
+# Part of the recorded settings: raise it whenever the same settings would
+# give other pixels, so that old folders are not taken for new ones.
+GENERATOR_VERSION = 1
+SETTINGS_FILE = 'shapes.json'
 _SUBPIXELS = 4
 _PLACING_TRIES = 30
 _MIN_CONTRAST = 90.0
@@ -37,12 +46,7 @@ class ShapesScene:
     labels: np.ndarray
 
     def label_map(self) -> np.ndarray:
-        """Return the class of every pixel.
-
-        Returns:
-            np.ndarray: uint8, (size, size), indices into
-            :data:`SHAPES_SEG_CLASSES`; 0 is the ground.
-        """
+        """Return the class of every pixel, uint8 (size, size)."""
         label_map = np.zeros(self.image.shape[:2], dtype=np.uint8)
         for mask, label in zip(self.masks, self.labels):
             label_map[mask] = label + 1
@@ -58,22 +62,18 @@ def make_scene(
 ) -> ShapesScene:
     """Draw one scene, the same one for the same arguments.
 
-    A scene holds one to five objects of random class, size, colour and
-    rotation. Circles are plain, rectangles striped and triangles chequered:
-    colours say nothing about the class, but the surface does, so that a
-    network learns the classes within minutes.
-
-    An object never hides another one beyond ``1 - MIN_VISIBLE`` of its area:
-    it is moved elsewhere, or left out where no place is found. So every drawn
-    object is annotated, and none of the annotated ones is almost hidden.
+    It holds one to five objects of random class, size, colour and rotation.
+    Circles are plain, rectangles striped and triangles chequered, so that a
+    network learns them within minutes; colours say nothing. None of the
+    annotated objects is hidden beyond ``1 - MIN_VISIBLE`` of its area.
 
     Args:
         index (int): Number of the scene within its seed.
         seed (int): Seed of the series. Defaults to 0.
         size (int): Side of the image in pixels. Defaults to 160.
-        min_object (int): Smallest side in pixels of an object's bounding
-            box, as if nothing lay on it. Defaults to 20.
-        max_object (int): Largest side in pixels of that box. Defaults to 80.
+        min_object (int): Smallest side of an object in pixels. Defaults to
+            20.
+        max_object (int): Largest side in pixels. Defaults to 80.
 
     Returns:
         ShapesScene: Image, masks and labels.
@@ -81,9 +81,7 @@ def make_scene(
     Raises:
         ValueError: If an argument is out of range.
     """
-    check_int('index', index, 0)
-    check_int('seed', seed, 0)
-    check_sizes(size, min_object, max_object)
+    _check_sizes(size, min_object, max_object)
     rng = np.random.default_rng([seed, index])
     image = _ground(rng, size)
     ground_colour = image.mean((0, 1))
@@ -113,28 +111,12 @@ def make_scene(
     )
 
 
-def check_int(name: str, value: int, lowest: int) -> None:
-    """Raise unless an argument is an int from ``lowest`` up."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f'{name} must be an int, but got {value!r}')
-    if value < lowest:
-        raise ValueError(f'{name} must be at least {lowest}, but got {value}')
-
-
-def check_sizes(size: int, min_object: int, max_object: int) -> None:
-    """Raise unless objects of these sizes fit an image of this one."""
-    check_int('min_object', min_object, 8)
-    check_int('max_object', max_object, 16)
-    check_int('size', size, 32)
-    if max_object < 2 * min_object:
+def _check_sizes(size: int, min_object: int, max_object: int) -> None:
+    if not 16 <= 2 * min_object <= max_object <= size - 2:
         raise ValueError(
-            'max_object must be at least twice min_object, but got '
-            f'max_object={max_object} and min_object={min_object}'
-        )
-    if size < max_object + 2:
-        raise ValueError(
-            'size must be at least max_object + 2, so that every object '
-            f'fits, but got size={size} and max_object={max_object}'
+            'min_object must be at least 8, max_object at least twice that, '
+            'and size at least max_object + 2, got '
+            f'min_object={min_object}, max_object={max_object}, size={size}.'
         )
 
 
@@ -271,3 +253,196 @@ def _place(
         ):
             return coverage
     return None
+
+
+def make_shapes(
+    out_dir: str | os.PathLike,
+    num_train: int = 800,
+    num_val: int = 100,
+    size: int = 160,
+    seed: int = 0,
+    val_seed: int | None = None,
+    min_object: int = 20,
+    max_object: int = 80,
+    overwrite: bool = False,
+) -> bool:
+    """Write a training and a validation set for detection and segmentation.
+
+    The folder appears whole or not at all::
+
+        out_dir/shapes.json                     the settings, for re-use
+        out_dir/images/{train,val}/000000.png
+        out_dir/annotations/instances_{train,val}.json   COCO, RLE masks
+        out_dir/labels/{train,val}/000000.png   one class id per pixel
+
+    Label maps hold 0 for the ground and 1, 2, ... for
+    :data:`SHAPES_CLASSES`; so do the category ids in the COCO files.
+
+    Args:
+        out_dir (str | os.PathLike): The folder to write.
+        num_train (int): Number of training scenes. Defaults to 800.
+        num_val (int): Number of held-out scenes. Defaults to 100.
+        size (int): Side of the images in pixels. Defaults to 160.
+        seed (int): Seed of the training scenes. Defaults to 0.
+        val_seed (int, optional): Seed of the held-out scenes, another one
+            than ``seed``. Defaults to None, which is ``seed + 1000000``.
+        min_object (int): Smallest side of an object in pixels.
+            Defaults to 20.
+        max_object (int): Largest side of an object in pixels.
+            Defaults to 80.
+        overwrite (bool): Whether to replace a folder that was made with
+            other settings. Defaults to False.
+
+    Returns:
+        bool: True if the folder was written, False if it already held the
+        very same data and was left alone.
+
+    Raises:
+        ValueError: If an argument is out of range.
+        FileExistsError: If ``out_dir`` holds something else.
+    """
+    val_seed = seed + 1000000 if val_seed is None else val_seed
+    _check_sizes(size, min_object, max_object)
+    if min(num_train, num_val) < 1 or min(seed, val_seed) < 0:
+        raise ValueError(
+            'num_train and num_val must be at least 1 and seeds at least 0, '
+            f'got {num_train}, {num_val}, {seed}, {val_seed}.'
+        )
+    if val_seed == seed:
+        raise ValueError(
+            f'val_seed must differ from seed, {seed}, or the held-out scenes '
+            'are training scenes.'
+        )
+    settings = dict(
+        generator_version=GENERATOR_VERSION,
+        num_train=num_train,
+        num_val=num_val,
+        size=size,
+        seed=seed,
+        val_seed=val_seed,
+        min_object=min_object,
+        max_object=max_object,
+    )
+
+    out_dir = Path(out_dir).absolute()
+    if _can_reuse(out_dir, settings, overwrite):
+        return False
+    out_dir.parent.mkdir(parents=True, exist_ok=True)
+    temp_dir = Path(
+        tempfile.mkdtemp(prefix=f'.{out_dir.name}-', dir=out_dir.parent)
+    )
+    try:
+        fresh = temp_dir / 'new'
+        for split, count, split_seed in (
+            ('train', num_train, seed),
+            ('val', num_val, val_seed),
+        ):
+            _write_split(
+                fresh, split, count, split_seed, size, min_object, max_object
+            )
+        (fresh / SETTINGS_FILE).write_text(json.dumps(settings, indent=2))
+        if out_dir.exists():
+            # a plain rename over an empty folder is not portable
+            out_dir.rename(temp_dir / 'old')
+        fresh.rename(out_dir)
+    finally:
+        shutil.rmtree(temp_dir, ignore_errors=True)
+    return True
+
+
+def _can_reuse(out_dir: Path, settings: dict, overwrite: bool) -> bool:
+    """Tell whether the folder holds this data; raise if it holds another."""
+    if not out_dir.exists() or (
+        out_dir.is_dir() and not any(out_dir.iterdir())
+    ):
+        return False
+    settings_file = out_dir / SETTINGS_FILE
+    if not settings_file.is_file():
+        raise FileExistsError(
+            f'{out_dir} was not made by this generator (it has no '
+            f'{SETTINGS_FILE}); choose another folder.'
+        )
+    found = json.loads(settings_file.read_text())
+    other = [
+        f'{key} is {found.get(key)}, asked for {value}'
+        for key, value in settings.items()
+        if found.get(key) != value
+    ]
+    if other and not overwrite:
+        raise FileExistsError(
+            f'{out_dir} holds shapes made with other settings '
+            f'({"; ".join(other)}); choose another folder or overwrite it.'
+        )
+    return not other
+
+
+def _write_split(
+    root: Path,
+    split: str,
+    count: int,
+    seed: int,
+    size: int,
+    min_object: int,
+    max_object: int,
+) -> None:
+    # comes with mmdet; reading the constants above must not need it
+    from pycocotools import mask as coco_mask
+
+    image_dir = root / 'images' / split
+    label_dir = root / 'labels' / split
+    for folder in (image_dir, label_dir, root / 'annotations'):
+        folder.mkdir(parents=True, exist_ok=True)
+    images, annotations = [], []
+    for index in range(count):
+        scene = make_scene(index, seed, size, min_object, max_object)
+        name = f'{index:06d}.png'
+        _write_png(image_dir / name, scene.image[..., ::-1])
+        _write_png(label_dir / name, scene.label_map())
+        images.append(
+            dict(id=index + 1, file_name=name, width=size, height=size)
+        )
+        for mask, label in zip(scene.masks, scene.labels):
+            rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
+            rle['counts'] = rle['counts'].decode('ascii')
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=index + 1,
+                    category_id=int(label) + 1,
+                    segmentation=rle,
+                    area=int(mask.sum()),
+                    bbox=_bbox(mask),
+                    iscrowd=0,
+                )
+            )
+    coco = dict(
+        info=dict(
+            description='Geometric shapes on textured ground; objects are '
+            f'visible to at least {MIN_VISIBLE:.0%}',
+            seed=seed,
+            version=str(GENERATOR_VERSION),
+        ),
+        licenses=[],
+        images=images,
+        annotations=annotations,
+        categories=[
+            dict(id=number, name=name, supercategory='shape')
+            for number, name in enumerate(SHAPES_CLASSES, 1)
+        ],
+    )
+    path = root / 'annotations' / f'instances_{split}.json'
+    path.write_text(json.dumps(coco))
+
+
+def _bbox(mask: np.ndarray) -> list[float]:
+    """Return the tight box of a mask as x, y, width, height in pixels."""
+    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    left, top = cols[0], rows[0]
+    width, height = cols[-1] + 1 - left, rows[-1] + 1 - top
+    return [float(left), float(top), float(width), float(height)]
+
+
+def _write_png(path: Path, pixels: np.ndarray) -> None:
+    # cv2.imwrite returns False instead of raising
+    if not cv2.imwrite(str(path), pixels):
+        raise OSError(f'cannot write {path}')

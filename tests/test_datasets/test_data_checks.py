@@ -1,16 +1,16 @@
+"""The checks of samples, put into any config."""
+
 from copy import deepcopy
 
 import pytest
 from mmengine.config import Config, ConfigDict
-from own_data import make_voc
 
 from mmmobilemamba.datasets.data_checks import (
     CHECKED,
-    check_annotations,
     head_classes,
-    innermost,
     set_data_checks,
 )
+from mmmobilemamba.datasets.data_paths import find_datasets
 
 CASES = {
     'det/mask_rcnn/mask-rcnn_mobilemamba-b1_fpn_1x_coco': 80,
@@ -29,8 +29,8 @@ def test_configs_run_with_checks(repo, name):
     before = deepcopy(cfg)
     set_data_checks(cfg, ('train', 'val'), max_faulty=7)
     for split, allowed in (('train', 7), ('val', 0)):
-        (found,) = innermost(cfg[f'{split}_dataloader'].dataset, split)
-        (old,) = innermost(before[f'{split}_dataloader'].dataset, split)
+        (found,) = find_datasets(cfg[f'{split}_dataloader'].dataset, split)
+        (old,) = find_datasets(before[f'{split}_dataloader'].dataset, split)
         (step,) = found[1].pipeline
         assert step.type == CHECKED
         assert step.max_faulty == allowed
@@ -57,7 +57,7 @@ def test_data_sets_below_wrappers_are_found():
             ],
         ),
     )
-    found = dict(innermost(dataset, 'x'))
+    found = dict(find_datasets(dataset, 'x'))
     assert list(found) == [
         'x.dataset.datasets.0',
         'x.dataset.datasets.1.dataset',
@@ -88,36 +88,3 @@ def test_heads_of_every_stage_are_read_but_proposals():
         'model.roi_head.mask_head.num_classes': 5,
         'model.auxiliary_head.num_classes': 6,
     }
-
-
-def test_one_class_without_its_comma():
-    dataset = dict(type='Own', metainfo=dict(classes='cat'))
-    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
-    with pytest.raises(ValueError, match=r"\('cat',\), with a comma"):
-        check_annotations(cfg, ('train',))
-
-
-def test_refuses_a_negative_number():
-    with pytest.raises(ValueError, match='max_faulty'):
-        set_data_checks(Config(), ('train',), -1)
-
-
-def test_annotation_that_is_empty_or_missing(tmp_path):
-    """ElementTree does not say which file it was; MMDetection does not ask."""
-    root = make_voc(tmp_path / 'voc', ('a', 'b'))
-    dataset = dict(
-        type='VOCDataset',
-        data_root=f'{root}/',
-        ann_file='ImageSets/Main/train.txt',
-        data_prefix=dict(sub_data_root=''),
-        metainfo=dict(classes=('a', 'b')),
-    )
-    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
-    check_annotations(cfg, ('train',))
-    path = root / 'Annotations' / 'photo_1.xml'
-    path.write_text('')
-    with pytest.raises(ValueError, match=f'{path} cannot be .* no element'):
-        check_annotations(cfg, ('train',))
-    path.unlink()
-    with pytest.raises(ValueError, match=f'{path} cannot be .* No such file'):
-        check_annotations(cfg, ('train',))

@@ -1,14 +1,17 @@
 """Packing image folders: what is written, and what is refused."""
 
+import runpy
+
 import pytest
 
 lmdb = pytest.importorskip('lmdb')
 
-from mmmobilemamba.datasets.image_lmdb import (  # noqa: E402
+from mmmobilemamba.datasets import image_lmdb  # noqa: E402
+from mmmobilemamba.datasets.image_folders import (  # noqa: E402
     list_folders,
     read_list,
-    write_image_lmdb,
 )
+from mmmobilemamba.datasets.image_lmdb import write_image_lmdb  # noqa: E402
 
 FILES = {'b/1.JPEG': b'one', 'a/2.png': b'two', 'a/x/3.jpg': b'three'}
 SAMPLES = [('a/2.png', 0), ('a/x/3.jpg', 0), ('b/1.JPEG', 1)]
@@ -41,24 +44,14 @@ def test_folders_are_listed_as_mmpretrain_does(folder):
     assert got == [(f'{folder}/{name}', label) for name, label in SAMPLES]
 
 
-def test_every_file_arrives_byte_for_byte(folder, tmp_path):
+def test_every_file_arrives_byte_for_byte(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(image_lmdb, '_COMMIT_EVERY', 2)
     write_image_lmdb(folder, SAMPLES, str(tmp_path / 'out'), 'train')
     assert content(tmp_path / 'out' / 'train.lmdb') == FILES
     listed = str(tmp_path / 'out' / 'meta' / 'train.txt')
     assert read_list(listed) == SAMPLES
     names = {path.name for path in (tmp_path / 'out').iterdir()}
     assert names == {'train.lmdb', 'meta'}
-
-
-def test_more_than_one_commit(tmp_path):
-    samples = [(f'a/{i}.png', i) for i in range(2500)]
-    (tmp_path / 'a').mkdir()
-    for name, label in samples:
-        (tmp_path / name).write_bytes(bytes([label % 256]) * (label % 9000))
-    write_image_lmdb(str(tmp_path), samples, str(tmp_path / 'out'), 'train')
-    written = content(tmp_path / 'out' / 'train.lmdb')
-    assert len(written) == 2500
-    assert written['a/2499.png'] == bytes([2499 % 256]) * 2499
 
 
 @pytest.mark.parametrize('when', ['before the files', 'in between'])
@@ -99,18 +92,18 @@ def test_overwriting_has_to_be_asked_for(folder, tmp_path):
 def test_paths_stay_inside_and_are_keys(name, folder, tmp_path):
     listed = tmp_path / 'train.txt'
     listed.write_text(f'a/2.png 0\n{name} 1\n', encoding='utf-8')
-    with pytest.raises(ValueError, match='leads out|cannot be a key'):
+    with pytest.raises(ValueError, match='cannot be a key'):
         read_list(str(listed))
-    with pytest.raises(ValueError, match='leads out|cannot be a key'):
+    with pytest.raises(ValueError, match='cannot be a key'):
         write_image_lmdb(folder, [(name, 0)], str(tmp_path / 'out'), 'train')
 
 
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('a.png\n', ':1 is no path and label'),
-        ('a.png 0\nb.png cat\n', ':2 is no path and label'),
-        ('a.png 0\na.png 1\n', ':2 lists a.png again'),
+        ('a.png\n', ':1 is no path'),
+        ('a.png 0\nb.png cat\n', ':2 is no path'),
+        ('a.png 0\na.png 1\n', ':2 lists again'),
         ('\n', 'lists no images'),
     ],
 )
@@ -120,14 +113,22 @@ def test_bad_lists(text, message, tmp_path):
         read_list(str(tmp_path / 'train.txt'))
 
 
-def test_names_with_spaces(tmp_path):
-    (tmp_path / 'train.txt').write_text('a b/c d.png 7\n')
-    assert read_list(str(tmp_path / 'train.txt')) == [('a b/c d.png', 7)]
-
-
-def test_empty_folders(tmp_path):
-    (tmp_path / 'a').mkdir()
-    with pytest.raises(FileNotFoundError, match='no folders with images'):
-        list_folders(str(tmp_path))
-    with pytest.raises(FileNotFoundError, match='does not exist'):
-        list_folders(str(tmp_path / 'b'))
+def test_command_looks_at_all_before_it_packs(folder, tmp_path, repo, capsys):
+    """Packing takes hours; what is missing is said at once."""
+    path = repo / 'tools/dataset_converters/imagenet_to_lmdb.py'
+    tool = runpy.run_path(str(path))
+    out = tmp_path / 'out'
+    with pytest.raises(SystemExit) as ended:
+        tool['main']([str(tmp_path), str(out)])
+    assert ended.value.code == 2
+    assert f'{tmp_path / "val"} does not exist' in capsys.readouterr().err
+    assert not out.exists()
+    (tmp_path / 'meta').mkdir()
+    (tmp_path / 'meta/val.txt').write_text('a b/c d.png 7\n')
+    (tmp_path / 'val/a b').mkdir(parents=True)
+    (tmp_path / 'val/a b/c d.png').write_bytes(b'spaces')
+    tool['main']([str(tmp_path), str(out)])
+    assert content(out / 'train.lmdb') == FILES
+    assert content(out / 'val.lmdb') == {'a b/c d.png': b'spaces'}
+    with pytest.raises(SystemExit):
+        tool['main']([str(tmp_path), str(out), '--splits', 'val'])

@@ -14,11 +14,8 @@ from collections.abc import Sequence
 from rich.progress import track
 
 from mmmobilemamba.apis.command_line import user_errors
-from mmmobilemamba.datasets.image_lmdb import (
-    list_folders,
-    read_list,
-    write_image_lmdb,
-)
+from mmmobilemamba.datasets.image_folders import list_folders, read_list
+from mmmobilemamba.datasets.image_lmdb import check_images, write_image_lmdb
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -41,13 +38,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser()
     args = parser.parse_args(argv)
     with user_errors(parser):
+        found = {}
         for split in args.splits:
             root = osp.join(args.src, split)
             listed = osp.join(args.src, 'meta', f'{split}.txt')
-            with_list = osp.isfile(listed)
-            samples = read_list(listed) if with_list else list_folders(root)
+            found[split] = (
+                read_list(listed) if osp.isfile(listed) else list_folders(root)
+            )
+            target = osp.join(args.out_dir, f'{split}.lmdb')
+            check_images(root, found[split], target, args.overwrite)
+        # All is there: packing takes hours.
+        for split, samples in found.items():
             write_image_lmdb(
-                root,
+                osp.join(args.src, split),
                 samples,
                 args.out_dir,
                 split,

@@ -2,24 +2,15 @@
 
 import argparse
 import csv
-from collections import Counter
 from collections.abc import Sequence
 
-from mmengine.config import Config
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import init_default_scope
 from rich.progress import track
 
 from mmmobilemamba.apis.command_line import add_cfg_options, user_errors
 from mmmobilemamba.apis.config import load_config
 from mmmobilemamba.checkpoints.atomic import atomic_write
-from mmmobilemamba.datasets.audit import AuditedDataset, audit
-from mmmobilemamba.datasets.coco_checks import check_coco
-from mmmobilemamba.datasets.data_checks import (
-    class_names,
-    coco_file,
-    innermost,
-    label_range,
-)
+from mmmobilemamba.datasets.audit import Report, audit, one_class_faults
 from mmmobilemamba.datasets.data_paths import check_data
 
 SHOWN = 20
@@ -50,81 +41,19 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def check_split(
-    cfg: Config, split: str, workers: int
-) -> list[tuple[str, str, str]]:
-    """Print what the data of a split holds.
-
-    Returned are its faults: data set, file, what is wrong.
-    """
-    faults = []
-    loader = cfg.get(f'{split}_dataloader') or {}
-    for key, part in innermost(
-        loader.get('dataset'), f'{split}_dataloader.dataset'
-    ):
-        classes, path = class_names(part), coco_file(part)
-        if path:
-            report = check_coco(path, classes)
-            faults += [
-                (key, path, text) for text in report.errors + report.warnings
-            ]
-            print(f'{path}: {report.empty} pictures without a usable box')
-        try:
-            dataset = build_dataset(part)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            said = ' '.join(str(error).split())
-            faults.append((key, '', f'{type(error).__name__}: {said}'))
-            continue
-        audited = AuditedDataset(
-            dataset, loading_steps(part), **label_range(cfg.get('model') or {})
-        )
-        counts, samples = Counter(), Counter()
-        for report in track(audit(audited, workers), key, len(audited)):
-            if report.fault:
-                faults.append((key, report.name, report.fault))
-            counts.update(report.labels)
-            samples.update(report.labels.keys())
-        names = dataset.metainfo.get('classes') or ()
-        print_classes(key, len(audited), names, counts, samples)
-    return faults
-
-
-def build_dataset(part: dict):
-    """Build a data set that only lists its samples.
-
-    As in a test, so that empty pictures stay in.
-    """
-    dataset = DATASETS.build(dict(part, pipeline=[], test_mode=True))
-    dataset.full_init()
-    return dataset
-
-
-def loading_steps(part: dict) -> list[dict]:
-    """Return the steps of a pipeline that load."""
-    return [
-        step
-        for step in part.get('pipeline') or ()
-        if str(step['type']).rpartition('.')[2].startswith('Load')
-    ]
-
-
-def print_classes(
-    key: str, total: int, names: Sequence[str], counts: Counter, in_: Counter
-) -> None:
-    """Print how often each class occurs."""
-    print(f'{key}: {total} samples')
-    width = max([5, *map(len, names)])
+def print_report(report: Report) -> None:
+    """Print what a data set holds and how often each class occurs."""
+    print(f'{report.key}: {report.total} samples')
+    for remark in report.remarks:
+        print(f'  {remark}')
+    if not report.objects:
+        return
+    width = max([5, *map(len, report.classes)])
     print(f'  {"class":{width}}  {"samples":>9}  {"labels":>12}')
-    for number, name in enumerate(names):
-        line = f'  {name:{width}}  {in_[number]:9}  {counts[number]:12}'
-        print(line if counts[number] else f'{line}  never occurs')
-
-
-def print_faults(faults: list[tuple[str, str, str]]) -> None:
-    for _, path, what in faults[:SHOWN]:
-        print(f'- {what}' if path in what else f'- {path}: {what}')
-    if len(faults) > SHOWN:
-        print(f'- and {len(faults) - SHOWN} more; --out takes all')
+    for number, name in enumerate(report.classes):
+        counts = report.samples[number], report.objects[number]
+        line = f'  {name:{width}}  {counts[0]:9}  {counts[1]:12}'
+        print(line if counts[1] else f'{line}  never occurs')
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -134,9 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         cfg = load_config(args.config, args.cfg_options)
         check_data(cfg, tuple(args.splits))
     init_default_scope(cfg.get('default_scope') or 'mmengine')
-    faults = []
-    for split in args.splits:
-        faults += check_split(cfg, split, args.workers)
+    faults = [
+        ('model', '', x) for x in one_class_faults(cfg.get('model') or {})
+    ]
+    for report in audit(cfg, args.splits, args.workers, track):
+        print_report(report)
+        faults += [(report.key, *fault) for fault in report.faults]
     if args.out:
         with atomic_write(args.out) as draft, open(draft, 'w') as file:
             writer = csv.writer(file)
@@ -147,7 +79,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print('No faults found.')
         return 0
     print(f'Faults: {len(faults)}')
-    print_faults(faults)
+    for key, path, what in faults[:SHOWN]:
+        print(
+            f'- {what}'
+            if path and path in what
+            else f'- {path or key}: {what}'
+        )
+    if len(faults) > SHOWN:
+        print(f'- and {len(faults) - SHOWN} more; --out takes all')
     return 1
 
 

@@ -25,7 +25,7 @@ from mmmobilemamba.apis.config import check_host
 from mmmobilemamba.apis.inference import build_model
 from mmmobilemamba.apis.scratch_recipe import check_model_names, make_config
 from mmmobilemamba.checkpoints.checkpoint import check_checkpoint_file
-from mmmobilemamba.datasets.image_split import ImageSplit, split_images
+from mmmobilemamba.datasets.image_folders import ImageSplit, split_images
 from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
 
 TRAIN = Path(__file__).resolve().parents[1] / 'train.py'

@@ -1,7 +1,7 @@
 """Backbones, one file each."""
 
 from .mobilemamba import MobileMamba
-from .pyramid_backbone import PyramidBackbone
-from .timm_backbone import TIMMBackbone
+from .pyramid import PyramidBackbone
+from .timm import TIMMBackbone
 
 __all__ = ['MobileMamba', 'PyramidBackbone', 'TIMMBackbone']

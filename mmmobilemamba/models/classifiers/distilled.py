@@ -1,37 +1,29 @@
 """Image classification with a teacher."""
 
-import os
 from collections.abc import Sequence
 
 import torch.nn.functional as F
 from mmpretrain.models import ImageClassifier
-from mmpretrain.registry import MODELS as MMPRETRAIN_MODELS
 from mmpretrain.structures import DataSample
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...registry import MODELS
-from ..arguments import check_number, check_size
-from ..part_configs import as_value_error, check_init_cfg, check_part
 from .teacher import (
+    DEFAULT_TEACHER,
     Teacher,
     build_teacher,
-    check_teacher_file,
-    read_teacher_config,
-    teacher_name,
+    check_teacher,
     to_pixels,
 )
-
-MODES = ('soft', 'hard')
-DEFAULT_TEACHER = dict(type='TimmClassifier', model_name='tresnet_v2_l')
 
 
 @MODELS.register_module()
 class DistilledClassifier(ImageClassifier):
     """Train a classifier by its labels and by a teacher's predictions.
 
-    The teacher sees the pictures that the student sees, after Mixup and
-    CutMix: they are freed of the student's normalisation, resized and given
-    the teacher's own. It is frozen, always in evaluation mode, and part of no
+    The teacher sees the images that the student sees, after Mixup and CutMix:
+    they are freed of the student's normalisation, resized and given the
+    teacher's own. It is frozen, always in evaluation mode, and part of no
     checkpoint and of no moving average. It is built when training starts;
     testing and inference do not need it.
 
@@ -46,7 +38,7 @@ class DistilledClassifier(ImageClassifier):
         teacher_ckpt (str, optional): File with the teacher's weights.
             Training does not start without. Defaults to None.
         teacher_size (int or Sequence[int], optional): Side, or height and
-            width, in pixels that the teacher's pictures are resized to. None
+            width, in pixels that the teacher's images are resized to. None
             takes the size that a timm model names, and the student's for
             others. Defaults to None.
         distill_mode (str): ``'soft'``, the divergence of the student's
@@ -80,43 +72,16 @@ class DistilledClassifier(ImageClassifier):
         temperature: float = 1.0,
         **kwargs,
     ) -> None:
-        parts = dict(backbone=backbone)
-        parts.update((k, kwargs.pop(k, None)) for k in ('neck', 'head'))
-        for name, part in parts.items():
-            if part is None and name != 'backbone':
-                continue
-            if not isinstance(part, nn.Module):
-                check_part(name, part)
-        check_init_cfg(kwargs.get('init_cfg'), loads_strictly=False)
-        if distill_mode not in MODES:
+        super().__init__(backbone, **kwargs)
+        if distill_mode not in ('soft', 'hard'):
             raise ValueError(
-                f'distill_mode must be one of {", ".join(MODES)}, got '
-                f'{distill_mode!r}.'
+                f'distill_mode must be soft or hard, got {distill_mode!r}.'
             )
-        for name, value in (
-            ('distill_weight', distill_weight),
-            ('temperature', temperature),
-        ):
-            check_number(name, value, 'positive', lambda v: v > 0)
-        if teacher_size is not None:
-            check_size('teacher_size', teacher_size)
-        if not isinstance(teacher_ckpt, str | os.PathLike | None):
-            raise TypeError(
-                f'teacher_ckpt must be a path or None, got {teacher_ckpt!r}.'
+        if not (distill_weight > 0 and temperature > 0):
+            raise ValueError(
+                'distill_weight and temperature must be positive, got '
+                f'{distill_weight!r} and {temperature!r}.'
             )
-        if not isinstance(teacher, dict | str | os.PathLike | None):
-            raise TypeError(
-                'teacher must be a config, the path of one or None, got '
-                f'{teacher!r}.'
-            )
-        for name, part in parts.items():
-            if isinstance(part, dict):
-                with as_value_error(f'{name} cannot be built'):
-                    parts[name] = MMPRETRAIN_MODELS.build(part)
-        with as_value_error(
-            f'DistilledClassifier cannot be built with {kwargs}'
-        ):
-            super().__init__(**parts, **kwargs)
         if not hasattr(self.head, '_get_loss'):
             raise ValueError(
                 'head must be a classification head of mmpretrain, one that '
@@ -134,6 +99,13 @@ class DistilledClassifier(ImageClassifier):
     def teacher(self) -> Teacher:
         """The teacher, built when it is first asked for."""
         if self._teacher is None:
+            check_teacher(
+                dict(
+                    type='DistilledClassifier',
+                    teacher=self.teacher_cfg,
+                    teacher_ckpt=self.teacher_ckpt,
+                )
+            )
             self._teacher = build_teacher(
                 self.teacher_cfg, self.teacher_ckpt, self.teacher_size
             )
@@ -145,16 +117,14 @@ class DistilledClassifier(ImageClassifier):
         The Runner calls it before the first iteration, so that a teacher
         that is missing stops a training that has not begun.
         """
-        config = read_teacher_config(self.teacher_cfg)
-        check_teacher_file(self.teacher_ckpt, teacher_name(config))
-        super().init_weights()
         _ = self.teacher
+        super().init_weights()
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict:
         """Calculate the loss by the labels and the one by the teacher.
 
         Args:
-            inputs (Tensor): Normalised pictures (batch, 3, H, W).
+            inputs (Tensor): Normalised images (batch, 3, H, W).
             data_samples (list[DataSample]): Labels or soft targets.
 
         Returns:

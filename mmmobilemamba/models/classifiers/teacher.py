@@ -1,8 +1,7 @@
 """A frozen classifier that a student learns from."""
 
-import os
 import os.path as osp
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
@@ -12,16 +11,14 @@ from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-from ...checkpoints.checkpoint import load_weights, read_state_dict
-from ...checkpoints.forks import find_fork_configs
-from ...checkpoints.safe_loading import allow_mmengine_checkpoints
-from ..part_configs import as_value_error, check_part
+from ...checkpoints.checkpoint import read_state_dict
+from ..backbones.timm import translate_file
 
-_TIMM = 'TimmClassifier'
+DEFAULT_TEACHER = dict(type='TimmClassifier', model_name='tresnet_v2_l')
 
 
 class Teacher:
-    """Score pictures with a classifier outside of the module tree.
+    """Score images with a classifier outside of the module tree.
 
     It is no ``nn.Module``, so that an attribute which holds it adds nothing
     to the parameters, the state dict and the mode of a student. A copy of
@@ -32,8 +29,8 @@ class Teacher:
         model (nn.Module): Classifier of mmpretrain with a data preprocessor;
             it is frozen and put into evaluation mode for good.
         size (Sequence[int], optional): Height and width in pixels that the
-            pictures are resized to, by bicubic interpolation. None leaves
-            them as they are. Defaults to None.
+            images are resized to, by bicubic interpolation. None leaves them
+            as they are. Defaults to None.
     """
 
     def __init__(
@@ -48,240 +45,144 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Score pictures.
+        """Score images.
 
         Args:
-            pixels (Tensor): RGB pictures (batch, 3, H, W) of values from 0
-                to 255, on the device to compute on.
+            pixels (Tensor): BGR images (batch, 3, H, W) of values from 0 to
+                255, as mmcv loads them, on the device to compute on.
 
         Returns:
             Tensor: Scores (batch, classes) before softmax, float32.
         """
-        self._follow(pixels)
+        if self._device != pixels.device:
+            self._device = pixels.device
+            self.model.to(pixels.device)
         if self.size is not None and pixels.shape[2:] != self.size:
             pixels = F.interpolate(
                 pixels, self.size, mode='bicubic', align_corners=False
             )
-        scores = self.model(
-            from_pixels(pixels, self.model.data_preprocessor), mode='tensor'
-        )
-        return scores.float()
-
-    def _follow(self, pixels: Tensor) -> None:
-        """Go to the device and the memory format of the pictures."""
-        if self._device == pixels.device:
-            return
-        self._device = pixels.device
-        self.model.to(pixels.device)
-        if pixels.is_contiguous(memory_format=torch.channels_last):
-            self.model.to(memory_format=torch.channels_last)
+        data = self.model.data_preprocessor(dict(inputs=pixels))
+        return self.model(data['inputs'], mode='tensor').float()
 
 
 def to_pixels(inputs: Tensor, preprocessor: nn.Module) -> Tensor:
-    """Undo the normalisation of a data preprocessor.
+    """Undo the normalisation of mmpretrain's ClsDataPreprocessor.
 
     Args:
-        inputs (Tensor): Normalised pictures (batch, 3, H, W).
-        preprocessor (nn.Module): mmpretrain's ClsDataPreprocessor that made
-            them.
+        inputs (Tensor): Normalised images (batch, 3, H, W).
+        preprocessor (nn.Module): What made them.
 
     Returns:
-        Tensor: RGB pictures of values from 0 to 255.
+        Tensor: BGR images of values from 0 to 255.
     """
     if getattr(preprocessor, 'mean', None) is not None:
         inputs = inputs * preprocessor.std + preprocessor.mean
-    return inputs if preprocessor.to_rgb else inputs.flip(1)
+    return inputs.flip(1) if preprocessor.to_rgb else inputs
 
 
-def from_pixels(pixels: Tensor, preprocessor: nn.Module) -> Tensor:
-    """Normalise as a data preprocessor does.
-
-    Args:
-        pixels (Tensor): RGB pictures (batch, 3, H, W) of values from 0 to
-            255.
-        preprocessor (nn.Module): mmpretrain's ClsDataPreprocessor.
-
-    Returns:
-        Tensor: Normalised pictures, in the preprocessor's channel order.
-    """
-    if not preprocessor.to_rgb:
-        pixels = pixels.flip(1)
-    if getattr(preprocessor, 'mean', None) is not None:
-        pixels = (pixels - preprocessor.mean) / preprocessor.std
-    return pixels
-
-
-def check_teacher_file(path: str | None, teacher: str) -> None:
-    """Check that a teacher's weights lie where the config says.
+def check_teacher(model: dict) -> None:
+    """Check that the file which a distillation needs is there.
 
     Args:
-        path (str, optional): Value of ``teacher_ckpt``.
-        teacher (str): Name of the teacher, for the message.
+        model (dict): Config of a model, of a DistilledClassifier or another.
 
     Raises:
-        FileNotFoundError: There is no such file.
+        FileNotFoundError: The teacher's weights are missing.
     """
-    if path and osp.isfile(osp.expanduser(path)):
+    kind = model.get('type')
+    kind = getattr(kind, '__name__', str(kind))
+    path = model.get('teacher_ckpt')
+    if kind.rpartition('.')[2] != 'DistilledClassifier' or (
+        path and osp.isfile(osp.expanduser(path))
+    ):
         return
     raise FileNotFoundError(
         f'model.teacher_ckpt={path!r} is no file. Distillation needs the '
-        f'weights of the teacher, {teacher}: put them there, or name the '
-        'file with --cfg-options model.teacher_ckpt=PATH. Nothing is '
-        'downloaded for you.'
+        f'weights of the teacher, {_name(model.get("teacher"))}: put them '
+        'there, or name the file with --cfg-options '
+        'model.teacher_ckpt=PATH. Nothing is downloaded for you.'
     )
 
 
 def build_teacher(
     config: dict | str,
-    checkpoint: str | None,
+    checkpoint: str,
     size: int | Sequence[int] | None = None,
 ) -> Teacher:
     """Build a teacher and fill it from a local file.
 
     Args:
-        config (dict or str): Model config of mmpretrain, or a config file.
+        config (dict or str): Model config of mmpretrain, or a config file,
+            which may be one of a package: ``'mmpretrain::...'``.
         checkpoint (str): File with its weights.
         size (int or Sequence[int], optional): Side, or height and width, of
-            the pictures that it sees, in pixels. None takes the size that a
-            timm model names, and leaves the pictures as they are for others.
+            the images that it sees, in pixels. None takes the size that a
+            timm model names, and leaves the images as they are for others.
             Defaults to None.
 
     Returns:
         Teacher: The teacher, on the CPU.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file does not fit, the config does not say how the
-            teacher normalises its pictures, or it would download weights.
+        ValueError: The file does not fit, or the config does not say how the
+            teacher normalises its images.
     """
-    model_cfg = read_teacher_config(config)
-    name = teacher_name(model_cfg)
-    check_teacher_file(checkpoint, name)
-    checkpoint = osp.expanduser(checkpoint)
+    cfg = _read_config(config)
+    of_timm = str(cfg['type']).rpartition('.')[2] == 'TimmClassifier'
+    normalised = {'mean', 'std'} <= (cfg.get('data_preprocessor') or {}).keys()
+    if not of_timm and not normalised:
+        raise ValueError(
+            f'The teacher {_name(config)} needs data_preprocessor=dict('
+            'mean=..., std=..., to_rgb=...), which says how it normalises '
+            'its images.'
+        )
+    tensors = read_state_dict(osp.expanduser(checkpoint))
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        if _is_timm(model_cfg):
-            model = _build_timm(model_cfg, checkpoint)
-            size = size or model.model.pretrained_cfg['input_size'][1:]
-        else:
-            with as_value_error(f'The teacher {name} cannot be built'):
-                model = MODELS.build(model_cfg)
-            _fill(model, checkpoint, name)
+        model = MODELS.build(cfg)
+        network = model.model if of_timm else model
+        if of_timm:
+            own = network.pretrained_cfg
+            size = size or own['input_size'][1:]
+            tensors = translate_file(network, tensors)
+        if not normalised:
+            model.data_preprocessor = MODELS.build(
+                dict(
+                    type='ClsDataPreprocessor',
+                    mean=[255 * value for value in own['mean']],
+                    std=[255 * value for value in own['std']],
+                    to_rgb=True,
+                )
+            )
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(
+            f'{checkpoint} does not fit the teacher {_name(config)}: {error}'
+        ) from error
     return Teacher(model, (size, size) if isinstance(size, int) else size)
 
 
-def read_teacher_config(config: dict | str) -> dict:
-    """Read and check the config of a teacher.
-
-    Args:
-        config (dict or str): Model config of mmpretrain, or a config file,
-            which may be one of a package: ``'mmpretrain::...'``.
-
-    Returns:
-        dict: A copy of the model's config, data preprocessor included.
-
-    Raises:
-        ValueError: It does not say how the teacher normalises its pictures,
-            or would download weights.
-    """
-    if isinstance(config, str | os.PathLike):
-        # One of a package, as in _base_, or a file.
-        packaged = '::' in str(config)
-        find_fork_configs()
-        content = get_config(config) if packaged else Config.fromfile(config)
-        if not isinstance(content.get('model'), dict):
-            raise ValueError(f'The teacher {config} holds no model.')
-        model = content.model.to_dict()
-        if content.get('data_preprocessor'):
-            model.setdefault(
-                'data_preprocessor', content.data_preprocessor.to_dict()
-            )
+def _read_config(config: dict | str) -> dict:
+    """Return a model config, without what only its own training needs."""
+    if isinstance(config, dict):
+        model = deepcopy(config)
     else:
-        model = deepcopy(dict(config))
-    check_part('teacher', model)
-    # Those of the training that made the teacher.
-    for key in ('train_cfg', 'init_cfg'):
+        packaged = '::' in config
+        content = get_config(config) if packaged else Config.fromfile(config)
+        model = content.model
+        if content.get('data_preprocessor'):
+            model.setdefault('data_preprocessor', content.data_preprocessor)
+    for key in ('train_cfg', 'init_cfg', 'pretrained'):
         model.pop(key, None)
-    for node in _dicts(model):
-        if node.get('pretrained') or ':' in str(node.get('model_name', '')):
-            raise ValueError(
-                'The teacher would download weights: '
-                f'{node}. Leave out pretrained=, name the model without a '
-                'source and give the file as teacher_ckpt.'
-            )
-    if not _is_timm(model):
-        preprocessor = model.get('data_preprocessor') or {}
-        if not isinstance(preprocessor, dict) or not (
-            {'mean', 'std'} <= preprocessor.keys()
-        ):
-            raise ValueError(
-                f'The teacher {teacher_name(model)} needs '
-                'data_preprocessor=dict(mean=..., std=..., to_rgb=...), which '
-                'says how it normalises its pictures; '
-                f'got {preprocessor or None}.'
-            )
-        preprocessor.pop('batch_augments', None)
+    # The file has all weights; nothing is downloaded.
+    (model.get('backbone') or {}).pop('pretrained', None)
+    (model.get('data_preprocessor') or {}).pop('batch_augments', None)
     return model
 
 
-def teacher_name(config: dict) -> str:
-    """Name a teacher in a message.
-
-    Args:
-        config (dict): Its model config.
-
-    Returns:
-        str: timm's name of the model, or the type of the backbone.
-    """
-    if _is_timm(config):
-        return f"timm's {config.get('model_name')}"
-    backbone = config.get('backbone')
-    if not isinstance(backbone, dict):
-        backbone = {}
-    return str(backbone.get('type', config.get('type')))
-
-
-def _is_timm(config: dict) -> bool:
-    return str(config.get('type')).rpartition('.')[2] == _TIMM
-
-
-def _build_timm(config: dict, checkpoint: str) -> nn.Module:
-    """Build mmpretrain's TimmClassifier from a local file."""
-    overlay = dict(file=checkpoint)
-    if config.get('num_classes'):
-        # timm drops the classifier of a file whose classes are others.
-        overlay['num_classes'] = config['num_classes']
-    # mmpretrain hands all that it does not know on to timm.
-    config.update(pretrained=True, pretrained_cfg_overlay=overlay)
-    allow_mmengine_checkpoints()
-    with as_value_error(
-        'The teacher cannot be built: '
-        f'{checkpoint} does not fit {teacher_name(config)}'
-    ):
-        model = MODELS.build(config)
-    if 'data_preprocessor' not in config:
-        own = model.model.pretrained_cfg
-        model.data_preprocessor = MODELS.build(
-            dict(
-                type='ClsDataPreprocessor',
-                mean=[255 * value for value in own['mean']],
-                std=[255 * value for value in own['std']],
-                to_rgb=True,
-            )
-        )
-    return model
-
-
-def _fill(model: nn.Module, checkpoint: str, name: str) -> None:
-    """Load a checkpoint of mmpretrain, all of it."""
-    source = f'{checkpoint}, the weights of the teacher {name},'
-    load_weights(model, read_state_dict(checkpoint), source)
-
-
-def _dicts(node: object) -> Iterator[dict]:
-    if isinstance(node, dict):
-        yield node
-        node = node.values()
-    elif not isinstance(node, list | tuple):
-        return
-    for child in node:
-        yield from _dicts(child)
+def _name(config: dict | str | None) -> str:
+    config = DEFAULT_TEACHER if config is None else config
+    if not isinstance(config, dict):
+        return str(config)
+    inner = config.get('backbone') or config
+    return str(inner.get('model_name', inner.get('type')))

@@ -2,7 +2,7 @@
 
 from mmdet.models.dense_heads import SSDHead as _SSDHead
 
-from mmmobilemamba.registry import MODELS
+from ...registry import MODELS
 
 
 @MODELS.register_module()

@@ -1,33 +1,14 @@
 """Feature pyramid that makes its finer levels by transposed convolution."""
 
 from collections.abc import Sequence
+from functools import partial
 
-import torch.nn as nn
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule
-from torch import Tensor
+from torch import Tensor, nn
 
-from mmmobilemamba.models.arguments import MAX_CHANNELS, check_int, check_ints
-from mmmobilemamba.models.part_configs import (
-    BATCH_NORMS,
-    check_init_cfg,
-    check_norm_cfg,
-)
-from mmmobilemamba.registry import MODELS
-
-# Beyond these a pyramid is a mistake, and one of gigabytes.
-MAX_LEVELS = 8
-NORMS = (*BATCH_NORMS, 'GN', 'IN', 'IN2d')
-
-
-def _check_strides(name: str, strides: object) -> tuple[int, ...]:
-    """Return strides as a tuple; raise unless each doubles the one before."""
-    strides = check_ints(name, strides, 1, meaning='one per map')
-    doubled = tuple(strides[0] * 2**i for i in range(len(strides)))
-    if strides != doubled:
-        raise ValueError(f'{name} must double from map to map, got {strides}.')
-    return strides
+from ...registry import MODELS
 
 
 @MODELS.register_module()
@@ -66,28 +47,10 @@ class DeconvFPN(BaseModule):
             convolutions and PyTorch's default for the transposed ones.
 
     Raises:
-        TypeError: If a number of channels, levels or a stride is no integer.
-        ValueError: If one of these is out of range, or no map has a stride
-            of the pyramid.
+        ValueError: The strides do not double, no map has one of the
+            pyramid's, or levels are asked for in both ways.
 
     Source: MobileMamba (arXiv:2411.15941), downstream experiments.
-
-    Example:
-        >>> import torch
-        >>> from mmmobilemamba.models import DeconvFPN
-        >>> neck = DeconvFPN((200, 376, 448), 256, num_finer=2)
-        >>> maps = [
-        ...     torch.rand(1, 200, 8, 8),
-        ...     torch.rand(1, 376, 4, 4),
-        ...     torch.rand(1, 448, 2, 2),
-        ... ]
-        >>> for out in neck(maps):
-        ...     print(tuple(out.shape))
-        (1, 256, 32, 32)
-        (1, 256, 16, 16)
-        (1, 256, 8, 8)
-        (1, 256, 4, 4)
-        (1, 256, 2, 2)
     """
 
     def __init__(
@@ -101,66 +64,38 @@ class DeconvFPN(BaseModule):
         norm_cfg: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
-        if init_cfg is None:
-            init_cfg = dict(
+        super().__init__(
+            init_cfg=init_cfg
+            or dict(
                 type='Xavier', layer='Conv2d', distribution='uniform', bias=0
             )
-        check_init_cfg(init_cfg, loads_strictly=False)
-        super().__init__(init_cfg=init_cfg)
-        self.in_channels = check_ints(
-            'in_channels', in_channels, 1, MAX_CHANNELS, 'one per input map'
         )
-        check_int('out_channels', out_channels, 1, MAX_CHANNELS)
-        check_int('num_finer', num_finer, 0, MAX_LEVELS)
-        check_int('num_coarser', num_coarser, 0, MAX_LEVELS)
-        if norm_cfg is not None:
-            check_norm_cfg(norm_cfg, NORMS)
-            groups = norm_cfg.get('num_groups', 1)
-            if out_channels % groups:
-                raise ValueError(
-                    f"norm_cfg['num_groups']={groups} must divide "
-                    f'out_channels={out_channels}.'
-                )
-
+        self.in_channels = tuple(in_channels)
         self.out_channels = out_channels
         self.out_strides = None
-        self.first_used = 0
-        self.num_kept = len(self.in_channels)
-        if in_strides is not None:
-            in_strides = self._check_in_strides(in_strides)
+        self.first_used, self.num_kept = 0, len(self.in_channels)
         if out_strides is not None:
             if num_finer or num_coarser:
                 raise ValueError(
                     'out_strides takes the place of num_finer and '
-                    f'num_coarser, but got {num_finer} and {num_coarser} too'
+                    f'num_coarser, got {num_finer} and {num_coarser} too.'
                 )
             num_finer, num_coarser = self._plan(in_strides, out_strides)
-        self.num_finer = num_finer
-        self.num_coarser = num_coarser
-        used_channels = self.in_channels[self.first_used :]
+        self.num_finer, self.num_coarser = num_finer, num_coarser
 
-        def conv3x3(channels: int, stride: int = 1) -> ConvModule:
-            return ConvModule(
-                channels,
-                out_channels,
-                3,
-                stride=stride,
-                padding=1,
-                norm_cfg=norm_cfg,
-                act_cfg=None,
-            )
-
+        conv = partial(ConvModule, norm_cfg=norm_cfg, act_cfg=None)
+        conv3x3 = partial(conv, kernel_size=3, padding=1)
         self.lateral_convs = nn.ModuleList(
-            ConvModule(c, out_channels, 1, norm_cfg=norm_cfg, act_cfg=None)
-            for c in used_channels
+            conv(channels, out_channels, 1)
+            for channels in self.in_channels[self.first_used :]
         )
         self.fpn_convs = nn.ModuleList(
-            conv3x3(out_channels) for _ in range(self.num_kept)
+            conv3x3(out_channels, out_channels) for _ in range(self.num_kept)
         )
         # The first coarser level reads the backbone, the next ones each other.
         for i in range(num_coarser):
-            channels = self.in_channels[-1] if i == 0 else out_channels
-            self.fpn_convs.append(conv3x3(channels, stride=2))
+            channels = out_channels if i else self.in_channels[-1]
+            self.fpn_convs.append(conv3x3(channels, out_channels, stride=2))
         self.extra_trans_convs = nn.ModuleList(
             ConvModule(
                 out_channels,
@@ -173,48 +108,51 @@ class DeconvFPN(BaseModule):
             for _ in range(num_finer)
         )
         self.extra_fpn_convs = nn.ModuleList(
-            conv3x3(out_channels) for _ in range(num_finer)
+            conv3x3(out_channels, out_channels) for _ in range(num_finer)
         )
         # ConvModule draws its weights for a ReLU that is not here.
         for module in self.extra_trans_convs:
             module.conv.reset_parameters()
 
-    def _check_in_strides(self, in_strides: object) -> tuple[int, ...]:
-        strides = _check_strides('in_strides', in_strides)
-        if len(strides) != len(self.in_channels):
-            raise ValueError(
-                f'in_strides must name {len(self.in_channels)} maps as '
-                f'in_channels does, got {strides}.'
-            )
-        return strides
-
-    def _plan(self, in_strides, out_strides) -> tuple[int, int]:
-        """Return the numbers of finer and coarser levels for given strides.
+    def _plan(
+        self, in_strides: Sequence[int] | None, out_strides: Sequence[int]
+    ) -> tuple[int, int]:
+        """Return how many finer and coarser levels given strides ask for.
 
         Sets which inputs are used, and how many of these are put out.
         """
-        ins = self._check_in_strides(in_strides)
-        outs = _check_strides('out_strides', out_strides)
-        kept = [stride for stride in ins if stride in outs]
+        for name, strides in (
+            ('in_strides', in_strides),
+            ('out_strides', out_strides),
+        ):
+            if not strides or any(
+                b != 2 * a for a, b in zip(strides, strides[1:])
+            ):
+                raise ValueError(
+                    f'{name} must double from map to map, got {strides!r}.'
+                )
+        if len(in_strides) != len(self.in_channels):
+            raise ValueError(
+                f'in_strides must name {len(self.in_channels)} maps as '
+                f'in_channels does, got {in_strides!r}.'
+            )
+        kept = [stride for stride in in_strides if stride in out_strides]
         if not kept:
             raise ValueError(
-                f'out_strides={outs} has no stride of the input maps, {ins}'
+                f'out_strides={out_strides!r} has no stride of the input '
+                f'maps, {in_strides!r}.'
             )
-        self.out_strides = outs
-        self.first_used = ins.index(kept[0])
+        self.out_strides = tuple(out_strides)
+        self.first_used = list(in_strides).index(kept[0])
         self.num_kept = len(kept)
-        finer = sum(stride < kept[0] for stride in outs)
-        coarser = sum(stride > kept[-1] for stride in outs)
-        if max(finer, coarser) > MAX_LEVELS:
-            raise ValueError(
-                f'out_strides={outs} must add {MAX_LEVELS} levels or less at '
-                'either end.'
-            )
-        return finer, coarser
+        return (
+            sum(stride < kept[0] for stride in out_strides),
+            sum(stride > kept[-1] for stride in out_strides),
+        )
 
     @property
     def num_outs(self) -> int:
-        """int: Number of output maps."""
+        """Number of output maps."""
         return self.num_finer + self.num_kept + self.num_coarser
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -229,43 +167,39 @@ class DeconvFPN(BaseModule):
             (batch, out_channels, height, width).
 
         Raises:
-            ValueError: If the number of maps is not that of ``in_channels``.
+            ValueError: The number of maps is not that of ``in_channels``.
         """
         if len(inputs) != len(self.in_channels):
             raise ValueError(
                 f'DeconvFPN was built for {len(self.in_channels)} input maps '
-                f'(in_channels={self.in_channels}), but got {len(inputs)}; '
-                "do the backbone's out_indices match?"
+                f'(in_channels={self.in_channels}), got {len(inputs)}; do '
+                "the backbone's out_indices match?"
             )
-        used = inputs[self.first_used :]
         laterals = [
-            conv(x) for conv, x in zip(self.lateral_convs, used, strict=True)
+            conv(x)
+            for conv, x in zip(
+                self.lateral_convs, inputs[self.first_used :], strict=True
+            )
         ]
         for i in range(len(laterals) - 1, 0, -1):
             laterals[i - 1] = laterals[i - 1] + F.interpolate(
                 laterals[i], size=laterals[i - 1].shape[2:], mode='nearest'
             )
 
-        finer = []
-        x = laterals[0]
+        finer, x = [], laterals[0]
         for conv in self.extra_trans_convs:
             x = conv(x)
-            finer.append(x)
+            finer.insert(0, x)
         # The chain runs towards fine, the 3x3 count from the finest level.
         outs = [
             conv(x)
-            for conv, x in zip(
-                self.extra_fpn_convs, reversed(finer), strict=True
-            )
+            for conv, x in zip(self.extra_fpn_convs, finer, strict=True)
         ]
-        outs.extend(
+        # These convolutions may be fewer than the laterals, or more.
+        outs += [
             conv(x)
-            for conv, x in zip(
-                self.fpn_convs[: self.num_kept],
-                laterals[: self.num_kept],
-                strict=True,
-            )
-        )
+            for conv, x in zip(self.fpn_convs[: self.num_kept], laterals)
+        ]
         x = inputs[-1]
         for conv in self.fpn_convs[self.num_kept :]:
             x = conv(x)

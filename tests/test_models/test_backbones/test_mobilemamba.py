@@ -14,9 +14,9 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmmobilemamba.checkpoints.key_map import (
+    from_published,
     is_haar_filter,
     state_dict_from_published,
-    from_published,
 )
 from mmmobilemamba.models.backbones import MobileMamba
 from mmmobilemamba.models.layers import SS2D

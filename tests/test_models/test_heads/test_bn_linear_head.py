@@ -67,9 +67,3 @@ def test_predict_ranks_by_score():
     for sample, scores in zip(head.predict(feats), head(feats), strict=True):
         torch.testing.assert_close(sample.pred_score, scores.softmax(0))
         assert sample.pred_label.item() == scores.argmax()
-
-
-@pytest.mark.parametrize('name', ['num_classes', 'in_channels'])
-def test_bad_sizes(name):
-    with pytest.raises(ValueError, match=f'{name}.*got 0'):
-        BNLinearClsHead(**{'num_classes': 5, 'in_channels': 12, name: 0})

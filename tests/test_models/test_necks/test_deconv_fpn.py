@@ -3,7 +3,6 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.registry import MODELS
 
 from mmmobilemamba.models import DeconvFPN
 
@@ -124,39 +123,6 @@ def test_norm_replaces_bias():
     assert 'extra_trans_convs.0.conv.bias' in names
 
 
-@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
-def test_builds_in_every_library(scope):
-    pytest.importorskip(scope)
-    registry = __import__(f'{scope}.registry', fromlist=['MODELS']).MODELS
-    neck = registry.build(
-        dict(
-            type='mmmobilemamba.DeconvFPN',
-            in_channels=list(CHANNELS),
-            out_channels=8,
-        )
-    )
-    assert isinstance(neck, DeconvFPN)
-    assert MODELS.get('mmmobilemamba.DeconvFPN') is DeconvFPN
-
-
-@pytest.mark.parametrize(
-    'error, named, kwargs',
-    [
-        (TypeError, 'in_channels', dict(in_channels=200)),
-        (ValueError, 'in_channels', dict(in_channels=())),
-        (ValueError, r'in_channels\[1\]', dict(in_channels=(8, 0))),
-        (TypeError, 'out_channels', dict(out_channels=[8, 8])),
-        (ValueError, 'out_channels', dict(out_channels=0)),
-        (ValueError, 'num_finer', dict(num_finer=-1)),
-        (TypeError, 'num_coarser', dict(num_coarser=True)),
-    ],
-)
-def test_bad_arguments(error, named, kwargs):
-    kwargs = {'in_channels': CHANNELS, 'out_channels': 8, **kwargs}
-    with pytest.raises(error, match=named):
-        DeconvFPN(**kwargs)
-
-
 def test_wrong_number_of_maps():
     neck = DeconvFPN(CHANNELS, 8)
     with pytest.raises(ValueError, match='3 input maps.*got 2'):
@@ -205,17 +171,14 @@ class TestStrides:
     @pytest.mark.parametrize(
         'named, kwargs',
         [
-            ('in_strides must be a seq', dict(out_strides=(8, 16))),
-            ('must double', dict(in_strides=(8, 8, 8), out_strides=(8,))),
-            (
-                'in_strides must name 3',
-                dict(in_strides=(8,), out_strides=(8,)),
-            ),
-            ('no stride', dict(in_strides=(4, 8, 16), out_strides=(32,))),
-            ('no stride', dict(in_strides=(3, 6, 12), out_strides=(4, 8))),
+            ('in_strides', dict(out_strides=(8, 16))),
+            ('in_strides', dict(in_strides=(8, 8, 8), out_strides=(8,))),
+            ('out_strides', dict(in_strides=(4, 8, 16), out_strides=(4, 16))),
+            ('in_strides', dict(in_strides=(8,), out_strides=(8,))),
+            ('out_strides', dict(in_strides=(3, 6, 12), out_strides=(4, 8))),
             ('num_finer', dict(num_finer=1, out_strides=(8,))),
         ],
     )
     def test_bad_strides(self, named, kwargs):
-        with pytest.raises((TypeError, ValueError), match=named):
+        with pytest.raises(ValueError, match=named):
             DeconvFPN(CHANNELS, 8, **kwargs)

@@ -1,8 +1,8 @@
-"""Who trains on which image of a folder."""
+"""Images of folders: their labels, and who trains on which."""
 
 import pytest
 
-from mmmobilemamba.datasets.image_split import split_images
+from mmmobilemamba.datasets.image_folders import split_images
 
 
 def make(root, layout):
@@ -24,15 +24,15 @@ def test_folders_that_are_split_already(tmp_path, held_out):
     }
     split = split_images(make(tmp_path, layout))
     assert split.classes == ('a', 'b')
-    assert split.train == (
+    assert split.train == [
         ('train/a/0.png', 0),
         ('train/b/0.png', 1),
         ('train/b/1.png', 1),
-    )
-    assert split.val == (
+    ]
+    assert split.val == [
         (f'{held_out}/a/0.png', 0),
         (f'{held_out}/b/0.png', 1),
-    )
+    ]
 
 
 def test_split_by_seed(tmp_path):
@@ -50,10 +50,10 @@ def test_split_by_seed(tmp_path):
     'layout, named',
     [
         ({'a': 3}, 'two or more'),
-        ({}, 'two or more'),
+        ({}, 'no folder per class'),
         ({'a': 3, 'b': 0}, 'b holds no images'),
         ({'a': 3, 'b': 1}, 'Class b has one image'),
-        ({'train/a': 1, 'train/b': 1}, 'none of val'),
+        ({'train/a': 1, 'train/b': 1}, 'none to hold out'),
         ({'train/a': 1, 'train/b': 1, 'val/a': 1}, 'different classes: b'),
     ],
 )

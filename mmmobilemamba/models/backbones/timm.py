@@ -1,0 +1,443 @@
+"""Any network of timm as a backbone of the three libraries."""
+
+import difflib
+import sys
+from collections.abc import Iterable, Sequence
+from functools import partial
+from types import ModuleType
+
+import torch
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from ...checkpoints.checkpoint import read_state_dict
+from ...registry import MODELS
+from .feature_backbone import (
+    FeatureBackbone,
+    resolve_out_indices,
+    track_once,
+)
+
+
+def import_timm() -> ModuleType:
+    """Import timm where it is needed, and not before."""
+    try:
+        import timm
+    except Exception as error:
+        raise ImportError(
+            'A network of timm needs timm, which does not import '
+            f'({type(error).__name__}: {error}): `pip install timm`.'
+        ) from error
+    return timm
+
+
+def check_timm_name(name: str) -> None:
+    """Raise a ValueError with similar names unless timm knows a network."""
+    timm = import_timm()
+    if not timm.is_model(name):
+        plain = name.partition('.')[0].lower().replace('-', '_')
+        near = difflib.get_close_matches(plain, timm.list_models(), n=5)
+        hint = f' Did you mean {", ".join(near)}?' if near else ''
+        raise ValueError(
+            f'model_name={name!r} is no network of timm '
+            f'{timm.__version__}.{hint}'
+        )
+
+
+def inner_tensors(
+    tensors: dict[str, Tensor], prefix: str | None = None
+) -> dict[str, Tensor]:
+    """Pick what is below a prefix; None takes off each ``backbone.``."""
+    while prefix or any(name.startswith('backbone.') for name in tensors):
+        start = (prefix or 'backbone').rstrip('.') + '.'
+        tensors = {
+            name.removeprefix(start): value
+            for name, value in tensors.items()
+            if name.startswith(start)
+        }
+        prefix = None
+    return tensors
+
+
+def translate_file(
+    network: nn.Module, tensors: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Let timm translate a file that does not fit its network as it is.
+
+    Args:
+        network (nn.Module): timm's whole network.
+        tensors (dict[str, Tensor]): Tensors of a file, such as one by the
+            names of the network's authors or for another image size.
+
+    Returns:
+        dict[str, Tensor]: Tensors by timm's names where timm can translate
+        them, else those of the file.
+    """
+    module = sys.modules[type(network).__module__]
+    convert = getattr(module, 'checkpoint_filter_fn', None)
+    wanted = {k: v.shape for k, v in network.named_parameters()}
+    given = {k: v.shape for k, v in tensors.items()}
+    if convert is None or wanted.items() <= given.items():
+        return tensors
+    try:
+        return dict(convert(dict(tensors), network))
+    except (KeyError, ValueError, RuntimeError, AttributeError):
+        # It was written for that network's files only, and this is none.
+        return tensors
+
+
+@MODELS.register_module()
+class TIMMBackbone(FeatureBackbone):
+    """A network of `timm <https://github.com/huggingface/pytorch-image-models>`_
+    that gives its maps of several strides.
+
+    Args:
+        model_name (str): Name for ``timm.create_model``.
+        out_indices (Sequence[int], optional): Levels of timm's feature
+            information to return, counted from 0; negative ones count from
+            the end. None takes those that timm takes. Defaults to None.
+        in_channels (int): Channels of the images. Defaults to 3.
+        frozen_stages (int): -1 freezes nothing, 0 what comes before the
+            first level, n the stem and the first n levels. Defaults to -1.
+        norm_eval (bool): Keep every BatchNorm in evaluation mode while
+            training. Defaults to False.
+        with_cp (bool): Recompute in the backward pass to save memory, as far
+            as timm does. Defaults to False.
+        pretrained (bool): Let timm download its weights when the weights are
+            initialised. Defaults to False.
+        init_cfg (dict, optional): ``dict(type='Pretrained',
+            checkpoint=PATH)`` takes a file of timm (``.safetensors`` too), of
+            a network's authors where timm reads those, or of ours, and
+            refuses one that does not fit. Defaults to None.
+        **kwargs: What else ``timm.create_model`` or the network takes, as
+            ``drop_path_rate``; ``img_size`` for networks that are built for
+            one size.
+
+    Raises:
+        ImportError: timm is missing or broken.
+        ValueError: The name is unknown, an argument is outside its range, or
+            the network takes no images or has no stages to give out.
+
+    Example:
+        >>> import torch
+        >>> from mmmobilemamba.models import TIMMBackbone
+        >>> model = TIMMBackbone('mambaout_femto').eval()
+        >>> model.out_strides
+        [4, 8, 16, 32]
+        >>> with torch.no_grad():
+        ...     outs = model(torch.rand(1, 3, 64, 96))
+        >>> for out in outs:
+        ...     print(tuple(out.shape))
+        (1, 48, 16, 24)
+        (1, 96, 8, 12)
+        (1, 192, 4, 6)
+        (1, 288, 2, 3)
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        out_indices: Sequence[int] | None = None,
+        in_channels: int = 3,
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        with_cp: bool = False,
+        pretrained: bool = False,
+        init_cfg: dict | None = None,
+        **kwargs,
+    ):
+        super().__init__(init_cfg=init_cfg)
+        check_timm_name(model_name)
+        if not isinstance(pretrained, bool):
+            raise TypeError(
+                f'pretrained must be True or False, got {pretrained!r}; a '
+                "file goes to init_cfg=dict(type='Pretrained', "
+                'checkpoint=PATH).'
+            )
+        self.model_name = model_name
+        self.options = dict(in_chans=in_channels, **kwargs)
+        levels = self._create('meta', features_only=True).feature_info
+        if out_indices is None:
+            out_indices = levels.out_indices
+        self.out_indices = resolve_out_indices(out_indices, len(levels.info))
+        if not -1 <= frozen_stages <= len(levels.info):
+            raise ValueError(
+                f'frozen_stages must be -1 to {len(levels.info)}, got '
+                f'{frozen_stages}.'
+            )
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+        self.with_cp = with_cp
+        self.pretrained = pretrained
+        self.feature_info = [dict(level) for level in levels.info]
+        self._features = dict(features_only=True, out_indices=self.out_indices)
+        self.timm_model = self._create(**self._features)
+        if with_cp:
+            # A wrapper of timm may leave it to the network that it holds.
+            held = getattr(self.timm_model, 'model', self.timm_model)
+            held.set_grad_checkpointing(True)
+        self.input_size: tuple[int, int] | None = None
+        self._unread = self._measure()
+        self._depths: dict[str, int] = {}
+        self._freeze()
+
+    def _create(self, device: str = 'cpu', **kwargs) -> nn.Module:
+        """Build the network, on ``'meta'`` for its names and shapes alone."""
+        with torch.device(device):
+            network = import_timm().create_model(
+                self.model_name, **self.options, **kwargs
+            )
+        for module in network.modules():
+            if hasattr(module, '_compute_attention_bias_idxs'):
+                module.register_forward_pre_hook(
+                    partial(_fit_offsets, module.resolution)
+                )
+        return network
+
+    @torch.enable_grad()
+    def _measure(self) -> set[str]:
+        """Measure channels and strides; name parameters that reach no map.
+
+        Whether the network is built for images of one size shows as well.
+        """
+        cfg = import_timm().get_pretrained_cfg(self.model_name)
+        side = self.options.get('img_size') or (
+            cfg.input_size[-2:]
+            if cfg.fixed_input_size
+            else 4 * max(level['reduction'] for level in self.feature_info)
+        )
+        size = (side, side) if isinstance(side, int) else tuple(side)
+        network = self._create('meta', **self._features).eval()
+        images = torch.empty(1, self.options['in_chans'], *size, device='meta')
+        try:
+            maps = _maps(network, images)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise ValueError(
+                f'{self.model_name} with {self.options} does not take images '
+                f'of {size[0]}x{size[1]} pixels: {error}'
+            ) from error
+        channels = [m.shape[1] for m in maps]
+        if channels != self.out_channels:
+            raise ValueError(
+                f'{self.model_name} gives maps of {channels} channels where '
+                f'timm announces {self.out_channels}; it cannot be a backbone.'
+            )
+        for index, m in zip(self.out_indices, maps, strict=True):
+            level = self.feature_info[index]
+            if abs(size[0] / level['reduction'] - m.shape[2]) >= 1:
+                level['reduction'] = round(size[0] / m.shape[2])
+        if cfg.fixed_input_size:
+            # Some of those that timm marks take others none the less.
+            try:
+                _maps(network, torch.cat([images, images], dim=3))
+            except (RuntimeError, AssertionError, ValueError):
+                self.input_size = size
+        names = [name for name, _ in network.named_parameters()]
+        gradients = torch.autograd.grad(
+            sum(m.sum() for m in maps),
+            list(network.parameters()),
+            allow_unused=True,
+        )
+        return {
+            f'timm_model.{name}'
+            for name, gradient in zip(names, gradients, strict=True)
+            if gradient is None
+        }
+
+    def _frozen_modules(self) -> list[nn.Module]:
+        """Return the modules up to the end of the last frozen stage.
+
+        timm registers modules in the order in which they run.
+        """
+        if self.frozen_stages < 0:
+            return []
+        modules = list(self.timm_model.modules())
+        stage = self.frozen_stages - 1
+        level = _plain(self.feature_info[max(stage, 0)]['module'])
+        inside = [
+            index
+            for index, (name, _) in enumerate(self.timm_model.named_modules())
+            if f'{_plain(name)}_'.startswith(f'{level}_')
+        ]
+        if not inside and stage > self.out_indices[-1]:
+            return modules  # behind the last one that is read
+        if not inside:
+            raise ValueError(
+                f'{self.model_name} does not keep its stages in modules of '
+                f'their own; frozen_stages must be -1, got '
+                f'{self.frozen_stages}.'
+            )
+        return modules[: inside[-1] + 1 if stage >= 0 else inside[0]]
+
+    def _freeze(self) -> None:
+        """Take frozen and unread parts out of training."""
+        for name, parameter in self.named_parameters():
+            if name in self._unread:
+                parameter.requires_grad = False
+        # One by one, since what holds a frozen part may hold others too.
+        for module in self._frozen_modules():
+            module.training = False
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad = False
+        if self.with_cp:
+            track_once(self)
+
+    def init_weights(self) -> None:
+        """Initialise as configured; a pretrained file has to fit."""
+        init_cfg = self.init_cfg
+        if isinstance(init_cfg, dict) and init_cfg['type'] == 'Pretrained':
+            self._load(init_cfg['checkpoint'], init_cfg.get('prefix'))
+        elif init_cfg:
+            super().init_weights()
+        elif self.pretrained:
+            fetched = self._create(pretrained=True, **self._features)
+            self.timm_model.load_state_dict(fetched.state_dict())
+        # timm has drawn its own initial values already.
+        self._is_init = True
+
+    def _load(self, path: str, prefix: str | None) -> None:
+        """Fill the network from a file, or say why it does not fit.
+
+        Of the file's tensors the classifier and the stages that are not
+        built are left out.
+        """
+        whole = self._create('meta')
+        known = whole.state_dict()
+        tensors = inner_tensors(read_state_dict(path), prefix)
+        names = _whole_names(tensors, known)
+        tensors = translate_file(
+            whole, {names[name]: value for name, value in tensors.items()}
+        )
+        own = {
+            name: ours
+            for ours, name in _whole_names(self.state_dict(), known).items()
+        }
+        try:
+            self.load_state_dict(
+                {
+                    own.get(name, name): value
+                    for name, value in tensors.items()
+                    if name in own or name not in known
+                }
+            )
+        except RuntimeError as error:
+            raise ValueError(
+                f'{path} does not fit {self.model_name}: {error}'
+            ) from error
+        print_log(f'Loaded {self.model_name} from {path}.', logger='current')
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Compute the maps of the levels in ``out_indices``.
+
+        Args:
+            x (Tensor): Images (batch, in_channels, H, W).
+
+        Returns:
+            tuple[Tensor]: A map (batch, channels, H / stride, W / stride)
+            per level, whatever layout the network computes in.
+
+        Raises:
+            ValueError: The network is built for images of another size.
+        """
+        if self.input_size and tuple(x.shape[2:]) != self.input_size:
+            height, width = x.shape[2:]
+            raise ValueError(
+                f'{self.model_name} is built for images of '
+                f'{self.input_size[0]}x{self.input_size[1]} pixels, got '
+                f'{height}x{width}. Pass img_size=(HEIGHT, WIDTH), and make '
+                'all images that size.'
+            )
+        return _maps(self.timm_model, x)
+
+    def switch_to_deploy(self) -> None:
+        """Fuse what timm can fuse; a second call does nothing."""
+        from timm.utils.model import reparameterize_model
+
+        self.timm_model = reparameterize_model(self.timm_model, inplace=True)
+
+    def get_layer_depth(
+        self, param_name: str, prefix: str = ''
+    ) -> tuple[int, int]:
+        """Return the depth of a parameter for layer-wise learning rates.
+
+        Args:
+            param_name (str): Name of the parameter.
+            prefix (str): Prefix of the backbone's names. Defaults to ''.
+
+        Returns:
+            tuple[int, int]: The layer as timm groups them, 0 for the stem,
+            and the number of layers, in which whatever follows the backbone
+            is the last.
+        """
+        if not self._depths:
+            from timm.models import group_parameters
+
+            whole = self._create('meta')
+            groups = group_parameters(
+                whole, whole.group_matcher(coarse=False), reverse=True
+            )
+            names = _whole_names(dict(self.named_parameters()), groups)
+            self._depths = {ours: groups[name] for ours, name in names.items()}
+        num_layers = max(self._depths.values()) + 2
+        name = param_name.removeprefix(prefix)
+        if not param_name.startswith(prefix) or name not in self._depths:
+            return num_layers - 1, num_layers
+        return self._depths[name], num_layers
+
+
+def _maps(network: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
+    """Run a ``features_only`` network; give NCHW maps."""
+    maps = network(images)
+    if str(getattr(network, 'output_fmt', '')).endswith('NHWC'):
+        maps = [m.permute(0, 3, 1, 2).contiguous() for m in maps]
+    return tuple(maps)
+
+
+def _plain(name: str) -> str:
+    """Name a module as in the whole network, ``_`` standing for ``.``."""
+    # A features_only network may hold the whole one in one of these.
+    for holder in ('timm_model.', 'model.', 'body.'):
+        name = name.removeprefix(holder)
+    return name.replace('.', '_')
+
+
+def _whole_names(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """Map names to those of the whole network, where it has them.
+
+    ``features_only`` networks flatten names: ``stages_0`` for ``stages.0``.
+    """
+    flat = {_plain(name): name for name in known}
+    return {name: flat.get(_plain(name), name) for name in names}
+
+
+def _fit_offsets(
+    table: tuple[int, int], module: nn.Module, args: tuple[Tensor]
+) -> None:
+    """Fit EfficientFormer V2's attention to the map that comes.
+
+    It has a bias per offset between two places, from a table as large as the
+    map that it was built for. Offsets beyond the table get the bias of its
+    border, as clipped relative positions do (arXiv:1803.02155).
+    """
+    size = args[0].shape[2:]
+    stride = 1
+    if getattr(module, 'stride_conv', None) is not None:
+        stride = module.stride_conv.conv.stride[0]
+        # By factor, an odd side would come back one longer.
+        module.upsample = nn.Upsample(size=tuple(size), mode='bilinear')
+    fitted = tuple(-(-side // stride) for side in size)
+    device = args[0].device
+    if module.resolution == fitted and (
+        module.attention_bias_idxs.device == device
+    ):
+        return
+    module.resolution, module.N = fitted, fitted[0] * fitted[1]
+    if hasattr(module, 'resolution2'):
+        module.resolution2 = tuple(-(-side // 2) for side in fitted)
+        module.N2 = module.resolution2[0] * module.resolution2[1]
+    offsets = module._compute_attention_bias_idxs(device=device)
+    down = offsets.div(fitted[1], rounding_mode='floor')
+    along = offsets % fitted[1]
+    down, along = down.clamp(max=table[0] - 1), along.clamp(max=table[1] - 1)
+    module.attention_bias_idxs = down * table[1] + along
+    module.attention_bias_cache = {}
