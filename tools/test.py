@@ -91,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         set_data_checks(cfg, ('test',))
         setup_distributed(cfg)
         runner = options.build_runner(cfg)
+        if args.show_dir or (args.out and cfg.default_scope == 'mmseg'):
+            options.check_image_names(runner)
         model = model_of(runner)
         if not onnx:
             load_checkpoint(model, args.checkpoint, args.allow_partial)

@@ -87,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         setup_distributed(cfg)
         runner = options.build_runner(cfg)
         settle_start(runner, weights)
+        options.check_batches(runner)
     with command_line.run_errors(parser):
         runner.train()
     del runner

@@ -80,8 +80,11 @@ def user_errors(parser: ArgumentParser) -> Iterator[None]:
     """End the tool with the message alone where the input is at fault."""
     try:
         yield
-    except (OSError, ValueError, TypeError, ImportError) as error:
-        message = str(error)
+    except (
+        *(OSError, ValueError, TypeError, ImportError),
+        AssertionError,  # of the host libraries, for what a config says
+    ) as error:
+        message = str(error) or repr(error)
     except KeyError as error:
         # mmengine's, for a type that no registry has.
         message = str(error.args[0])

@@ -164,6 +164,11 @@ def set_test_options(
         _set_tta(cfg)
     if out:
         _set_predictions_file(cfg, out)
+    if tta and (show or show_dir) and cfg.default_scope == 'mmpretrain':
+        raise ValueError(
+            "--show and --show-dir: MMPretrain draws the network's input, "
+            'which --tta augments; draw without it.'
+        )
     if show or show_dir:
         _set_visualization(cfg, show, show_dir, wait_time)
     test_cfg = cfg.get('test_cfg') or {}
@@ -208,6 +213,32 @@ def build_runner(cfg: Config) -> Runner:
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return Runner.from_cfg(cfg)
+
+
+def check_batches(runner: Runner) -> None:
+    """Raise a ValueError where a training has no batch to train on."""
+    loader = runner.train_dataloader
+    if not len(loader):
+        raise ValueError(
+            f'The training set has {len(loader.dataset)} samples, fewer than '
+            f'a batch of {loader.batch_size}.'
+        )
+
+
+def check_image_names(runner: Runner) -> None:
+    """Raise a ValueError where drawn images would overwrite each other.
+
+    The libraries write each under the name of its image, without its folder.
+    """
+    dataset, known = runner.test_dataloader.dataset, {}
+    for index in range(len(dataset)):
+        path = str(dataset.get_data_info(index).get('img_path', index))
+        other = known.setdefault(osp.basename(path), path)
+        if other != path:
+            raise ValueError(
+                f'{other} and {path} have one name, under which one would '
+                'overwrite the other in --show-dir and --out.'
+            )
 
 
 def innermost_dataset(dataset: ConfigDict) -> ConfigDict:
