@@ -79,20 +79,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
             use_onnx(cfg, args.checkpoint, **runtime)
         check_data(cfg, ('test',))
-        if args.show or args.show_dir:
-            options.set_visualization(
-                cfg, args.show, args.show_dir, args.wait_time
-            )
-        if args.tta:
-            options.set_tta(cfg)
-        if args.out:
-            options.set_predictions_file(cfg, args.out)
-        options.set_test_precision(cfg)
+        options.set_test_options(
+            cfg,
+            args.tta,
+            args.out,
+            args.show,
+            args.show_dir,
+            args.wait_time,
+        )
         options.set_work_dir(cfg, args.work_dir)
-        options.set_loader_defaults(cfg)
         set_data_checks(cfg, ('test',))
         setup_distributed(cfg)
         runner = options.build_runner(cfg)
+        if args.show_dir or (args.out and cfg.default_scope == 'mmseg'):
+            options.check_image_names(runner)
         model = model_of(runner)
         if not onnx:
             load_checkpoint(model, args.checkpoint, args.allow_partial)

@@ -72,22 +72,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     with command_line.user_errors(parser):
         cfg = load_config(args.config, args.cfg_options)
         cfg.launcher = args.launcher
-        options.set_precision(cfg, args.amp, args.amp_dtype)
-        if args.channels_last:
-            options.set_channels_last(cfg)
-        if args.auto_scale_lr:
-            options.set_auto_scale_lr(cfg)
-        if args.deterministic:
-            options.set_deterministic(cfg)
+        options.set_train_options(
+            cfg,
+            args.amp,
+            args.amp_dtype,
+            args.channels_last,
+            args.auto_scale_lr,
+            args.deterministic,
+        )
         check_data(cfg, ('train', 'val'))
         weights = options.set_start(cfg, args.resume)
         options.set_work_dir(cfg, args.work_dir)
-        options.set_checkpoints(cfg)
-        options.set_loader_defaults(cfg)
         set_data_checks(cfg, ('train', 'val'), args.max_faulty)
         setup_distributed(cfg)
         runner = options.build_runner(cfg)
         settle_start(runner, weights)
+        options.check_batches(runner)
     with command_line.run_errors(parser):
         runner.train()
     del runner

@@ -57,17 +57,7 @@ def add_compile_argument(parser: ArgumentParser) -> None:
 
 
 def check_device(name: str) -> torch.device:
-    """Return a device that is there.
-
-    Args:
-        name (str): What the user gave as ``--device``.
-
-    Returns:
-        torch.device: The device.
-
-    Raises:
-        ValueError: torch knows no such device, or the machine has none.
-    """
+    """Return the device of ``--device``, or raise a ValueError."""
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
@@ -87,15 +77,14 @@ def export_local_rank(args: Namespace) -> None:
 
 @contextmanager
 def user_errors(parser: ArgumentParser) -> Iterator[None]:
-    """End the tool with the message alone where the input is at fault.
-
-    Args:
-        parser (ArgumentParser): Parser of the tool, for its name.
-    """
+    """End the tool with the message alone where the input is at fault."""
     try:
         yield
-    except (OSError, ValueError, TypeError, ImportError) as error:
-        message = str(error)
+    except (
+        *(OSError, ValueError, TypeError, ImportError),
+        AssertionError,  # of the host libraries, for what a config says
+    ) as error:
+        message = str(error) or repr(error)
     except KeyError as error:
         # mmengine's, for a type that no registry has.
         message = str(error.args[0])
@@ -113,9 +102,6 @@ def run_errors(parser: ArgumentParser) -> Iterator[None]:
     That is where this package found it, and named it; the disk is full; or a
     process died or hung that the run cannot go on without. The log gets the
     message too.
-
-    Args:
-        parser (ArgumentParser): Parser of the tool, for its name.
     """
     try:
         yield

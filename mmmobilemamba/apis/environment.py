@@ -26,34 +26,24 @@ _BUILD_MMCV = (
     'pip install --no-build-isolation --force-reinstall --no-deps '
     '--no-binary mmcv mmcv==2.1.0'
 )
-# Module -> distribution, its fork or another name of it, and what installs it.
+# Module -> distribution, and what installs it.
 _PACKAGES = {
-    'torch': ('torch', '', 'pip install torch'),
-    'torchvision': ('torchvision', '', 'pip install torchvision==0.26.0'),
-    'numpy': ('numpy', '', 'pip install numpy'),
-    'cv2': (
-        'opencv-python',
-        'opencv-python-headless',
-        'pip install opencv-python',
-    ),
-    'mmengine': ('mmengine', 'onedl-mmengine', 'pip install mmengine==0.10.7'),
-    'mmcv': ('mmcv', 'onedl-mmcv', _BUILD_MMCV.format('')),
-    'mmdet': (
-        'mmdet',
-        'onedl-mmdetection',
-        f'pip install {HOST_REQUIREMENTS["mmdet"]}',
-    ),
+    'torch': ('torch', 'pip install torch'),
+    'torchvision': ('torchvision', 'pip install torchvision==0.26.0'),
+    'numpy': ('numpy', 'pip install numpy'),
+    'cv2': ('opencv-python', 'pip install opencv-python'),
+    'mmengine': ('mmengine', 'pip install mmengine==0.10.7'),
+    'mmcv': ('mmcv', _BUILD_MMCV.format('')),
+    'mmdet': ('mmdet', f'pip install {HOST_REQUIREMENTS["mmdet"]}'),
     'mmseg': (
         'mmsegmentation',
-        'onedl-mmsegmentation',
         f'pip install {HOST_REQUIREMENTS["mmseg"]} ftfy regex',
     ),
     'mmpretrain': (
         'mmpretrain',
-        'onedl-mmpretrain',
         f'pip install {HOST_REQUIREMENTS["mmpretrain"]}',
     ),
-    'pycocotools': ('pycocotools', '', 'pip install pycocotools'),
+    'pycocotools': ('pycocotools', 'pip install pycocotools'),
 }
 _EXTENSION = 'mmmobilemamba-selective-scan'
 
@@ -67,8 +57,8 @@ def collect_env() -> tuple[dict[str, str], list[tuple[str, str]]]:
     """
     found, faults = _hardware(), []
     import_host('mmseg')  # the one that imports the others
-    for module, (name, other, command) in _PACKAGES.items():
-        found[name], fault = _package(module, name, other)
+    for module, (name, command) in _PACKAGES.items():
+        found[name], fault = _package(module, name)
         if fault:
             _, command = HOST_FAULTS.get(module, ('', command))
             faults.append((f'{name} {fault}', command))
@@ -86,11 +76,7 @@ def collect_env() -> tuple[dict[str, str], list[tuple[str, str]]]:
 
 
 def cpu_name() -> str:
-    """Return the name of the processor, as the system gives it.
-
-    Returns:
-        str: Its model, or its architecture where the system tells no more.
-    """
+    """Return the name of the processor, or its architecture."""
     try:
         with open('/proc/cpuinfo', encoding='utf-8') as file:
             return re.search(r'model name\s*: (.*)', file.read())[1]
@@ -132,7 +118,7 @@ def _output(*command: str) -> str:
     return subprocess.run(command, capture_output=True, text=True).stdout
 
 
-def _package(module: str, name: str, other: str) -> tuple[str, str]:
+def _package(module: str, name: str) -> tuple[str, str]:
     """Return the version of a package, and what is wrong with it."""
     if module in HOST_FAULTS:
         return 'broken', f'does not import: {HOST_FAULTS[module][0]}'
@@ -145,8 +131,10 @@ def _package(module: str, name: str, other: str) -> tuple[str, str]:
         reason = str(error).partition('\n')[0]
         return 'broken', f'does not import: {reason}'
     version = installed_version(name)
-    if not version and installed_version(other):
-        return f'{installed_version(other)} of {other}', ''
+    fork = f'onedl-{name.replace("mmdet", "mmdetection")}'
+    if not version and installed_version(fork):
+        return f'{installed_version(fork)} of {fork}', ''
+    # OpenCV comes in several distributions.
     return version or getattr(imported, '__version__', '?'), ''
 
 

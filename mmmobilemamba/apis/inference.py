@@ -176,7 +176,7 @@ def predict(model: nn.Module, image: np.ndarray) -> BaseDataElement:
         image (np.ndarray): BGR pixels, (height, width, 3).
 
     Returns:
-        BaseDataElement: The sample that the library gives.
+        BaseDataElement: What the library's own inference gives.
     """
     scope = model.cfg.default_scope
     if scope == 'mmdet':

@@ -18,7 +18,7 @@ from .config import type_name
 
 # Devices that mmengine's AmpOptimWrapper accepts.
 _AMP_DEVICES = ('cuda', 'npu', 'mlu', 'musa')
-# Hook that draws, and visualizer that it draws with.
+# Host library -> hook that draws, and visualizer that it draws with.
 DRAWING = {
     'mmdet': ('DetVisualizationHook', 'DetLocalVisualizer'),
     'mmseg': ('SegVisualizationHook', 'SegLocalVisualizer'),
@@ -77,21 +77,179 @@ def set_start(cfg: Config, resume: str | None) -> str | None:
     return weights
 
 
-def set_precision(cfg: Config, amp: bool, dtype: str | None = None) -> None:
-    """Choose the optimizer wrapper for the device at hand.
+def set_train_options(
+    cfg: Config,
+    amp: bool = False,
+    amp_dtype: str | None = None,
+    channels_last: bool = False,
+    auto_scale_lr: bool = False,
+    deterministic: bool = False,
+) -> None:
+    """Do to the config of a training what the options of train.py say.
+
+    Checkpoints are whole and resumable unless the config has a hook of its
+    own for them.
 
     Args:
         cfg (Config): Config of a training.
-        amp (bool): Train in mixed precision: mmengine's float16 with loss
-            scaling on an accelerator, bfloat16 of our own on a CPU.
-        dtype (str, optional): ``'float16'`` or ``'bfloat16'`` for mixed
-            precision in that type. Defaults to None, which leaves the choice
-            to the config and the device.
+        amp (bool): Mixed precision: mmengine's float16 with loss scaling on
+            an accelerator, bfloat16 of our own on a CPU. Defaults to False.
+        amp_dtype (str, optional): ``'float16'`` or ``'bfloat16'`` for mixed
+            precision in that type. Defaults to None.
+        channels_last (bool): Keep weights and batches in channels_last memory
+            format. Defaults to False.
+        auto_scale_lr (bool): Scale the learning rate to the batch size.
+            Defaults to False.
+        deterministic (bool): Compute equal bits in every run on one machine,
+            with as many threads and loading processes. Defaults to False.
 
     Raises:
-        ValueError: The wrapper of the config, its dtype or the device cannot
-            do that.
+        ValueError: The config or the device cannot do that.
     """
+    _set_precision(cfg, amp, amp_dtype)
+    if channels_last:
+        hooks = cfg.get('custom_hooks') or ()
+        hook = dict(type='mmmobilemamba.ChannelsLastHook')
+        cfg.custom_hooks = [*hooks, hook]
+    if auto_scale_lr:
+        auto = cfg.get('auto_scale_lr')
+        if not auto or 'base_batch_size' not in auto:
+            raise ValueError(
+                '--auto-scale-lr needs auto_scale_lr.base_batch_size in the '
+                'config, the batch size over all processes that its learning '
+                'rate was chosen for.'
+            )
+        auto.enable = True
+    if deterministic:
+        randomness = cfg.setdefault('randomness', ConfigDict())
+        randomness.deterministic = True
+        # mmengine would draw one.
+        if randomness.get('seed') is None:
+            randomness.seed = 0
+        # cuBLAS reads it when it starts; torch refuses to go on without.
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+    hooks = cfg.setdefault('default_hooks', ConfigDict())
+    default = ConfigDict(type='CheckpointHook', interval=1)
+    hook = hooks.setdefault('checkpoint', default)
+    if type_name(hook) == 'CheckpointHook':
+        hook.type = 'mmmobilemamba.ResumableCheckpointHook'
+    set_loader_defaults(cfg)
+
+
+def set_test_options(
+    cfg: Config,
+    tta: bool = False,
+    out: str | None = None,
+    show: bool = False,
+    show_dir: str | None = None,
+    wait_time: float = 2,
+) -> None:
+    """Do to the config of a test what the options of test.py say.
+
+    Args:
+        cfg (Config): Config of a test.
+        tta (bool): Augment at test time. MMDetection and MMPretrain add a
+            horizontal flip where a config says nothing. Defaults to False.
+        out (str, optional): What takes the predictions: a .pkl file, or a
+            folder of label images for segmentors. Defaults to None.
+        show (bool): Open a window for each image. Defaults to False.
+        show_dir (str, optional): Folder that takes the drawn images. Defaults
+            to None.
+        wait_time (float): Seconds that a window stays. Defaults to 2.
+
+    Raises:
+        ValueError: The config, its library or the machine cannot do that.
+    """
+    if tta:
+        _set_tta(cfg)
+    if out:
+        _set_predictions_file(cfg, out)
+    if tta and (show or show_dir) and cfg.default_scope == 'mmpretrain':
+        raise ValueError(
+            "--show and --show-dir: MMPretrain draws the network's input, "
+            'which --tta augments; draw without it.'
+        )
+    if show or show_dir:
+        _set_visualization(cfg, show, show_dir, wait_time)
+    test_cfg = cfg.get('test_cfg') or {}
+    if test_cfg.get('fp16') and get_device() == 'cpu':
+        # A CPU's suppression wants float32.
+        test_cfg.fp16 = False
+        text = 'test_cfg.fp16 is for GPUs: computing in float32.'
+        print_log(text, 'current', logging.WARNING)
+    set_loader_defaults(cfg)
+
+
+def set_loader_defaults(cfg: Config) -> None:
+    """Give data loaders of MMPretrain what its own tools give them.
+
+    Args:
+        cfg (Config): Config of a run; those of other libraries are left as
+            they are.
+    """
+    if cfg.get('default_scope') != 'mmpretrain':
+        return
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader')
+        if not loader:
+            continue
+        loader.setdefault('collate_fn', dict(type='default_collate'))
+        loader.setdefault('pin_memory', torch.cuda.is_available())
+        loader.setdefault(
+            'persistent_workers', loader.get('num_workers', 0) > 0
+        )
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the Runner of a config; nothing is loaded or run.
+
+    Args:
+        cfg (Config): Config of a run; ``runner_type`` names another one, such
+            as FlexibleRunner.
+
+    Returns:
+        Runner: The Runner.
+    """
+    if 'runner_type' in cfg:
+        return RUNNERS.build(cfg)
+    return Runner.from_cfg(cfg)
+
+
+def check_batches(runner: Runner) -> None:
+    """Raise a ValueError where a training has no batch to train on."""
+    loader = runner.train_dataloader
+    if not len(loader):
+        raise ValueError(
+            f'The training set has {len(loader.dataset)} samples, fewer than '
+            f'a batch of {loader.batch_size}.'
+        )
+
+
+def check_image_names(runner: Runner) -> None:
+    """Raise a ValueError where drawn images would overwrite each other.
+
+    The libraries write each under the name of its image, without its folder.
+    """
+    dataset, known = runner.test_dataloader.dataset, {}
+    for index in range(len(dataset)):
+        path = str(dataset.get_data_info(index).get('img_path', index))
+        other = known.setdefault(osp.basename(path), path)
+        if other != path:
+            raise ValueError(
+                f'{other} and {path} have one name, under which one would '
+                'overwrite the other in --show-dir and --out.'
+            )
+
+
+def innermost_dataset(dataset: ConfigDict) -> ConfigDict:
+    """Return the data set config that wrappers such as RepeatDataset hold."""
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    return dataset
+
+
+def _set_precision(cfg: Config, amp: bool, dtype: str | None) -> None:
+    """Choose the optimizer wrapper for the device at hand."""
     wrapper = cfg.get('optim_wrapper')
     if wrapper is None:
         raise ValueError('The config has no optim_wrapper to train with.')
@@ -121,116 +279,21 @@ def set_precision(cfg: Config, amp: bool, dtype: str | None = None) -> None:
             'loss_scale', 'dynamic' if scaled else dict(enabled=False)
         )
         return
-    if device != 'cpu':
-        raise ValueError(
-            f'--amp works on {", ".join(_AMP_DEVICES)} and cpu, and this '
-            f'machine has {device}.'
-        )
     dtype = wrapper.get('dtype') or 'bfloat16'
-    if dtype != 'bfloat16':
+    if device != 'cpu' or dtype != 'bfloat16':
         raise ValueError(
-            '--amp computes in bfloat16 on a CPU, got '
-            f'optim_wrapper.dtype={dtype!r}.'
+            f'--amp works on {", ".join(_AMP_DEVICES)}, and in bfloat16 on a '
+            f'cpu; got optim_wrapper.dtype={dtype!r} on {device}.'
         )
     for key in ('loss_scale', 'use_fsdp', 'dtype'):
         wrapper.pop(key, None)
     wrapper.type = 'mmmobilemamba.CPUAmpOptimWrapper'
 
 
-def set_channels_last(cfg: Config) -> None:
-    """Keep weights and batches of a run in channels_last memory format."""
-    cfg.custom_hooks = [
-        *(cfg.get('custom_hooks') or ()),
-        dict(type='mmmobilemamba.ChannelsLastHook'),
-    ]
-
-
-def set_checkpoints(cfg: Config) -> None:
-    """Save checkpoints that are whole and that training goes on from exactly.
-
-    Args:
-        cfg (Config): Config of a training; a checkpoint hook other than
-            mmengine's, or none, is left as it is.
-    """
-    hooks = cfg.setdefault('default_hooks', ConfigDict())
-    hook = hooks.setdefault(
-        'checkpoint', ConfigDict(type='CheckpointHook', interval=1)
-    )
-    if hook and type_name(hook) == 'CheckpointHook':
-        hook.type = 'mmmobilemamba.ResumableCheckpointHook'
-
-
-def set_auto_scale_lr(cfg: Config) -> None:
-    """Scale the learning rate to the batch that the run really has.
-
-    Args:
-        cfg (Config): Config of a training.
-
-    Raises:
-        ValueError: The config does not say for which batch its rate is.
-    """
-    auto = cfg.get('auto_scale_lr')
-    if not auto or 'base_batch_size' not in auto:
-        raise ValueError(
-            '--auto-scale-lr needs auto_scale_lr.base_batch_size in the '
-            'config, the batch size over all processes that its learning '
-            'rate was chosen for.'
-        )
-    auto.enable = True
-
-
-def set_deterministic(cfg: Config) -> None:
-    """Let two runs of a training on one machine give equal bits.
-
-    mmengine draws a seed where a config has none; here it is 0 then. Results
-    depend on the number of threads and of loading processes all the same.
-
-    Args:
-        cfg (Config): Config of a training.
-    """
-    randomness = cfg.setdefault('randomness', ConfigDict())
-    randomness.deterministic = True
-    if randomness.get('seed') is None:
-        randomness.seed = 0
-    # cuBLAS reads it when it starts; torch refuses to go on without.
-    os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
-
-
-def set_loader_defaults(cfg: Config) -> None:
-    """Give data loaders of MMPretrain what its own tools give them.
-
-    Args:
-        cfg (Config): Config of a run; those of other libraries are left as
-            they are.
-    """
-    if cfg.get('default_scope') != 'mmpretrain':
-        return
-    for split in ('train', 'val', 'test'):
-        loader = cfg.get(f'{split}_dataloader')
-        if not loader:
-            continue
-        loader.setdefault('collate_fn', dict(type='default_collate'))
-        loader.setdefault('pin_memory', torch.cuda.is_available())
-        loader.setdefault(
-            'persistent_workers', loader.get('num_workers', 0) > 0
-        )
-
-
-def set_visualization(
+def _set_visualization(
     cfg: Config, show: bool, show_dir: str | None, wait_time: float
 ) -> None:
-    """Draw the predictions of a test.
-
-    Args:
-        cfg (Config): Config of a test.
-        show (bool): Open a window for each image.
-        show_dir (str, optional): Folder that takes the drawn images.
-        wait_time (float): Seconds that a window stays.
-
-    Raises:
-        ValueError: The library of the config has no drawing hook, or the
-            machine no display.
-    """
+    """Switch the drawing hook of the library on."""
     displays = ('DISPLAY', 'WAYLAND_DISPLAY')
     if show and sys.platform == 'linux' and not any(map(os.getenv, displays)):
         raise ValueError('--show needs a display; use --show-dir instead.')
@@ -261,16 +324,8 @@ def set_visualization(
         cfg.visualizer.save_dir = folder
 
 
-def set_predictions_file(cfg: Config, out: str) -> None:
-    """Write the predictions of a test: by the library's own metrics.
-
-    Args:
-        cfg (Config): Config of a test.
-        out (str): A .pkl file; a folder of label images for segmentors.
-
-    Raises:
-        ValueError: The name is no pickle's.
-    """
+def _set_predictions_file(cfg: Config, out: str) -> None:
+    """Let a metric of the library write the predictions."""
     metrics = cfg.get('test_evaluator') or []
     metrics = metrics if isinstance(metrics, list) else [metrics]
     scope = cfg.get('default_scope')
@@ -285,31 +340,8 @@ def set_predictions_file(cfg: Config, out: str) -> None:
     cfg.test_evaluator = [*metrics, dict(type=kind, out_file_path=out)]
 
 
-def set_test_precision(cfg: Config) -> None:
-    """Test in float32 where there is no GPU: a CPU's suppression wants it."""
-    test_cfg = cfg.get('test_cfg') or {}
-    if test_cfg.get('fp16') and get_device() == 'cpu':
-        test_cfg.fp16 = False
-        print_log(
-            'test_cfg.fp16 is for GPUs: computing in float32.',
-            'current',
-            logging.WARNING,
-        )
-
-
-def set_tta(cfg: Config) -> None:
-    """Wrap the model for test-time augmentation.
-
-    MMDetection and MMPretrain add a horizontal flip where a config says
-    nothing; MMSegmentation's data set configs say what to do.
-
-    Args:
-        cfg (Config): Config of a test.
-
-    Raises:
-        ValueError: The config holds no recipe, and its library no default,
-            or the model predicts masks, which MMDetection cannot merge.
-    """
+def _set_tta(cfg: Config) -> None:
+    """Wrap the model for test-time augmentation."""
     scope = cfg.get('default_scope')
     if scope == 'mmdet' and any(
         part.get('mask_head')
@@ -333,35 +365,6 @@ def set_tta(cfg: Config) -> None:
         )
     dataset.pipeline = cfg.tta_pipeline
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-
-
-def build_runner(cfg: Config) -> Runner:
-    """Build the Runner of a config; nothing is loaded or run.
-
-    Args:
-        cfg (Config): Config of a run; ``runner_type`` names another one, such
-            as FlexibleRunner.
-
-    Returns:
-        Runner: The Runner.
-    """
-    if 'runner_type' in cfg:
-        return RUNNERS.build(cfg)
-    return Runner.from_cfg(cfg)
-
-
-def innermost_dataset(dataset: ConfigDict) -> ConfigDict:
-    """Return the data set that wrappers such as RepeatDataset hold.
-
-    Args:
-        dataset (ConfigDict): Config of a data set.
-
-    Returns:
-        ConfigDict: Config of the one within that reads the files.
-    """
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
 
 
 def _with_flip(pipeline: list, scope: str) -> list:

@@ -23,8 +23,8 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         path (str or PathLike): File to write; its folder is made.
 
     Yields:
-        Path: A file of the same name in a temporary folder beside it, which
-        the block has to write.
+        Path: A file of that name in a temporary folder, for the block to
+        write.
     """
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,14 +42,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def remove_drafts(folder: str | os.PathLike) -> list[str]:
-    """Remove what a killed process was writing.
-
-    Args:
-        folder (str or PathLike): Folder in which nobody is writing now.
-
-    Returns:
-        list[str]: Names of the files that never became whole.
-    """
+    """Remove what a killed process was writing; return the files' names."""
     names = []
     for draft in Path(folder).glob(f'{_DRAFT}*'):
         names += [file.name for file in draft.iterdir()]

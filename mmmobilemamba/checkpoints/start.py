@@ -50,15 +50,7 @@ def settle_start(runner: Runner, weights: str | None = None) -> None:
 
 
 def model_of(runner: Runner) -> nn.Module:
-    """Return the model of a Runner that has not started.
-
-    Args:
-        runner (Runner): Runner, or FlexibleRunner, which builds its model
-            late.
-
-    Returns:
-        nn.Module: The model.
-    """
+    """Return the model of a Runner, or of a FlexibleRunner before it ran."""
     if not isinstance(runner.model, nn.Module):
         runner.model = runner.strategy.build_model(runner.model)
     return runner.model

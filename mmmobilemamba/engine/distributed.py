@@ -9,7 +9,6 @@ import os
 import subprocess
 from datetime import timedelta
 
-import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
@@ -50,12 +49,11 @@ class CPUDistributedDataParallel(MMDistributedDataParallel):
 
     Args:
         module (nn.Module): Model to wrap.
-        broadcast_buffers (bool): Copy the buffers of the first process before
-            each step. Defaults to False, as in mmengine's Runner.
+        broadcast_buffers (bool): As in MMDistributedDataParallel. Defaults to
+            False, as in mmengine's Runner.
         device_ids (list, optional): Ignored; mmengine passes the number of
             the process, which means a GPU.
-        **kwargs: Further arguments of
-            :class:`mmengine.model.MMDistributedDataParallel`.
+        **kwargs: Further arguments of MMDistributedDataParallel.
     """
 
     def __init__(
@@ -82,20 +80,12 @@ def setup_distributed(cfg: Config) -> None:
         cfg (Config): Config of the run; ``launcher`` is set.
 
     Raises:
-        ValueError: The environment is not that of the launcher, there are
-            more processes than GPUs, or the timeout is no time.
+        ValueError: The environment is not that of the launcher, or the
+            timeout is no time.
     """
     if cfg.launcher == 'none':
         return
     ranks = _ranks(cfg.launcher)
-    if torch.cuda.is_available():
-        if ranks['LOCAL_RANK'] >= torch.cuda.device_count():
-            raise ValueError(
-                f'Process {ranks["LOCAL_RANK"]} of this machine finds no GPU '
-                f'of its own: {torch.cuda.device_count()} visible. Start one '
-                'process per GPU.'
-            )
-        return
     if get_device() != 'cpu':
         return
     os.environ.update({key: str(value) for key, value in ranks.items()})
@@ -126,23 +116,25 @@ def leave_distributed() -> None:
     """
     if not distributed.is_initialized():
         return
-    # Collected as a part of a cycle, an iterator loses its queues first, so
-    # that its worker processes never hear of the end: torch then waits five
-    # seconds for each.
-    for item in gc.get_objects():
-        if isinstance(item, _MultiProcessingDataLoaderIter):
-            item._shutdown_workers()
-    del item
+    _end_loading()
     gc.collect()
     distributed.barrier()
     distributed.destroy_process_group()
 
 
-def _timeout(cfg: Config) -> dict[str, timedelta]:
-    """Read after how many seconds a silent process is given up.
+def _end_loading() -> None:
+    """End the processes of all data loaders.
 
-    The key is that of mmengine's own launcher.
+    Collected as a part of a cycle, an iterator loses its queues first, so that
+    its processes never hear of the end: torch waits five seconds for each.
     """
+    for item in gc.get_objects():
+        if isinstance(item, _MultiProcessingDataLoaderIter):
+            item._shutdown_workers()
+
+
+def _timeout(cfg: Config) -> dict[str, timedelta]:
+    """Read after how long a silent process is given up, as mmengine does."""
     env = cfg.get('env_cfg') or {}
     seconds = (env.get('dist_cfg') or {}).get('timeout')
     if seconds is None:

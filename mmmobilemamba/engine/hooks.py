@@ -27,11 +27,7 @@ class ChannelsLastHook(Hook):
         self._done = False
 
     def before_run(self, runner: Runner) -> None:
-        """Convert the weights, and every batch from now on.
-
-        Args:
-            runner (Runner): Runner of a training or a test.
-        """
+        """Convert the weights, and every batch from now on."""
         if self._done:
             return
         model = runner.model
@@ -73,8 +69,6 @@ class ThroughputHook(Hook):
     priority = 'NORMAL'
 
     def __init__(self, window: int = 50) -> None:
-        if window < 1:
-            raise ValueError(f'window must be at least 1, got {window!r}.')
         self.window = window
 
     def after_train_iter(
@@ -84,15 +78,7 @@ class ThroughputHook(Hook):
         data_batch: dict | None = None,
         outputs: dict | None = None,
     ) -> None:
-        """Update the throughput.
-
-        Args:
-            runner (Runner): Runner of the training.
-            batch_idx (int): Number of the iteration in its epoch.
-            data_batch (dict, optional): Batch of the iteration. Defaults to
-                None.
-            outputs (dict, optional): Losses. Defaults to None.
-        """
+        """Update the throughput."""
         hub = runner.message_hub
         seconds = hub.get_scalar('train/time').mean(self.window)
         images = len(data_batch['inputs']) * get_world_size()

@@ -45,15 +45,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         prefix: str = '',
         is_dcn_module: int | float | None = None,
     ) -> None:
-        """Add the parameters of a module and of what it holds.
-
-        Args:
-            params (list[dict]): Parameter groups, extended in place.
-            module (nn.Module): Module whose parameters are added.
-            prefix (str): Name of the module. Defaults to ''.
-            is_dcn_module (int or float, optional): Passed on. Defaults to
-                None.
-        """
+        """Add the parameters of a module and of what it holds."""
         super().add_params(params, module, prefix, is_dcn_module)
         if prefix:
             return

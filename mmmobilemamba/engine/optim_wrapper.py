@@ -42,11 +42,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Autocast the forward pass, besides what the base class does.
-
-        Args:
-            model (nn.Module): Model in training.
-        """
+        """Autocast the forward pass, besides what the base class does."""
         with (
             super().optim_context(model),
             _float32_islands(model),

@@ -15,13 +15,11 @@ from torch.utils.data import get_worker_info
 
 
 def get_random_states() -> dict:
-    """Return the states of Python, NumPy and torch in this process.
+    """Return the states of Python, NumPy, torch and CUDA in this process.
 
     Returns:
-        dict: ``python``, ``numpy``, ``torch`` and, where CUDA is in use,
-        ``cuda``, for the current device. It holds nothing but tensors,
-        numbers and tuples, so that ``torch.load(weights_only=True)`` reads
-        it.
+        dict: Nothing but tensors, numbers and tuples, so that
+        ``torch.load(weights_only=True)`` reads it.
     """
     _, key, pos, has_gauss, gauss = np.random.get_state()
     states = dict(
@@ -40,12 +38,7 @@ def get_random_states() -> dict:
 
 
 def set_random_states(states: dict) -> None:
-    """Set what :func:`get_random_states` returned.
-
-    Args:
-        states (dict): States; those of a device that is not there are left
-            out.
-    """
+    """Set what :func:`get_random_states` returned."""
     random.setstate(states['python'])
     # A checkpoint is loaded to the device of the model.
     key, *rest = states['numpy'].values()

@@ -50,14 +50,7 @@ class TrainData:
 
     @staticmethod
     def obstacle(runner: Runner) -> str:
-        """Say why the data of a runner cannot be followed.
-
-        Args:
-            runner (Runner): Runner whose training is about to start.
-
-        Returns:
-            str: The reason; empty where there is none.
-        """
+        """Say why the data of a runner cannot be followed, if so."""
         loop, cfg = runner.train_loop, runner._train_dataloader
         if not isinstance(loop, (EpochBasedTrainLoop, IterBasedTrainLoop)):
             return f'{type(loop).__name__} is a loop of its own kind'
@@ -68,11 +61,7 @@ class TrainData:
         return ''
 
     def start_pass(self, runner: Runner) -> None:
-        """Make the loader ready; every ``before_train_epoch`` comes here.
-
-        Args:
-            runner (Runner): Runner of the training.
-        """
+        """Make the loader ready; every ``before_train_epoch`` comes here."""
         self.batches.number = runner.iter
         if self.by_epoch:
             return
@@ -87,15 +76,7 @@ class TrainData:
         self.loop.dataloader_iterator = _Advanced(iterator, runner.iter)
 
     def position(self, epoch: int, iteration: int) -> dict:
-        """Return what a resumed run has to know.
-
-        Args:
-            epoch (int): Epochs that are done.
-            iteration (int): Iterations that are done.
-
-        Returns:
-            dict: Numbers only.
-        """
+        """Return what a resumed run has to know, after so many of both."""
         passes = epoch
         if not self.by_epoch:
             passes = self.loop.dataloader_iterator.iterator._epoch
@@ -108,12 +89,7 @@ class TrainData:
 
 
 class _Advanced:
-    """Iterator that a loop need not advance to where it stands.
-
-    Args:
-        iterator (Iterator): Iterator at the right place.
-        steps (int): Steps that the loop takes to get there.
-    """
+    """Iterator at the right place, for a loop that first takes steps to it."""
 
     def __init__(self, iterator: Iterator, steps: int) -> None:
         self.iterator = iterator

@@ -84,12 +84,11 @@ optim_wrapper = dict(type=OptimWrapper, optimizer=dict(lr=1.0))
     cfg = load_config(path, {'optim_wrapper.optimizer.lr': 2.0})
     assert cfg.default_scope == 'mmdet'
     assert type_name(cfg.train_dataloader.dataset) == 'CocoDataset'
-    options.set_precision(cfg, amp=True)
+    options.set_train_options(cfg, amp=True)
     assert type_name(cfg.optim_wrapper) in (
         'AmpOptimWrapper',
         'CPUAmpOptimWrapper',
     )
-    options.set_checkpoints(cfg)
     assert type_name(cfg.default_hooks.checkpoint) == 'ResumableCheckpointHook'
 
 

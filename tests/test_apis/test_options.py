@@ -2,6 +2,7 @@ import pytest
 from mmengine.config import Config
 
 from mmmobilemamba.apis import options
+from mmmobilemamba.apis.config import type_name
 
 CPU_AMP = 'mmmobilemamba.CPUAmpOptimWrapper'
 BF16 = dict(dtype='bfloat16')
@@ -47,9 +48,9 @@ def test_mixed_precision(monkeypatch, device, wrapper, args, wanted):
     cfg = Config(dict(optim_wrapper=dict(wrapper, **clip)))
     if isinstance(wanted, str):
         with pytest.raises(ValueError, match=wanted):
-            options.set_precision(cfg, *args)
+            options.set_train_options(cfg, *args)
         return
-    options.set_precision(cfg, *args)
+    options.set_train_options(cfg, *args)
     if 'scale' in wanted:
         wanted['loss_scale'] = wanted.pop('scale')
     assert cfg.optim_wrapper == dict(wanted, **clip)
@@ -71,7 +72,7 @@ def evaluation(scope, **other):
 @pytest.mark.parametrize('scope', ['mmdet', 'mmpretrain'])
 def test_tta_flips_by_default(scope):
     cfg = evaluation(scope)
-    options.set_tta(cfg)
+    options.set_test_options(cfg, tta=True)
     assert cfg.model.module.type == 'M'
     load, augment = cfg.test_dataloader.dataset.dataset.pipeline
     assert load.type == 'Load'
@@ -84,14 +85,14 @@ def test_tta_flips_by_default(scope):
 
 def test_tta_of_a_segmentor_needs_a_recipe():
     with pytest.raises(ValueError, match='tta_pipeline'):
-        options.set_tta(evaluation('mmseg'))
+        options.set_test_options(evaluation('mmseg'), tta=True)
 
 
 @pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
 def test_drawing_adds_the_hook_of_the_library(scope, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cfg = evaluation(scope)
-    options.set_visualization(cfg, False, 'drawn', 2.0)
+    options.set_test_options(cfg, show_dir='drawn')
     hook = cfg.default_hooks.visualization
     assert hook.interval == 1
     # Absolute, because MMDetection puts a relative one below its log.
@@ -128,19 +129,21 @@ def test_start(tmp_path):
     assert cfg.resume and cfg.load_from == path
 
 
-def test_checkpoints_of_mmengine_become_resumable():
-    ours = 'mmmobilemamba.ResumableCheckpointHook'
-    hook = dict(type='CheckpointHook', interval=7, save_best='auto')
-    cfg = Config(dict(default_hooks=dict(checkpoint=hook)))
-    options.set_checkpoints(cfg)
-    assert cfg.default_hooks.checkpoint == dict(hook, type=ours)
-    cfg = Config()
-    options.set_checkpoints(cfg)
-    assert cfg.default_hooks.checkpoint.type == ours
-
-
-@pytest.mark.parametrize('hook', [None, dict(type='TheirCheckpointHook')])
-def test_other_checkpoint_hooks_are_left_alone(hook):
-    cfg = Config(dict(default_hooks=dict(checkpoint=hook)))
-    options.set_checkpoints(cfg)
-    assert cfg.default_hooks.checkpoint == hook
+@pytest.mark.parametrize(
+    ('hook', 'kind'),
+    [
+        ({}, 'ResumableCheckpointHook'),
+        (dict(type='CheckpointHook', interval=7), 'ResumableCheckpointHook'),
+        (dict(type='mmengine.CheckpointHook'), 'ResumableCheckpointHook'),
+        (dict(type='TheirCheckpointHook'), 'TheirCheckpointHook'),
+        (None, ''),
+    ],
+)
+def test_checkpoints_of_mmengine_become_resumable(hook, kind):
+    hooks = {} if hook == {} else dict(checkpoint=hook)
+    cfg = Config(dict(optim_wrapper={}, default_hooks=hooks))
+    options.set_train_options(cfg)
+    found = cfg.default_hooks.checkpoint
+    assert type_name(found) == kind
+    if hook:
+        assert found.get('interval') == hook.get('interval')

@@ -20,16 +20,15 @@ pytest.importorskip('lmdb')
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES  # noqa: E402
 from mmpretrain.structures import DataSample  # noqa: E402
 
-from mmmobilemamba.apis.options import set_channels_last  # noqa: E402
+from mmmobilemamba.checkpoints.safe_loading import (  # noqa: E402
+    allow_mmengine_checkpoints,
+)
 from mmmobilemamba.datasets import make_scene  # noqa: E402
 from mmmobilemamba.datasets.image_lmdb import (  # noqa: E402
     list_folders,
     write_image_lmdb,
 )
 from mmmobilemamba.engine import CPUDistributedDataParallel  # noqa: E402
-from mmmobilemamba.engine.safe_checkpoint import (  # noqa: E402
-    allow_mmengine_checkpoints,
-)
 
 CONFIGS = Path(__file__).parents[2] / 'configs/cls/mobilemamba'
 DISTILLED = 'mobilemamba-t2_8xb128-distill-1000e_in1k-192px'
@@ -236,7 +235,8 @@ def test_channels_last_from_folders(imagenet, teacher_file, tmp_path):
         )
         cfg.default_hooks.checkpoint = None
         if channels_last:
-            set_channels_last(cfg)
+            hook = dict(type='mmmobilemamba.ChannelsLastHook')
+            cfg.custom_hooks = [*(cfg.get('custom_hooks') or ()), hook]
         runner, watch = train(cfg)
         losses[channels_last] = watch.losses
     assert losses[True] == pytest.approx(losses[False], rel=1e-3)

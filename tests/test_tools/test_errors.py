@@ -153,6 +153,15 @@ def test_checkpoints_to_train_from(refuse, workspace, fitting, foreign):
     assert 'conv.weight' in said
 
 
+def test_data_that_the_library_cannot_use(refuse, workspace):
+    options = ['--cfg-options', 'train_dataloader.batch_size=99']
+    options += ['train_dataloader.drop_last=True']
+    said = refuse('train', workspace / 'cls.py', *options)
+    assert '8 samples' in said and '99' in said
+    options = ['--cfg-options', 'train_dataloader.dataset.classes=[a,b,c]']
+    assert 'class' in refuse('train', workspace / 'cls.py', *options)
+
+
 @pytest.mark.parametrize('name', ['test', 'image_demo'])
 def test_checkpoints_to_predict_with(refuse, workspace, foreign, name):
     image = workspace / 'colours' / 'blue' / 'blue0.png'
@@ -195,6 +204,7 @@ def test_partial_checkpoint_needs_to_be_allowed(
         ('cls.py', ['--out', 'x.json'], '.pkl'),
         ('det.py', ['--tta'], 'masks'),
         ('cls.py', ['--show'], '--show-dir'),
+        ('cls.py', ['--tta', '--show-dir', 'drawn'], '--tta'),
     ],
 )
 def test_test_that_cannot_be(
@@ -204,6 +214,17 @@ def test_test_that_cannot_be(
     for name in ('DISPLAY', 'WAYLAND_DISPLAY'):
         monkeypatch.delenv(name, raising=False)
     assert named in refuse('test', workspace / config, fitting, *options)
+
+
+def test_images_of_one_name(refuse, workspace, fitting, tmp_path):
+    for folder, number in (('blue', 0), ('green', 0)):
+        source = workspace / 'colours' / folder / f'{folder}{number}.png'
+        target = tmp_path / 'twice' / folder / 'same.png'
+        target.parent.mkdir(parents=True)
+        target.write_bytes(source.read_bytes())
+    key = f'test_dataloader.dataset.data_root={tmp_path}/twice'
+    args = ['--show-dir', 'drawn', '--cfg-options', key]
+    assert 'same.png' in refuse('test', workspace / 'cls.py', fitting, *args)
 
 
 def test_images_that_cannot_be(refuse, workspace, fitting, tmp_path):
