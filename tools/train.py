@@ -26,7 +26,6 @@ from mmmobilemamba.checkpoints.checkpoint import check_checkpoint_file
 from mmmobilemamba.checkpoints.start import (
     check_match,
     check_resume,
-    check_teacher,
     checkpoints_of,
     choose_checkpoint,
 )
@@ -102,7 +101,6 @@ def prepare(args: argparse.Namespace) -> tuple[Config, str | None]:
     if args.deterministic:
         set_deterministic(cfg)
     check_data(cfg, ('train', 'val'))
-    check_teacher(cfg)
     set_work_dir(cfg, args.work_dir)
     set_checkpoints(cfg)
     weights = set_start(cfg, args.resume)

@@ -8,7 +8,6 @@ import os.path as osp
 import zipfile
 from pathlib import Path
 
-from mmengine.config import Config
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner, find_latest_checkpoint
@@ -19,14 +18,6 @@ from .key_map import is_published
 
 _RESUME_ENTRIES = ('meta', 'state_dict', 'message_hub', 'optimizer')
 _CONVERTER = 'tools/model_converters/mobilemamba_to_mm.py'
-
-
-def check_teacher(cfg: Config) -> None:
-    """Check that what a distillation learns from is there."""
-    # Imported here, because models import the checkpoints.
-    from ..models.classifiers.teacher import check_teacher as check
-
-    check(cfg.get('model') or {})
 
 
 def check_resume(path: str) -> None:

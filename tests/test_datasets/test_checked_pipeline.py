@@ -288,14 +288,9 @@ def test_too_many_faults_stop(build, shapes, said):
             for number in range(COUNT):
                 dataset[number]
     assert len(said) == 3
-
-
-def test_nothing_left_stops(build, shapes):
     shutil.rmtree(shapes / 'images')
-    dataset = build('mmpretrain')
-    with pytest.raises(DataFaultError, match='in a row cannot') as caught:
-        dataset[0]
-    assert str(checked_pipeline._MAX_IN_A_ROW + 1) in str(caught.value)
+    with pytest.raises(DataFaultError, match='21 samples in a row cannot'):
+        build('mmpretrain')[0]
 
 
 def test_loading_processes_share_what_they_met(build, shapes, said):
@@ -325,20 +320,3 @@ def test_a_step_after_loading_is_no_fault_of_the_file(build):
         dataset[0]
     assert f'{FIRST}.jpg: ' in str(caught.value)
     assert not isinstance(caught.value, DataFaultError)
-
-
-def test_whole_data_passes_unchanged(build, shapes):
-    """The checks see what there is: nothing is copied, nothing drawn."""
-    for scope in ('mmdet', 'mmseg', 'mmpretrain'):
-        checked = build(scope, num_classes=4)
-        torch.manual_seed(0)
-        np.random.seed(0)
-        state = np.random.get_state()[1].tolist()
-        sample = checked[2]
-        assert np.random.get_state()[1].tolist() == state
-        assert sample['data_samples'].img_path.endswith('000002.jpg')
-
-
-def test_refuses_a_negative_number(build):
-    with pytest.raises(ValueError, match='max_faulty'):
-        build('mmpretrain', max_faulty=-1)
