@@ -14,7 +14,6 @@ from mmmobilemamba.datasets.data_paths import find_datasets
 
 CASES = {
     'det/mask_rcnn/mask-rcnn_mobilemamba-b1_fpn_1x_coco': 80,
-    'det/ssd/ssdlite_mobilemamba-b1_8xb24-600e_coco-320px': 80,
     'seg/sem_fpn/fpn_mobilemamba-b4_4xb8-160k_ade20k-512x512': 150,
     'cls/mobilemamba/mobilemamba-t2_8xb128-300e_in1k-192px': 1000,
     'quickstart/mask-rcnn_mobilemamba-nano_shapes-160px': 3,

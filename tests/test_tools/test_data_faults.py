@@ -105,14 +105,7 @@ def test_label_without_a_class_from_a_loading_process(faulty, refuse):
     assert 'the model has 4 classes, so 0 to 3' in said
 
 
-def test_no_fault_allowed(faulty, refuse):
-    path = faulty / IMAGES['cls']
-    path.write_bytes(b'')
-    assert str(path) in refuse('cls', '--max-faulty', 0)
-
-
-@pytest.mark.parametrize('kept', [False, True])
-def test_image_without_objects(faulty, train, kept):
+def test_image_without_objects(faulty, train):
     """It is background where the config keeps it, and no fault."""
 
     def clear(content):
@@ -125,7 +118,7 @@ def test_image_without_objects(faulty, train, kept):
 
     edit_json(faulty, clear)
     key = 'train_dataloader.dataset.dataset.filter_cfg.filter_empty_gt'
-    log = train('det', '--cfg-options', f'{key}={kept}', *NO_EVALUATION)
+    log = train('det', '--cfg-options', f'{key}=False', *NO_EVALUATION)
     assert 'left out' not in log
     assert not re.search('loss: (nan|inf)', log)
     assert re.search('Saving checkpoint', log)
@@ -142,8 +135,6 @@ class _EndWorker:
         if self.count > 8:
             if self.how == 'kill':
                 os.kill(os.getpid(), signal.SIGKILL)
-            elif self.how == 'exit':
-                os._exit(3)
             time.sleep(1000)
         return results
 
@@ -173,7 +164,6 @@ val_dataloader = val_cfg = val_evaluator = None
     ('how', 'timeout', 'words'),
     [
         ('kill', 0, 'killed by signal|exited unexpectedly'),
-        ('exit', 0, 'exited unexpectedly'),
         ('hang', 2, 'timed out after 2 seconds'),
     ],
 )
