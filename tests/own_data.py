@@ -102,3 +102,64 @@ def make_folders(root: Path, classes: tuple[str, ...]) -> Path:
             split = 'train' if index < 2 else 'test'
             draw(root / split / name / f'{index}.png', 10 * number + index)
     return root
+
+
+# The same as data sets of the libraries: scope, model and data set.
+CLASSES = ('disc', 'ring')
+LOAD = dict(type='LoadImageFromFile')
+BOXES = dict(type='LoadAnnotations', with_bbox=True)
+DETECTOR = dict(bbox_head=dict(num_classes=2))
+
+
+def coco(root):
+    make_coco(root, CLASSES, 2)
+    content = json.loads((root / 'all.json').read_text())
+    content['annotations'] = content['annotations'][:2]
+    (root / 'all.json').write_text(json.dumps(content))
+    dataset = dict(
+        type='CocoDataset',
+        data_root=str(root),
+        ann_file='all.json',
+        data_prefix=dict(img='images/'),
+        metainfo=dict(classes=CLASSES),
+        pipeline=[LOAD, dict(BOXES, with_mask=True)],
+    )
+    return 'mmdet', dict(model=DETECTOR), dataset
+
+
+def voc(root):
+    make_voc(root, CLASSES)
+    dataset = dict(
+        type='VOCDataset',
+        data_root=f'{root}/',
+        ann_file='list.txt',
+        data_prefix=dict(sub_data_root=''),
+        metainfo=dict(classes=CLASSES),
+        pipeline=[LOAD, BOXES],
+    )
+    (root / 'list.txt').write_text('photo_0\nphoto_2\n')
+    return 'mmdet', dict(model=DETECTOR), dataset
+
+
+def labels(root):
+    make_labels(root, 2, 255)
+    dataset = dict(
+        type='BaseSegDataset',
+        data_root=str(root),
+        data_prefix=dict(img_path='images/train', seg_map_path='labels/train'),
+        metainfo=dict(classes=CLASSES),
+        pipeline=[LOAD, dict(type='LoadAnnotations')],
+    )
+    return 'mmseg', dict(model=dict(decode_head=dict(num_classes=2))), dataset
+
+
+def folders(root):
+    make_folders(root, CLASSES)
+    dataset = dict(
+        type='CustomDataset',
+        data_root=str(root),
+        data_prefix='train',
+        metainfo=dict(classes=CLASSES),
+        pipeline=[LOAD],
+    )
+    return 'mmpretrain', dict(model=dict(head=dict(num_classes=2))), dataset

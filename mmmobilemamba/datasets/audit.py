@@ -182,7 +182,8 @@ def _read(report: Report, part: dict, limits: dict, workers, progress) -> None:
     ]
     _check_files(report, part, steps)
     # With test_mode empty images stay in, as what is measured.
-    dataset = DATASETS.build(dict(part, pipeline=[], test_mode=True))
+    changes = dict(pipeline=[], test_mode=True, serialize_data=False)
+    dataset = DATASETS.build(dict(part, **changes))
     dataset.full_init()
     report.classes = tuple(dataset.metainfo.get('classes') or ())
     report.folders = tuple(getattr(dataset, 'folder_to_idx', None) or ())
@@ -203,7 +204,10 @@ def _read(report: Report, part: dict, limits: dict, workers, progress) -> None:
         report.faults += [(name, fault) for fault in faults]
         report.objects.update(labels)
         report.samples.update(labels.keys())
-    if not report.objects:
+    if not report.total:
+        what = 'no sample is found: do ann_file, data_prefix and suffix fit?'
+        report.faults.append(('', what))
+    elif not report.objects:
         report.remarks.append('There is no label to learn or measure.')
 
 

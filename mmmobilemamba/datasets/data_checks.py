@@ -1,5 +1,7 @@
 """Switching the checks of samples on, for any config."""
 
+from collections.abc import Iterator
+
 from mmengine.config import Config
 
 from .data_paths import find_datasets, type_name
@@ -7,20 +9,15 @@ from .data_paths import find_datasets, type_name
 CHECKED = 'mmmobilemamba.CheckedPipeline'
 
 
-def head_classes(model: dict, key: str = 'model') -> dict[str, int]:
-    """Return ``num_classes`` of every head by key, but proposals' heads."""
-    found = {}
+def _head_classes(model: dict) -> Iterator[int]:
+    """Yield ``num_classes`` of every head, but proposals' heads."""
     for name, part in model.items():
-        several = isinstance(part, list | tuple)
-        for number, head in enumerate(part if several else [part]):
-            if not isinstance(head, dict) or name == 'rpn_head':
-                continue
-            inner = f'{key}.{name}.{number}' if several else f'{key}.{name}'
-            classes = head.get('num_classes')
-            if name.endswith('head') and isinstance(classes, int):
-                found[f'{inner}.num_classes'] = classes
-            found.update(head_classes(head, inner))
-    return found
+        for head in part if isinstance(part, list | tuple) else [part]:
+            if isinstance(head, dict) and name != 'rpn_head':
+                classes = head.get('num_classes')
+                if name.endswith('head') and isinstance(classes, int):
+                    yield classes
+                yield from _head_classes(head)
 
 
 def label_range(model: dict) -> dict[str, int]:
@@ -33,9 +30,8 @@ def label_range(model: dict) -> dict[str, int]:
         dict[str, int]: ``num_classes`` and ``ignore_index``, each where it is
         known, as :class:`~mmmobilemamba.datasets.CheckedPipeline` takes them.
     """
-    found, heads = {}, head_classes(model)
-    if heads:
-        found['num_classes'] = min(heads.values())
+    heads = list(_head_classes(model))
+    found = dict(num_classes=min(heads)) if heads else {}
     head = model.get('decode_head')
     ignore = head.get('ignore_index') if isinstance(head, dict) else None
     if isinstance(ignore, int):

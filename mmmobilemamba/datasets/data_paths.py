@@ -10,15 +10,7 @@ _SELF_FETCHING = ('CIFAR10', 'CIFAR100', 'MNIST', 'FashionMNIST')
 
 
 def type_name(part: dict | None) -> str:
-    """Return the bare name of what a config builds.
-
-    Args:
-        part (dict, optional): Config whose ``type`` is a class, or a name
-            with or without its scope.
-
-    Returns:
-        str: The name, '' where there is none.
-    """
+    """Return the bare name of a config's ``type``, a name or a class."""
     kind = (part or {}).get('type', '')
     return getattr(kind, '__name__', str(kind)).rpartition('.')[2]
 
@@ -73,16 +65,11 @@ def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
             if not os.path.exists(os.path.expanduser(path)):
                 missing.setdefault(path, []).append(key)
     if missing:
-        lines = [f'- {path} ({", ".join(k)})' for path, k in missing.items()]
+        lines = [f'- {path} ({", ".join(k)})\n' for path, k in missing.items()]
         raise FileNotFoundError(
-            '\n'.join(
-                [
-                    'The config names data that does not exist:',
-                    *lines,
-                    f'Relative paths start at {os.getcwd()}. Put the data '
-                    'there, or point to it with --cfg-options KEY=PATH.',
-                ]
-            )
+            f'The config names data that does not exist:\n{"".join(lines)}'
+            f'Relative paths start at {os.getcwd()}. Put the data there, or '
+            'point to it with --cfg-options KEY=PATH.'
         )
 
 
@@ -93,13 +80,9 @@ def _paths(dataset: dict, key: str) -> Iterator[tuple[str, str]]:
         if backend.get('backend') == 'lmdb':
             name = f'{key}.pipeline.{index}.backend_args.db_path'
             yield name, str(backend.get('db_path'))
-    fetches = type_name(dataset) in _SELF_FETCHING
     root = dataset.get('data_root') or ''
-    if (
-        not _is_local(root, dataset)
-        or fetches
-        and dataset.get('download', True)
-    ):
+    fetches = dataset.get('download', type_name(dataset) in _SELF_FETCHING)
+    if fetches or not _is_local(root, dataset):
         return
     if root:
         yield f'{key}.data_root', root

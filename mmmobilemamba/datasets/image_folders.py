@@ -17,14 +17,7 @@ Samples = list[tuple[str, int]]
 
 @dataclass(frozen=True)
 class ImageSplit:
-    """Images of two splits, as paths below a root and class numbers.
-
-    Args:
-        root (Path): Folder that the paths start at.
-        classes (tuple[str]): Names of the classes.
-        train (list[tuple[str, int]]): Path and class of training images.
-        val (list[tuple[str, int]]): Path and class of held-out images.
-    """
+    """Paths below a root and class numbers of two splits."""
 
     root: Path
     classes: tuple[str, ...]
@@ -35,16 +28,7 @@ class ImageSplit:
 def images_by_class(root: str | os.PathLike) -> dict[str, list[str]]:
     """List the images of a folder with one folder per class.
 
-    Args:
-        root (str or PathLike): Folder; its folders, by name, are the classes.
-
-    Returns:
-        dict[str, list[str]]: Relative paths by class, in the order that
-        MMPretrain's ``CustomDataset`` has.
-
-    Raises:
-        FileNotFoundError: There is no such folder.
-        ValueError: It has no folders, or one without images.
+    Order and labels are those of MMPretrain's ``CustomDataset``.
     """
     if not osp.isdir(root):
         raise FileNotFoundError(f'Folder {root} does not exist.')

@@ -22,21 +22,10 @@ _OVERHEAD = 3 * 4096
 def check_images(
     root: str, samples: Samples, target: str, overwrite: bool
 ) -> int:
-    """Check that images can be packed, before anything is.
+    """Return the bytes that an LMDB of images may take.
 
-    Args:
-        root (str): Folder that the paths start at.
-        samples (list[tuple[str, int]]): Relative path and label of each.
-        target (str): LMDB to write.
-        overwrite (bool): Whether it may be there.
-
-    Returns:
-        int: Bytes that it may take.
-
-    Raises:
-        FileExistsError: The LMDB is there.
-        FileNotFoundError: An image is missing.
-        ValueError: A path cannot be a key.
+    Raises an OSError or ValueError before hours of packing: where it is
+    there already, an image is missing, or a path cannot be a key.
     """
     if osp.exists(target) and not overwrite:
         raise FileExistsError(
@@ -72,8 +61,6 @@ def write_image_lmdb(
 
     Raises:
         ImportError: The package lmdb is missing.
-        OSError: As :func:`check_images`.
-        ValueError: As :func:`check_images`.
     """
     try:
         import lmdb

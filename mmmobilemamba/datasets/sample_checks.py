@@ -69,19 +69,9 @@ def run_steps(
 ) -> dict | None:
     """Run a pipeline and check what its steps called ``Load...`` give.
 
-    Args:
-        transforms (Sequence[callable]): Steps.
-        results (dict): Sample of a data set.
-        num_classes (int, optional): Classes that the model has.
-        ignore_index (int): Label of pixels that the loss passes over.
-
-    Returns:
-        dict: The sample after the last step, or None as a step returned.
-
-    Raises:
-        SampleFaultError: The sample cannot be used.
-        LabelFaultError: There is no class for a label.
-        RuntimeError: A step after loading failed.
+    Raises a SampleFaultError where the sample cannot be used, a
+    LabelFaultError for a label without a class, and a RuntimeError where a
+    step after loading failed. Gives None where a step does.
     """
     name = name_of(results)
     _check_range('label', results.get('gt_label'), num_classes)

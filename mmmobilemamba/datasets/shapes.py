@@ -177,10 +177,7 @@ def _paint(
 def _outline(
     rng: np.random.Generator, kind: str, min_object: int, max_object: int
 ) -> np.ndarray:
-    """Return the corners (corners, 2) of an object as x, y from (0, 0) on.
-
-    A circle is given by its two opposite box corners.
-    """
+    """Return corners as x, y from (0, 0) on; a circle's are its box's."""
     if kind == 'circle':
         outline = np.array([[0.0, 0.0], [1.0, 1.0]])
     else:
@@ -284,12 +281,11 @@ def make_shapes(
         num_val (int): Number of held-out scenes. Defaults to 100.
         size (int): Side of the images in pixels. Defaults to 160.
         seed (int): Seed of the training scenes. Defaults to 0.
-        val_seed (int, optional): Seed of the held-out scenes, another one
-            than ``seed``. Defaults to None, which is ``seed + 1000000``.
+        val_seed (int, optional): That of the held-out ones. Defaults to
+            None, which is ``seed + 1000000``.
         min_object (int): Smallest side of an object in pixels.
             Defaults to 20.
-        max_object (int): Largest side of an object in pixels.
-            Defaults to 80.
+        max_object (int): Largest side. Defaults to 80.
         overwrite (bool): Whether to replace a folder that was made with
             other settings. Defaults to False.
 

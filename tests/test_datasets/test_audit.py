@@ -8,67 +8,10 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from own_data import make_coco, make_folders, make_labels, make_voc
+from own_data import CLASSES, coco, folders, labels, make_coco, voc
 from PIL import Image
 
 from mmmobilemamba.datasets.audit import audit, one_class_faults
-
-CLASSES = ('disc', 'ring')
-LOAD = dict(type='LoadImageFromFile')
-BOXES = dict(type='LoadAnnotations', with_bbox=True)
-DET_MODEL = dict(bbox_head=dict(num_classes=2))
-
-
-def coco(root):
-    make_coco(root, CLASSES, 2)
-    edit(root, lambda c: c.update(annotations=c['annotations'][:2]))
-    dataset = dict(
-        type='CocoDataset',
-        data_root=str(root),
-        ann_file='all.json',
-        data_prefix=dict(img='images/'),
-        metainfo=dict(classes=CLASSES),
-        pipeline=[LOAD, dict(BOXES, with_mask=True)],
-    )
-    return 'mmdet', dict(model=DET_MODEL), dataset
-
-
-def voc(root):
-    make_voc(root, CLASSES)
-    dataset = dict(
-        type='VOCDataset',
-        data_root=f'{root}/',
-        ann_file='list.txt',
-        data_prefix=dict(sub_data_root=''),
-        metainfo=dict(classes=CLASSES),
-        pipeline=[LOAD, BOXES],
-    )
-    (root / 'list.txt').write_text('photo_0\nphoto_2\n')
-    return 'mmdet', dict(model=DET_MODEL), dataset
-
-
-def labels(root):
-    make_labels(root, 2, 255)
-    dataset = dict(
-        type='BaseSegDataset',
-        data_root=str(root),
-        data_prefix=dict(img_path='images/train', seg_map_path='labels/train'),
-        metainfo=dict(classes=CLASSES),
-        pipeline=[LOAD, dict(type='LoadAnnotations')],
-    )
-    return 'mmseg', dict(model=dict(decode_head=dict(num_classes=2))), dataset
-
-
-def folders(root):
-    make_folders(root, CLASSES)
-    dataset = dict(
-        type='CustomDataset',
-        data_root=str(root),
-        data_prefix='train',
-        metainfo=dict(classes=CLASSES),
-        pipeline=[LOAD],
-    )
-    return 'mmpretrain', dict(model=dict(head=dict(num_classes=2))), dataset
 
 
 def run(case, **splits):
@@ -304,6 +247,8 @@ def test_parts_of_a_set_may_lack_classes(tmp_path):
 
 
 def test_files_that_cannot_be_read(tmp_path):
+    (report,) = run(labels(tmp_path / 'b'), train=dict(img_suffix='.tif'))
+    assert 'no sample' in report.faults[0][1]
     case = folders(tmp_path)
     (tmp_path / 'train/disc/0.png').write_bytes(b'')
     path = tmp_path / 'train/disc/1.png'

@@ -7,14 +7,13 @@ from mmengine.config import Config, ConfigDict
 
 from mmmobilemamba.datasets.data_checks import (
     CHECKED,
-    head_classes,
+    label_range,
     set_data_checks,
 )
 from mmmobilemamba.datasets.data_paths import find_datasets
 
 CASES = {
     'det/mask_rcnn/mask-rcnn_mobilemamba-b1_fpn_1x_coco': 80,
-    'det/ssd/ssdlite_mobilemamba-b1_8xb24-600e_coco-320px': 80,
     'seg/sem_fpn/fpn_mobilemamba-b4_4xb8-160k_ade20k-512x512': 150,
     'cls/mobilemamba/mobilemamba-t2_8xb128-300e_in1k-192px': 1000,
     'quickstart/mask-rcnn_mobilemamba-nano_shapes-160px': 3,
@@ -76,15 +75,10 @@ def test_data_sets_below_wrappers_are_found():
 def test_heads_of_every_stage_are_read_but_proposals():
     model = dict(
         rpn_head=dict(num_classes=1),
-        roi_head=dict(
-            bbox_head=[dict(num_classes=3), dict(num_classes=4)],
-            mask_head=dict(num_classes=5),
-        ),
-        auxiliary_head=dict(num_classes=6, loss_decode=dict(num_classes=9)),
+        roi_head=dict(bbox_head=[dict(num_classes=4), dict(num_classes=3)]),
+        decode_head=dict(num_classes=6, loss_decode=dict(num_classes=2)),
     )
-    assert head_classes(model) == {
-        'model.roi_head.bbox_head.0.num_classes': 3,
-        'model.roi_head.bbox_head.1.num_classes': 4,
-        'model.roi_head.mask_head.num_classes': 5,
-        'model.auxiliary_head.num_classes': 6,
-    }
+    assert label_range(model) == dict(num_classes=3)
+    model['decode_head']['ignore_index'] = 9
+    assert label_range(model) == dict(num_classes=3, ignore_index=9)
+    assert label_range({}) == {}

@@ -58,10 +58,6 @@ def test_names_the_key_of_what_is_missing(dataset, key):
         check_data(config(dataset), ('train',))
 
 
-def test_leaves_other_splits_alone():
-    check_data(config(MISSING), ('val',))
-
-
 @pytest.mark.parametrize(
     'dataset',
     [
@@ -88,10 +84,3 @@ def test_checks_the_files_of_metrics(several):
     key = 'val_evaluator.1.ann_file' if several else 'val_evaluator.ann_file'
     with pytest.raises(FileNotFoundError, match=key):
         check_data(config(THERE, val_evaluator=evaluator), ('train', 'val'))
-
-
-def test_says_a_path_once():
-    cfg = config(MISSING, val_dataloader=dict(dataset=MISSING))
-    with pytest.raises(FileNotFoundError) as error:
-        check_data(cfg, ('train', 'val'))
-    assert str(error.value).count('data/b.json') == 1

@@ -6,13 +6,9 @@ import runpy
 import cv2
 import numpy as np
 import pytest
-from mmengine.config import Config
 
 from mmmobilemamba.datasets import (
     SHAPES_CLASSES,
-    SHAPES_PALETTE,
-    SHAPES_SEG_CLASSES,
-    SHAPES_SEG_PALETTE,
     make_scene,
     make_shapes,
     shapes,
@@ -85,18 +81,6 @@ class TestScene:
                 area = (x * np.roll(y, -1) - y * np.roll(x, -1)).sum() / 2
             assert coverage.sum() == pytest.approx(area, rel=0.01)
             assert (coverage >= 0.5).sum() == pytest.approx(area, rel=0.05)
-
-    def test_mask_is_where_the_object_is_painted(self, monkeypatch):
-        monkeypatch.setattr(
-            shapes, '_ground', lambda rng, n: np.zeros((n, n, 3), np.float32)
-        )
-        monkeypatch.setattr(
-            shapes, '_paint', lambda rng, n, *_: np.full((n, n, 3), 200.0)
-        )
-        for index in range(5):
-            scene = make_scene(index)
-            lit = scene.image[..., 0] >= 100
-            assert (lit == scene.masks.any(0)).all()
 
     def test_a_seed_gives_the_same_scene(self):
         first, again = make_scene(3, seed=2), make_scene(3, seed=2)
@@ -205,13 +189,3 @@ def test_command(folder, tmp_path, repo, monkeypatch):
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(tool), run_name='__main__')
     assert 'num_val' in str(ended.value)
-
-
-def test_configs_name_the_same_classes(repo):
-    base = repo / 'configs' / 'quickstart' / '_base_'
-    instance = Config.fromfile(base / 'shapes_instance.py').metainfo
-    semantic = Config.fromfile(base / 'shapes_semantic.py').metainfo
-    assert tuple(instance.classes) == SHAPES_CLASSES
-    assert [*map(tuple, instance.palette)] == SHAPES_PALETTE
-    assert tuple(semantic.classes) == SHAPES_SEG_CLASSES
-    assert [*map(tuple, semantic.palette)] == SHAPES_SEG_PALETTE

@@ -11,31 +11,20 @@ from torch.nn.modules.batchnorm import _BatchNorm
 def resolve_out_indices(
     out_indices: int | Sequence[int], num_stages: int
 ) -> tuple[int, ...]:
-    """Return the stages to give out, counted from 0.
+    """Return the stages to give out, counted from 0, or raise ValueError.
 
     Args:
         out_indices (int or Sequence[int]): Stages in rising order; negative
             ones count from the end.
         num_stages (int): Number of stages there are.
-
-    Returns:
-        tuple[int]: The same stages without negative numbers.
-
-    Raises:
-        ValueError: A stage does not exist, or they do not rise.
     """
     indices = (out_indices,) if isinstance(out_indices, int) else out_indices
     known = range(-num_stages, num_stages)
     positive = [i % num_stages for i in indices if i in known]
-    if len(positive) != len(indices) or not positive:
+    if len(positive) != len(indices) or sorted({*positive}) != positive:
         raise ValueError(
             f'out_indices must be among {-num_stages} to {num_stages - 1}, '
-            f'got {out_indices!r}.'
-        )
-    if sorted(set(positive)) != positive:
-        raise ValueError(
-            f'out_indices={out_indices!r} must name each stage once, in '
-            'rising order.'
+            f'each stage once and in rising order, got {out_indices!r}.'
         )
     return tuple(positive)
 
@@ -45,9 +34,6 @@ def track_once(module: nn.Module) -> None:
 
     ``torch.utils.checkpoint`` runs a block again in the backward pass, which
     would update them a second time. A second call does nothing.
-
-    Args:
-        module (nn.Module): Module with blocks that are recomputed.
     """
     for norm in module.modules():
         if (

@@ -64,14 +64,8 @@ def translate_file(
 ) -> dict[str, Tensor]:
     """Let timm translate a file that does not fit its network as it is.
 
-    Args:
-        network (nn.Module): timm's whole network.
-        tensors (dict[str, Tensor]): Tensors of a file, such as one by the
-            names of the network's authors or for another image size.
-
-    Returns:
-        dict[str, Tensor]: Tensors by timm's names where timm can translate
-        them, else those of the file.
+    Names of the network's authors become timm's, and tables for another image
+    size are resized, where timm can; else the tensors stay what they are.
     """
     module = sys.modules[type(network).__module__]
     convert = getattr(module, 'checkpoint_filter_fn', None)
@@ -117,21 +111,6 @@ class TIMMBackbone(FeatureBackbone):
         ImportError: timm is missing or broken.
         ValueError: The name is unknown, an argument is outside its range, or
             the network takes no images or has no stages to give out.
-
-    Example:
-        >>> import torch
-        >>> from mmmobilemamba.models import TIMMBackbone
-        >>> model = TIMMBackbone('mambaout_femto').eval()
-        >>> model.out_strides
-        [4, 8, 16, 32]
-        >>> with torch.no_grad():
-        ...     outs = model(torch.rand(1, 3, 64, 96))
-        >>> for out in outs:
-        ...     print(tuple(out.shape))
-        (1, 48, 16, 24)
-        (1, 96, 8, 12)
-        (1, 192, 4, 6)
-        (1, 288, 2, 3)
     """
 
     def __init__(
@@ -148,11 +127,10 @@ class TIMMBackbone(FeatureBackbone):
     ):
         super().__init__(init_cfg=init_cfg)
         check_timm_name(model_name)
-        if not isinstance(pretrained, bool):
+        if isinstance(pretrained, str):
             raise TypeError(
-                f'pretrained must be True or False, got {pretrained!r}; a '
-                "file goes to init_cfg=dict(type='Pretrained', "
-                'checkpoint=PATH).'
+                f'pretrained={pretrained!r}: a file goes to init_cfg='
+                "dict(type='Pretrained', checkpoint=PATH)."
             )
         self.model_name = model_name
         self.options = dict(in_chans=in_channels, **kwargs)
@@ -196,10 +174,7 @@ class TIMMBackbone(FeatureBackbone):
 
     @torch.enable_grad()
     def _measure(self) -> set[str]:
-        """Measure channels and strides; name parameters that reach no map.
-
-        Whether the network is built for images of one size shows as well.
-        """
+        """Measure strides; return the parameters that reach no map."""
         cfg = import_timm().get_pretrained_cfg(self.model_name)
         side = self.options.get('img_size') or (
             cfg.input_size[-2:]
@@ -245,12 +220,10 @@ class TIMMBackbone(FeatureBackbone):
         }
 
     def _frozen_modules(self) -> list[nn.Module]:
-        """Return the modules up to the end of the last frozen stage.
-
-        timm registers modules in the order in which they run.
-        """
+        """Return the modules up to the end of the last frozen stage."""
         if self.frozen_stages < 0:
             return []
+        # timm registers modules in the order in which they run.
         modules = list(self.timm_model.modules())
         stage = self.frozen_stages - 1
         level = _plain(self.feature_info[max(stage, 0)]['module'])
@@ -296,11 +269,7 @@ class TIMMBackbone(FeatureBackbone):
         self._is_init = True
 
     def _load(self, path: str, prefix: str | None) -> None:
-        """Fill the network from a file, or say why it does not fit.
-
-        Of the file's tensors the classifier and the stages that are not
-        built are left out.
-        """
+        """Fill the network from a file, but for what it does not have."""
         whole = self._create('meta')
         known = whole.state_dict()
         tensors = inner_tensors(read_state_dict(path), prefix)
@@ -335,9 +304,6 @@ class TIMMBackbone(FeatureBackbone):
         Returns:
             tuple[Tensor]: A map (batch, channels, H / stride, W / stride)
             per level, whatever layout the network computes in.
-
-        Raises:
-            ValueError: The network is built for images of another size.
         """
         if self.input_size and tuple(x.shape[2:]) != self.input_size:
             height, width = x.shape[2:]
@@ -358,16 +324,10 @@ class TIMMBackbone(FeatureBackbone):
     def get_layer_depth(
         self, param_name: str, prefix: str = ''
     ) -> tuple[int, int]:
-        """Return the depth of a parameter for layer-wise learning rates.
+        """Return the layer of a parameter and the number of layers.
 
-        Args:
-            param_name (str): Name of the parameter.
-            prefix (str): Prefix of the backbone's names. Defaults to ''.
-
-        Returns:
-            tuple[int, int]: The layer as timm groups them, 0 for the stem,
-            and the number of layers, in which whatever follows the backbone
-            is the last.
+        Layers are timm's groups, 0 for the stem; what follows the backbone
+        is the last one. ``prefix`` is that of the backbone's names.
         """
         if not self._depths:
             from timm.models import group_parameters

@@ -12,7 +12,6 @@ from .teacher import (
     DEFAULT_TEACHER,
     Teacher,
     build_teacher,
-    check_teacher,
     to_pixels,
 )
 
@@ -99,13 +98,6 @@ class DistilledClassifier(ImageClassifier):
     def teacher(self) -> Teacher:
         """The teacher, built when it is first asked for."""
         if self._teacher is None:
-            check_teacher(
-                dict(
-                    type='DistilledClassifier',
-                    teacher=self.teacher_cfg,
-                    teacher_ckpt=self.teacher_ckpt,
-                )
-            )
             self._teacher = build_teacher(
                 self.teacher_cfg, self.teacher_ckpt, self.teacher_size
             )
@@ -152,9 +144,6 @@ class DistilledClassifier(ImageClassifier):
 
         Returns:
             Tensor: Mean over the batch, without the weight, ().
-
-        Raises:
-            ValueError: The teacher has another number of classes.
         """
         if scores.shape != wanted.shape:
             raise ValueError(

@@ -80,33 +80,9 @@ def to_pixels(inputs: Tensor, preprocessor: nn.Module) -> Tensor:
     return inputs.flip(1) if preprocessor.to_rgb else inputs
 
 
-def check_teacher(model: dict) -> None:
-    """Check that the file which a distillation needs is there.
-
-    Args:
-        model (dict): Config of a model, of a DistilledClassifier or another.
-
-    Raises:
-        FileNotFoundError: The teacher's weights are missing.
-    """
-    kind = model.get('type')
-    kind = getattr(kind, '__name__', str(kind))
-    path = model.get('teacher_ckpt')
-    if kind.rpartition('.')[2] != 'DistilledClassifier' or (
-        path and osp.isfile(osp.expanduser(path))
-    ):
-        return
-    raise FileNotFoundError(
-        f'model.teacher_ckpt={path!r} is no file. Distillation needs the '
-        f'weights of the teacher, {_name(model.get("teacher"))}: put them '
-        'there, or name the file with --cfg-options '
-        'model.teacher_ckpt=PATH. Nothing is downloaded for you.'
-    )
-
-
 def build_teacher(
     config: dict | str,
-    checkpoint: str,
+    checkpoint: str | None,
     size: int | Sequence[int] | None = None,
 ) -> Teacher:
     """Build a teacher and fill it from a local file.
@@ -124,9 +100,17 @@ def build_teacher(
         Teacher: The teacher, on the CPU.
 
     Raises:
+        FileNotFoundError: There is no such file.
         ValueError: The file does not fit, or the config does not say how the
             teacher normalises its images.
     """
+    if not osp.isfile(osp.expanduser(checkpoint or '')):
+        raise FileNotFoundError(
+            f'model.teacher_ckpt={checkpoint!r} is no file. Distillation '
+            f'needs the weights of the teacher, {_name(config)}: put them '
+            'there, or name the file with --cfg-options '
+            'model.teacher_ckpt=PATH. Nothing is downloaded for you.'
+        )
     cfg = _read_config(config)
     of_timm = str(cfg['type']).rpartition('.')[2] == 'TimmClassifier'
     normalised = {'mean', 'std'} <= (cfg.get('data_preprocessor') or {}).keys()
@@ -180,8 +164,7 @@ def _read_config(config: dict | str) -> dict:
     return model
 
 
-def _name(config: dict | str | None) -> str:
-    config = DEFAULT_TEACHER if config is None else config
+def _name(config: dict | str) -> str:
     if not isinstance(config, dict):
         return str(config)
     inner = config.get('backbone') or config

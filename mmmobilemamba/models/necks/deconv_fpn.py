@@ -165,15 +165,11 @@ class DeconvFPN(BaseModule):
         Returns:
             tuple[Tensor]: ``num_outs`` maps, finest first, each
             (batch, out_channels, height, width).
-
-        Raises:
-            ValueError: The number of maps is not that of ``in_channels``.
         """
         if len(inputs) != len(self.in_channels):
             raise ValueError(
-                f'DeconvFPN was built for {len(self.in_channels)} input maps '
-                f'(in_channels={self.in_channels}), got {len(inputs)}; do '
-                "the backbone's out_indices match?"
+                f'in_channels={self.in_channels} is for '
+                f'{len(self.in_channels)} input maps, got {len(inputs)}.'
             )
         laterals = [
             conv(x)

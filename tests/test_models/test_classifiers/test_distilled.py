@@ -5,7 +5,6 @@ from copy import deepcopy
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config
 from mmengine.model import ExponentialMovingAverage
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
@@ -16,10 +15,7 @@ timm = pytest.importorskip('timm')
 from mmpretrain.models import ClsDataPreprocessor  # noqa: E402
 from mmpretrain.structures import DataSample  # noqa: E402
 
-from mmmobilemamba.models.classifiers.teacher import (  # noqa: E402
-    Teacher,
-    check_teacher,
-)
+from mmmobilemamba.models.classifiers.teacher import Teacher  # noqa: E402
 
 CLASSES = 5
 SIDE = 64
@@ -164,30 +160,6 @@ def test_mmpretrain_teacher(tmp_path):
     torch.testing.assert_close(got, want)
 
 
-def test_teacher_from_a_config_file(tmp_path):
-    config = Config(
-        dict(
-            default_scope='mmpretrain',
-            model=dict(
-                {k: v for k, v in PLAIN.items() if k != 'data_preprocessor'},
-                train_cfg=dict(augments=dict(type='Mixup', alpha=1.0)),
-            ),
-            data_preprocessor=dict(num_classes=CLASSES, **IMAGENET),
-        )
-    )
-    config.dump(tmp_path / 'teacher.py')
-    torch.save(build(PLAIN).state_dict(), tmp_path / 'teacher.pth')
-    model = build(
-        teacher=str(tmp_path / 'teacher.py'),
-        teacher_ckpt=str(tmp_path / 'teacher.pth'),
-    )
-    preprocessor = model.teacher.model.data_preprocessor
-    assert preprocessor.mean.flatten().tolist() == pytest.approx(
-        IMAGENET['mean']
-    )
-    assert preprocessor.batch_augments is None
-
-
 def test_teacher_from_a_config_of_mmpretrain(tmp_path):
     from mmpretrain import get_model
 
@@ -303,9 +275,6 @@ class TestErrors:
         model = build(teacher_ckpt=path)
         with pytest.raises(FileNotFoundError, match='tresnet_v2_l.*PATH'):
             model.init_weights()
-        with pytest.raises(FileNotFoundError, match='model.teacher_ckpt'):
-            check_teacher(dict(STUDENT, type=type(model), teacher_ckpt=path))
-        check_teacher(PLAIN)
 
     @pytest.mark.parametrize('teacher', [TIMM, PLAIN], ids=['timm', 'mm'])
     def test_weights_of_another_network(self, teacher, tmp_path):
@@ -352,12 +321,3 @@ class TestErrors:
     def test_head_without_scores(self):
         with pytest.raises(ValueError, match='head'):
             build(head=None)
-
-
-def test_default_teacher_is_known_to_timm():
-    """Its pictures are un-normalised pixels in [0, 1] of 224 px."""
-    assert timm.is_model('tresnet_v2_l')
-    config = timm.get_pretrained_cfg('tresnet_v2_l')
-    assert config.mean == (0.0, 0.0, 0.0) and config.std == (1.0, 1.0, 1.0)
-    assert config.input_size == (3, 224, 224)
-    assert config.num_classes == 1000
