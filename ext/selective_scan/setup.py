@@ -131,7 +131,7 @@ def extension():
         sanitize = ['-fsanitize=address,undefined']
         cxx += sanitize + ['-O1', '-g', '-fno-sanitize-recover=undefined']
         link += sanitize
-    files = sources('', 'cpu', 'autocast', suffix='.cpp')
+    files = sources('', 'cpu', 'inference', 'autocast', suffix='.cpp')
     macros = [('Py_LIMITED_API', '0x030A0000')]
     options = dict(
         name='selective_scan._C',

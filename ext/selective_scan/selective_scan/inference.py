@@ -19,7 +19,7 @@ from ._checks import (
 BLOCK = 16
 
 # Sums of a stride-2 kernel's three taps along one axis, as
-# csrc/cpu/halving.h multiplies them, and its order of their pairs.
+# csrc/inference/halving.h multiplies them, and its order of their pairs.
 _TAP_SUMS = ((1, 0, 0), (0, 1, 0), (1, 0, 1), (0, 1, 0), (0, 0, 1))
 _TAP_PAIRS = (12, 10, 11, 13, 14, 2, 7, 17, 22) + (
     *(0, 1, 5, 6),

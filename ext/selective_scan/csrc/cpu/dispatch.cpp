@@ -2,7 +2,7 @@
 #include <atomic>
 
 #include "kernels.h"
-#include "map_kernels.h"
+#include "../inference/feature_map_kernels.h"
 
 #if defined(_MSC_VER) && (defined(_M_X64) || defined(_M_IX86))
 #include <immintrin.h>

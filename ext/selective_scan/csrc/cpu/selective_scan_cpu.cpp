@@ -10,7 +10,7 @@
 #include "../common/operands.h"
 #include "kernels.h"
 #include "scratch.h"
-#include "share.h"
+#include "work_stealing.h"
 
 namespace selective_scan {
 namespace {

@@ -3,7 +3,7 @@
 // dispatch.cpp found that. Standard headers must come before the pragma: their
 // inline functions may be shared with code that runs everywhere.
 #include "kernels.h"
-#include "map_kernels.h"
+#include "../inference/feature_map_kernels.h"
 
 #if defined(__x86_64__) || defined(_M_X64)
 
@@ -27,20 +27,20 @@
 // clang-format off: each header needs those before it
 #include "vec_plain.h"
 #include "vec_avx2.h"
-#include "pack.h"
+#include "simd_tuple.h"
 #include "vec_math.h"
 #include "tile.h"
 #include "scan_block.h"
 #include "forward.h"
 #include "backward.h"
-#include "filters.h"
-#include "gate.h"
-#include "products.h"
-#include "strassen.h"
-#include "dense_conv.h"
-#include "halving.h"
-#include "feed_forward.h"
-#include "map_table.h"
+#include "../inference/filters.h"
+#include "../inference/gated_norm.h"
+#include "../inference/products.h"
+#include "../inference/strassen.h"
+#include "../inference/dense_conv.h"
+#include "../inference/halving.h"
+#include "../inference/feed_forward.h"
+#include "../inference/feature_map_table.h"
 // clang-format on
 
 namespace selective_scan::cpu {

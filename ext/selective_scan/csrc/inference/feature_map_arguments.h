@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "map_kernels.h"
+#include "feature_map_kernels.h"
 
 namespace selective_scan {
 

@@ -5,10 +5,10 @@
 #include <cmath>
 #include <string>
 
-#include "map_arguments.h"
-#include "map_kernels.h"
-#include "scratch.h"
-#include "share.h"
+#include "feature_map_arguments.h"
+#include "feature_map_kernels.h"
+#include "../cpu/scratch.h"
+#include "../cpu/work_stealing.h"
 
 namespace selective_scan {
 namespace {
