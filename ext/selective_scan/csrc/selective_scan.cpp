@@ -31,6 +31,7 @@ TORCH_LIBRARY(selective_scan, m) {
       "Tensor",
       tags);
   m.def("wavelet_conv2d(Tensor x, Tensor weight) -> Tensor", tags);
+  m.def("packed_wavelet_conv2d(Tensor x, Tensor weight) -> Tensor", tags);
   m.def(
       "gated_layer_norm(Tensor x, Tensor z, Tensor weight, Tensor bias, "
       "float eps) -> Tensor",
@@ -39,10 +40,6 @@ TORCH_LIBRARY(selective_scan, m) {
       "dense_conv2d(Tensor x, Tensor weight, Tensor? bias, int channels, "
       "int[] kernel_size, int[] stride, int[] padding, str activation, "
       "Tensor? add) -> Tensor",
-      tags);
-  m.def(
-      "halving_conv2d(Tensor x, Tensor weight, Tensor? bias, int channels, "
-      "str activation) -> Tensor",
       tags);
   m.def(
       "feed_forward(Tensor x, Tensor first, Tensor? first_bias, "

@@ -2,13 +2,6 @@
 
 import torch
 
-from ._checks import (
-    check_bidirectional_scan,
-    check_devices,
-    check_selective_scan,
-    state_dtype,
-)
-
 try:
     from . import _C  # noqa: F401  loading registers the operators
 except ImportError as error:
@@ -54,6 +47,11 @@ def set_cpu_variant(name):
     _OPS.set_cpu_variant(name)
 
 
+def state_dtype(dtype):
+    """Return the dtype of states and parameters beside inputs of a dtype."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def _channels_last(tensor):
     return tensor.stride(-2) == 1 and tensor.stride(-1) != 1
 
@@ -68,50 +66,21 @@ def _empty_like_layout(tensor):
 # Fake kernels also answer for tensors on 'meta', and one such argument among
 # others on the CPU would get memory that nobody has written.
 def _check_fake(**given):
-    check_devices({k: v for k, v in given.items() if v is not None})
+    devices = {k: v.device for k, v in given.items() if v is not None}
+    if len(set(devices.values())) > 1:
+        raise ValueError(f'all tensors must share one device, got {devices}')
 
 
 @torch.library.register_fake('selective_scan::selective_scan')
-def _(
-    u,
-    delta,
-    A,
-    B,
-    C,
-    D=None,
-    delta_bias=None,
-    delta_softplus=False,
-    reverse=False,
-):
-    check_selective_scan(u, delta, A, B, C, D, delta_bias)
+def _(u, delta, A, B, C, D=None, delta_bias=None, *flags):
     _check_fake(u=u, delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
     return _empty_like_layout(u)
 
 
 @torch.library.register_fake('selective_scan::selective_scan_backward')
-def _(
-    grad,
-    u,
-    delta,
-    A,
-    B,
-    C,
-    D=None,
-    delta_bias=None,
-    delta_softplus=False,
-    reverse=False,
-):
-    check_selective_scan(u, delta, A, B, C, D, delta_bias)
-    _check_fake(
-        u=u,
-        grad=grad,
-        delta=delta,
-        A=A,
-        B=B,
-        C=C,
-        D=D,
-        delta_bias=delta_bias,
-    )
+def _(grad, u, delta, A, B, C, D=None, delta_bias=None, *flags):
+    _check_fake(u=u, grad=grad, delta=delta, A=A)
+    _check_fake(u=u, B=B, C=C, D=D, delta_bias=delta_bias)
     state = state_dtype(u.dtype)
     parameters = [
         A.new_empty(0, dtype=state)
@@ -125,23 +94,14 @@ def _(
 
 @torch.library.register_fake('selective_scan::bidirectional_scan')
 def _(u, proj, dt_proj, dt_bias, A, D):
-    check_bidirectional_scan(u, proj, dt_proj, dt_bias, A, D)
     _check_fake(u=u, proj=proj, dt_proj=dt_proj, dt_bias=dt_bias, A=A, D=D)
     return _empty_like_layout(u)
 
 
 @torch.library.register_fake('selective_scan::bidirectional_scan_backward')
 def _(grad, u, proj, dt_proj, dt_bias, A, D):
-    check_bidirectional_scan(u, proj, dt_proj, dt_bias, A, D)
-    _check_fake(
-        u=u,
-        grad=grad,
-        proj=proj,
-        dt_proj=dt_proj,
-        dt_bias=dt_bias,
-        A=A,
-        D=D,
-    )
+    _check_fake(u=u, grad=grad, proj=proj, dt_proj=dt_proj)
+    _check_fake(u=u, dt_bias=dt_bias, A=A, D=D)
     parameters = [x.new_empty(x.shape) for x in (dt_proj, dt_bias, A, D)]
     return (_empty_like_layout(u), _empty_like_layout(proj), *parameters)
 
@@ -156,16 +116,10 @@ def _(x, weight, bias=None, activation='none', scale=None, shift=None):
     return _empty_map(x, *x.shape)
 
 
-@torch.library.register_fake('selective_scan::wavelet_conv2d')
+@torch.library.register_fake('selective_scan::packed_wavelet_conv2d')
 def _(x, weight):
     _check_fake(x=x, weight=weight)
     return _empty_map(x, *x.shape)
-
-
-@torch.library.register_fake('selective_scan::gated_layer_norm')
-def _(x, z, weight, bias, eps):
-    _check_fake(x=x, z=z, weight=weight, bias=bias)
-    return x.new_empty(x.shape)
 
 
 @torch.library.register_fake('selective_scan::dense_conv2d')
@@ -182,36 +136,11 @@ def _(
     return _empty_map(x, x.shape[0], channels, *sides)
 
 
-@torch.library.register_fake('selective_scan::halving_conv2d')
-def _(x, weight, bias, channels, activation):
-    _check_fake(x=x, weight=weight, bias=bias)
-    sides = [(side + 1) // 2 for side in x.shape[2:]]
-    return _empty_map(x, x.shape[0], channels, *sides)
-
-
 @torch.library.register_fake('selective_scan::feed_forward')
-def _(
-    x,
-    first,
-    first_bias,
-    second,
-    second_bias,
-    hidden,
-    activation,
-    filter=None,
-    filter_bias=None,
-    add=None,
-):
-    _check_fake(
-        x=x,
-        first=first,
-        first_bias=first_bias,
-        second=second,
-        second_bias=second_bias,
-        filter=filter,
-        filter_bias=filter_bias,
-        add=add,
-    )
+def _(x, first, first_bias, second, second_bias, hidden, act, *around):
+    _check_fake(x=x, first=first, second=second, first_bias=first_bias)
+    filters = dict(zip(('filter', 'filter_bias', 'add'), around))
+    _check_fake(x=x, second_bias=second_bias, **filters)
     return _empty_map(x, *x.shape)
 
 

@@ -34,7 +34,7 @@ template <typename V, typename T>
 class BackwardBlock {
  public:
   using S = typename V::Scalar;
-  using W = Pack<V>;
+  using W = BlockTuple<V>;
 
   BackwardBlock(const Operands& operands, const Gradients& gradients,
                 const BackwardPlan& plan, void* scratch)
@@ -80,12 +80,13 @@ class BackwardBlock {
         direction();
       }
     }
-    S* out = static_cast<S*>(g_.parameters) +
-             (batch_group * plan_.blocks + index) * shape_.directions *
-                 Parameters<S>::size(shape_);
+    S* out = static_cast<S*>(g_.parameters) + index * kBlock +
+             batch_group * shape_.directions * plan_.parameters *
+                 plan_.blocks * kBlock;
     for (int64_t k = 0; k < shape_.directions; ++k) {
-      for (int64_t i = 0; i < Parameters<S>::size(shape_); ++i) {
-        *out++ = sums_[k].data[i];
+      for (int64_t p = 0; p < plan_.parameters; ++p) {
+        copy(sums_[k].data + p * kBlock, kBlock, out);
+        out += plan_.blocks * kBlock;
       }
     }
   }
@@ -180,8 +181,9 @@ class BackwardBlock {
       exp_of(W::load(delta + i) * decay_rate).store(decay + i);
     }
     W state = W::load(hidden_ + n * kBlock);
-    for (int64_t step = 0; step < at_.tokens; ++step) {
-      const int64_t t = backwards() ? at_.tokens - 1 - step : step;
+    const Walk walk(at_.tokens, backwards());
+    for (int64_t t = walk.first, left = at_.tokens; left > 0;
+         --left, t += walk.by) {
       const int64_t i = t * kBlock;
       const W b = W::set(B.at(n, t));
       const W drive = W::load(delta + i) * W::load(u + i);
@@ -232,16 +234,19 @@ class BackwardBlock {
     S* const C_out = B_out + shape_.state * plan_.columns;
     constexpr int vectors = kBlock / V::lanes;
     V carried[vectors], grad_A[vectors];
-    for (int v = 0; v < vectors; ++v) {
-      carried[v] = V::load(grad_hidden_ + n * kBlock + v * V::lanes);
-      grad_A[v] = V::set(S(0));
-    }
-    for (int64_t step = at_.tokens - 1; step >= 0; --step) {
-      const int64_t t = backwards() ? at_.tokens - 1 - step : step;
+    each<vectors>([&](auto v) SCAN_INLINE_BODY {
+      carried[v.value] =
+          V::load(grad_hidden_ + n * kBlock + v.value * V::lanes);
+      grad_A[v.value] = V::set(S(0));
+    });
+    const Walk walk(at_.tokens, !backwards());
+    for (int64_t t = walk.first, left = at_.tokens; left > 0;
+         --left, t += walk.by) {
       const V B = V::set(rows.B.at(n, t));
       const V C = V::set(rows.C.at(n, t));
       V B_sum = V::set(S(0)), C_sum = V::set(S(0));
-      for (int v = 0; v < vectors; ++v) {
+      each<vectors>([&](auto index) SCAN_INLINE_BODY {
+        constexpr int v = index.value;
         const int64_t i = t * kBlock + v * V::lanes;
         const V gy = V::load(grad_y_ + i);
         const V d = V::load(delta + i);
@@ -259,15 +264,15 @@ class BackwardBlock {
         }
         drive.store(grad_drive_ + i);
         step_grad.store(grad_delta_ + i);
-      }
-      B_out[t] += B_sum.sum();
-      C_out[t] += C_sum.sum();
+      });
+      B_out[t] += sum(B_sum);
+      C_out[t] += sum(C_sum);
     }
-    for (int v = 0; v < vectors; ++v) {
-      const int64_t i = v * V::lanes;
-      carried[v].store(grad_hidden_ + n * kBlock + i);
-      (V::load(A_sum + i) + grad_A[v]).store(A_sum + i);
-    }
+    each<vectors>([&](auto v) SCAN_INLINE_BODY {
+      const int64_t i = v.value * V::lanes;
+      carried[v.value].store(grad_hidden_ + n * kBlock + i);
+      (V::load(A_sum + i) + grad_A[v.value]).store(A_sum + i);
+    });
   }
 
   // From the sums over states to the gradients of u, delta and dt.
@@ -283,7 +288,7 @@ class BackwardBlock {
     S* const grad_u = ends ? grad_drive_ : earlier;
     for (int v = 0; v < kBlock; v += V::lanes) {
       const V D = V::load(packed.D() + v);
-      V grad_D = V::set(S(0)), grad_bias = V::set(S(0));
+      V grad_D = V::load(sums.D() + v), grad_bias = V::load(sums.bias() + v);
       for (int64_t i = v; i < at_.tokens * kBlock; i += kBlock) {
         const V gy = V::load(grad_y_ + i);
         const V drive = V::load(grad_drive_ + i);
@@ -296,8 +301,8 @@ class BackwardBlock {
         if (!begins) out = out + V::load(earlier + i);
         out.store(grad_u + i);
       }
-      (V::load(sums.D() + v) + grad_D).store(sums.D() + v);
-      (V::load(sums.bias() + v) + grad_bias).store(sums.bias() + v);
+      grad_D.store(sums.D() + v);
+      grad_bias.store(sums.bias() + v);
     }
     if (ends) {
       auto* to = static_cast<T*>(g_.u) +
@@ -364,13 +369,6 @@ inline void backward(const Operands& o, const Gradients& g,
                  (group + 1) * batch / plan.batch_groups);
     }
   }
-}
-
-template <typename V, typename T>
-inline const Kernels* kernel_table(const char* name) {
-  static const Kernels table{name, &forward_scratch<V>, &forward<V, T>,
-                             &backward_scratch<V>, &backward<V, T>};
-  return &table;
 }
 
 }  // namespace selective_scan::cpu::SCAN_VARIANT

@@ -16,7 +16,7 @@ inline void scan_tile_one(typename V::Scalar* pre, const typename V::Scalar* u,
                           const typename V::Scalar* before,
                           typename V::Scalar* y) {
   using S = typename V::Scalar;
-  using W = Pack<V>;
+  using W = BlockTuple<V>;
   alignas(64) S decay[kTile * kBlock];
   const W A = W::load(packed.A(0)), D = W::load(packed.D());
   for (int64_t i = 0; i < tokens * kBlock; i += kBlock) {
@@ -49,7 +49,7 @@ inline void scan_tile_many(typename V::Scalar* pre,
                            const typename V::Scalar* before,
                            typename V::Scalar* y) {
   using S = typename V::Scalar;
-  using W = Pack<V>;
+  using W = BlockTuple<V>;
   alignas(64) S drive[kTile * kBlock];
   const W D = W::load(packed.D());
   for (int64_t i = 0; i < tokens * kBlock; i += kBlock) {
@@ -64,8 +64,9 @@ inline void scan_tile_many(typename V::Scalar* pre,
   for (int64_t n = 0; n < packed.state; ++n) {
     const W A = W::load(packed.A(n));
     W state = W::load(hidden + n * kBlock);
-    for (int64_t step = 0; step < tokens; ++step) {
-      const int64_t t = backwards ? tokens - 1 - step : step;
+    const Walk walk(tokens, backwards);
+    for (int64_t t = walk.first, left = tokens; left > 0;
+         --left, t += walk.by) {
       const int64_t i = t * kBlock;
       const W B = W::set(rows.B.at(n, t)), C = W::set(rows.C.at(n, t));
       const W decay = exp_of(W::load(pre + i) * A);

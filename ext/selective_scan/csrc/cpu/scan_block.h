@@ -59,6 +59,14 @@ inline Parameters<S> pack_parameters(const Operands& o, int64_t direction,
   return packed;
 }
 
+// Tokens of a tile in the order of a walk: `for (t = first; left > 0; t += by)`.
+struct Walk {
+  int64_t first, by;
+
+  Walk(int64_t tokens, bool backwards)
+      : first(backwards ? tokens - 1 : 0), by(backwards ? -1 : 1) {}
+};
+
 // A run of tokens within one tile of one block, batch element and direction.
 struct TilePlace {
   ChannelBlock block;
@@ -124,9 +132,9 @@ inline void make_delta(const Operands& o, const TilePlace& at,
                       o.delta_strides.at(at.batch, at.block.first, at.first);
   load_tile<V>(delta, o.delta_strides.channel, o.delta_strides.token,
                at.block.width, at.tokens, tile);
-  const auto bias = Pack<V>::load(packed.bias());
+  const auto bias = BlockTuple<V>::load(packed.bias());
   for (int64_t i = 0; i < at.tokens * kBlock; i += kBlock) {
-    (Pack<V>::load(tile + i) + bias).store(tile + i);
+    (BlockTuple<V>::load(tile + i) + bias).store(tile + i);
   }
 }
 

@@ -1,27 +1,27 @@
-// Operators around the scan, for inference on the CPU in float32.
-#include <ATen/ATen.h>
+// Depthwise filters and the gated norm, for inference on the CPU in float32.
+#include "feature_map_operators.h"
+
 #include <torch/library.h>
 
 #include <cmath>
 #include <string>
 
-#include "map_arguments.h"
-#include "map_kernels.h"
-#include "scratch.h"
-#include "share.h"
+#include "../cpu/scratch.h"
+#include "../cpu/work_stealing.h"
+#include "feature_map_arguments.h"
 
 namespace selective_scan {
 namespace {
 
 using cpu::FilterTask;
-using cpu::GateTask;
 
 // Check x and weight (side, side[, bands], padded) and fill what they give.
 FilterTask filter_task(const at::Tensor& x, const at::Tensor& weight) {
   check_float(x, "x");
   check_float(weight, "weight");
-  TORCH_CHECK_VALUE(x.dim() == 4, "x must be (batch, channels, height, "
-                    "width), got ", x.sizes());
+  TORCH_CHECK_VALUE(x.dim() == 4,
+                    "x must be (batch, channels, height, width), got ",
+                    x.sizes());
   FilterTask task;
   task.batch = x.size(0);
   task.channels = x.size(1);
@@ -43,7 +43,7 @@ at::Tensor run_filter(FilterTask& task, const at::Tensor& x,
                       const at::Tensor& weight, Scratch scratch,
                       Kernel kernel) {
   const auto usable = with_adjacent_channels(x);
-  auto y = at::empty(x.sizes(), x.options(), at::MemoryFormat::ChannelsLast);
+  auto y = empty_map(x, x.sizes());
   if (y.numel() == 0) return y;
   task.x = view_map(usable);
   task.y = {y.mutable_data_ptr<float>(), y.stride(0), y.stride(2),
@@ -51,8 +51,8 @@ at::Tensor run_filter(FilterTask& task, const at::Tensor& x,
   task.weight = weight.const_data_ptr<float>();
   const size_t bytes = scratch(task) * sizeof(float);
   const int64_t blocks = task.padded / cpu::kMapBlock;
-  const int64_t work = task.height * task.width * task.side * task.side *
-                       cpu::kMapBlock;
+  const int64_t work =
+      task.height * task.width * task.side * task.side * cpu::kMapBlock;
   share_tasks(task.batch * blocks, grain(work),
               [&](int64_t begin, int64_t end) {
                 kernel(task, begin, end,
@@ -61,53 +61,55 @@ at::Tensor run_filter(FilterTask& task, const at::Tensor& x,
   return y;
 }
 
-at::Tensor depthwise_conv2d_cpu(const at::Tensor& x, const at::Tensor& weight,
-                                const OptionalTensor& bias,
-                                const std::string& activation,
-                                const OptionalTensor& scale,
-                                const OptionalTensor& shift) {
+at::Tensor depthwise_conv2d(const at::Tensor& x, const at::Tensor& weight,
+                            const OptionalTensor& bias,
+                            const std::string& activation,
+                            const OptionalTensor& scale,
+                            const OptionalTensor& shift) {
   TORCH_CHECK_VALUE(weight.dim() == 3,
                     "weight must be (side, side, channels), got ",
                     weight.sizes());
   auto task = filter_task(x, weight);
-  std::vector<at::Tensor> owners;
-  task.bias = parameter(bias, "bias", task.padded, owners);
-  task.scale = parameter(scale, "scale", task.padded, owners);
-  task.shift = parameter(shift, "shift", task.padded, owners);
+  Owners owners;
+  task.bias = owners.parameter(bias, "bias", task.padded);
+  task.scale = owners.parameter(scale, "scale", task.padded);
+  task.shift = owners.parameter(shift, "shift", task.padded);
   TORCH_CHECK_VALUE(task.scale != nullptr || !shift.has_value(),
                     "shift must stand beside scale, which is None");
   task.activation = activation_of(activation);
-  const auto& kernels = cpu::map_kernels();
+  const auto& kernels = cpu::feature_map_kernels();
   return run_filter(task, x, weight, kernels.depthwise_scratch,
                     kernels.depthwise);
 }
 
-at::Tensor wavelet_conv2d_cpu(const at::Tensor& x, const at::Tensor& weight) {
+}  // namespace
+
+at::Tensor packed_wavelet_conv2d(const at::Tensor& x,
+                                 const at::Tensor& weight) {
   TORCH_CHECK_VALUE(weight.dim() == 4 && weight.size(2) == 4,
                     "weight must be (side, side, 4, channels), got ",
                     weight.sizes());
   auto task = filter_task(x, weight);
-  const auto& kernels = cpu::map_kernels();
-  return run_filter(task, x, weight, kernels.wavelet_scratch,
-                    kernels.wavelet);
+  const auto& kernels = cpu::feature_map_kernels();
+  return run_filter(task, x, weight, kernels.wavelet_scratch, kernels.wavelet);
 }
 
-at::Tensor gated_layer_norm_cpu(const at::Tensor& x, const at::Tensor& z,
+at::Tensor gated_norm_of_tokens(const at::Tensor& x, const at::Tensor& z,
                                 const at::Tensor& weight,
                                 const at::Tensor& bias, double eps) {
   check_float(x, "x");
   check_float(z, "z");
   TORCH_CHECK_VALUE(x.dim() == 3 && x.sizes() == z.sizes(),
-                    "x and z must be (batch, length, channels) alike, got ",
+                    "x and z must have three dimensions and one shape, got ",
                     x.sizes(), " and ", z.sizes());
   TORCH_CHECK_VALUE(std::isfinite(eps) && eps >= 0,
                     "eps must be 0 or a positive number, got ", eps);
-  std::vector<at::Tensor> owners;
-  GateTask task;
+  Owners owners;
+  cpu::GatedNormTask task;
   task.length = x.size(1);
   task.channels = x.size(2);
-  task.weight = parameter(weight, "weight", task.channels, owners);
-  task.bias = parameter(bias, "bias", task.channels, owners);
+  task.weight = owners.parameter(weight, "weight", task.channels);
+  task.bias = owners.parameter(bias, "bias", task.channels);
   task.eps = static_cast<float>(eps);
   auto y = at::empty(x.sizes(), x.options());
   if (y.numel() == 0) return y;
@@ -117,20 +119,17 @@ at::Tensor gated_layer_norm_cpu(const at::Tensor& x, const at::Tensor& z,
   task.z = {gates.const_data_ptr<float>(), gates.stride(0), gates.stride(1),
             0};
   task.y = {y.mutable_data_ptr<float>(), y.stride(0), y.stride(1), 0};
-  const auto& kernels = cpu::map_kernels();
+  const auto& kernels = cpu::feature_map_kernels();
   share_tasks(x.size(0) * task.length, grain(16 * task.channels),
               [&](int64_t begin, int64_t end) {
-                kernels.gate(task, begin, end);
+                kernels.gated_norm(task, begin, end);
               });
   return y;
 }
 
-}  // namespace
-
 TORCH_LIBRARY_IMPL(selective_scan, CPU, m) {
-  m.impl("depthwise_conv2d", &depthwise_conv2d_cpu);
-  m.impl("wavelet_conv2d", &wavelet_conv2d_cpu);
-  m.impl("gated_layer_norm", &gated_layer_norm_cpu);
+  m.impl("depthwise_conv2d", &depthwise_conv2d);
+  m.impl("packed_wavelet_conv2d", &packed_wavelet_conv2d);
 }
 
 }  // namespace selective_scan

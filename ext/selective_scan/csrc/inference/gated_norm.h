@@ -11,17 +11,17 @@ namespace selective_scan::cpu::SCAN_VARIANT {
 // four at a time, as one sum would wait for itself.
 template <typename V, typename Add>
 SCAN_INLINE float sum_channels(int64_t count, const Add& add) {
-  Vectors<V, 4> four = Vectors<V, 4>::set(0.0f);
+  SimdTuple<V, 4> four = SimdTuple<V, 4>::set(0.0f);
   int64_t c = 0;
   for (; c + 4 * V::lanes <= count; c += 4 * V::lanes) add(four, c);
-  Vectors<V, 1> one = {(four.first + four.rest.first) +
+  SimdTuple<V, 1> one = {(four.first + four.rest.first) +
                        (four.rest.rest.first + four.rest.rest.rest.first)};
   for (; c + V::lanes <= count; c += V::lanes) add(one, c);
-  return one.first.sum();
+  return sum(one.first);
 }
 
 template <typename V>
-void gate(const GateTask& task, int64_t begin, int64_t end) {
+void gated_norm(const GatedNormTask& task, int64_t begin, int64_t end) {
   const int64_t n = task.channels, whole = n / V::lanes * V::lanes;
   const float inverse = 1.0f / static_cast<float>(n);
   const V one = V::set(1.0f);
