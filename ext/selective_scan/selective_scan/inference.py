@@ -237,27 +237,7 @@ def wavelet_conv2d(x, weight):
 
     Source: MobileMamba (arXiv:2411.15941), section 3.3.
     """
-    return _OPS.wavelet_conv2d(x, weight)
-
-
-def gated_layer_norm(x, z, weight, bias, eps=1e-5):
-    """Normalise tokens over their channels and gate them.
-
-    Args:
-        x (Tensor): Tokens (batch, length, channels), float32.
-        z (Tensor): Gates before their activation, SiLU, as x.
-        weight (Tensor): Norm's weight (channels,).
-        bias (Tensor): Norm's bias (channels,).
-        eps (float): Added to the variance. Defaults to 1e-5.
-
-    Returns:
-        Tensor: ``layer_norm(x) * silu(z)`` (batch, length, channels).
-
-    Raises:
-        TypeError: A tensor is not float32.
-        ValueError: A shape does not fit.
-    """
-    return _OPS.gated_layer_norm(x, z, weight, bias, eps)
+    return _OPS.packed_wavelet_conv2d(x, weight)
 
 
 def dense_conv2d(

@@ -2,7 +2,6 @@
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
-#include <cmath>
 #include <string>
 
 #include "feature_map_arguments.h"
@@ -14,7 +13,6 @@ namespace selective_scan {
 namespace {
 
 using cpu::FilterTask;
-using cpu::GateTask;
 
 // Check x and weight (side, side[, bands], padded) and fill what they give.
 FilterTask filter_task(const at::Tensor& x, const at::Tensor& weight) {
@@ -82,7 +80,8 @@ at::Tensor depthwise_conv2d_cpu(const at::Tensor& x, const at::Tensor& weight,
                     kernels.depthwise);
 }
 
-at::Tensor wavelet_conv2d_cpu(const at::Tensor& x, const at::Tensor& weight) {
+at::Tensor packed_wavelet_conv2d_cpu(const at::Tensor& x,
+                                     const at::Tensor& weight) {
   TORCH_CHECK_VALUE(weight.dim() == 4 && weight.size(2) == 4,
                     "weight must be (side, side, 4, channels), got ",
                     weight.sizes());
@@ -92,45 +91,11 @@ at::Tensor wavelet_conv2d_cpu(const at::Tensor& x, const at::Tensor& weight) {
                     kernels.wavelet);
 }
 
-at::Tensor gated_layer_norm_cpu(const at::Tensor& x, const at::Tensor& z,
-                                const at::Tensor& weight,
-                                const at::Tensor& bias, double eps) {
-  check_float(x, "x");
-  check_float(z, "z");
-  TORCH_CHECK_VALUE(x.dim() == 3 && x.sizes() == z.sizes(),
-                    "x and z must be (batch, length, channels) alike, got ",
-                    x.sizes(), " and ", z.sizes());
-  TORCH_CHECK_VALUE(std::isfinite(eps) && eps >= 0,
-                    "eps must be 0 or a positive number, got ", eps);
-  std::vector<at::Tensor> owners;
-  GateTask task;
-  task.length = x.size(1);
-  task.channels = x.size(2);
-  task.weight = parameter(weight, "weight", task.channels, owners);
-  task.bias = parameter(bias, "bias", task.channels, owners);
-  task.eps = static_cast<float>(eps);
-  auto y = at::empty(x.sizes(), x.options());
-  if (y.numel() == 0) return y;
-  const auto rows = x.stride(2) == 1 ? x : x.contiguous();
-  const auto gates = z.stride(2) == 1 ? z : z.contiguous();
-  task.x = {rows.const_data_ptr<float>(), rows.stride(0), rows.stride(1), 0};
-  task.z = {gates.const_data_ptr<float>(), gates.stride(0), gates.stride(1),
-            0};
-  task.y = {y.mutable_data_ptr<float>(), y.stride(0), y.stride(1), 0};
-  const auto& kernels = cpu::map_kernels();
-  share_tasks(x.size(0) * task.length, grain(16 * task.channels),
-              [&](int64_t begin, int64_t end) {
-                kernels.gate(task, begin, end);
-              });
-  return y;
-}
-
 }  // namespace
 
 TORCH_LIBRARY_IMPL(selective_scan, CPU, m) {
   m.impl("depthwise_conv2d", &depthwise_conv2d_cpu);
-  m.impl("wavelet_conv2d", &wavelet_conv2d_cpu);
-  m.impl("gated_layer_norm", &gated_layer_norm_cpu);
+  m.impl("packed_wavelet_conv2d", &packed_wavelet_conv2d_cpu);
 }
 
 }  // namespace selective_scan
