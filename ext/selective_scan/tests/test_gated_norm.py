@@ -5,44 +5,10 @@ import selective_scan as ss
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scan_cases import (
-    TOLERANCE,
-    assert_close,
-    devices,
-    lay_out,
-    run_with_grads,
-)
+from map_cases import TOKEN_LAYOUTS, norm_case, place_tokens
+from scan_cases import TOLERANCE, assert_close, devices, run_with_grads
 
 ops = torch.ops.selective_scan
-LAYOUTS = ('contiguous', 'channels_last', 'sliced', 'half', 'strided')
-
-
-def place(x, layout):
-    """As lay_out; 'half' is one of two halves of a channels-last tensor."""
-    if layout != 'half':
-        return lay_out(x, layout)
-    return lay_out(torch.cat((x, x), dim=1), 'channels_last')[:, x.shape[1] :]
-
-
-def norm_case(
-    batch=2,
-    channels=7,
-    length=9,
-    dtype=torch.float32,
-    layouts=('contiguous', 'contiguous'),
-    device='cpu',
-):
-    """Make the arguments of gated_layer_norm by name."""
-    torch.manual_seed(batch + channels * length)
-    x, z = torch.randn(2, batch, channels, length, dtype=torch.float64)
-    state = torch.float64 if dtype == torch.float64 else torch.float32
-    case = dict(
-        x=place((x * 2 + 3).to(dtype), layouts[0]),
-        z=place((z * 3).to(dtype), layouts[1]),
-        weight=torch.rand(channels, dtype=state) + 0.5,
-        bias=torch.randn(channels, dtype=state),
-    )
-    return {k: v.to(device) for k, v in case.items()}
 
 
 def check(case, dtype, grad_layout='contiguous'):
@@ -50,7 +16,7 @@ def check(case, dtype, grad_layout='contiguous'):
     grad = torch.randn(case['x'].shape, dtype=torch.float64).to(dtype)
     device = case['x'].device
     actual = run_with_grads(
-        ss.gated_layer_norm, case, place(grad, grad_layout).to(device)
+        ss.gated_layer_norm, case, place_tokens(grad, grad_layout).to(device)
     )
     exact = {k: v.detach().cpu().double() for k, v in case.items()}
     expected = run_with_grads(
@@ -62,8 +28,8 @@ def check(case, dtype, grad_layout='contiguous'):
 
 
 @pytest.mark.parametrize('device', devices())
-@pytest.mark.parametrize('x_layout', LAYOUTS)
-@pytest.mark.parametrize('z_layout', LAYOUTS)
+@pytest.mark.parametrize('x_layout', TOKEN_LAYOUTS)
+@pytest.mark.parametrize('z_layout', TOKEN_LAYOUTS)
 @pytest.mark.parametrize('dtype', list(TOLERANCE))
 def test_forward_and_gradients(dtype, x_layout, z_layout, device):
     """Channels and tokens that fill no vector, layouts that differ."""
@@ -85,7 +51,7 @@ def test_sizes(sizes, device):
 @given(
     sizes=st.tuples(st.integers(0, 3), st.integers(4, 70), st.integers(0, 40)),
     dtype=st.sampled_from(list(TOLERANCE)),
-    layouts=st.tuples(*[st.sampled_from(LAYOUTS)] * 3),
+    layouts=st.tuples(*[st.sampled_from(TOKEN_LAYOUTS)] * 3),
 )
 def test_random_shapes(sizes, dtype, layouts):
     check(norm_case(*sizes, dtype, layouts[:2]), dtype, layouts[2])

@@ -5,51 +5,10 @@ import selective_scan as ss
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from map_cases import MAP_LAYOUTS, place_map, wavelet_case
 from scan_cases import TOLERANCE, assert_close, devices, run_with_grads
 
 ops = torch.ops.selective_scan
-
-
-def wavelet_case(
-    batch=2,
-    channels=5,
-    height=7,
-    width=6,
-    side=3,
-    dtype=torch.float32,
-    layout='contiguous',
-    device='cpu',
-):
-    """Make the arguments of wavelet_conv2d by name."""
-    torch.manual_seed(channels * height + width * side)
-    x = torch.randn(batch, channels, height, width, dtype=torch.float64)
-    state = torch.float64 if dtype == torch.float64 else torch.float32
-    case = dict(
-        x=place(x.to(dtype), layout),
-        weight=torch.randn(4 * channels, 1, side, side, dtype=state) / side,
-        scale=torch.rand(1, 4 * channels, 1, 1, dtype=state) + 0.5,
-    )
-    return {k: v.to(device) for k, v in case.items()}
-
-
-def place(x, layout):
-    """Return a map in one of four memory layouts, slices of larger ones."""
-    batch, channels, height, width = x.shape
-    shape = (batch, channels + 4, height, width)
-    if layout == 'contiguous':
-        return x.contiguous()
-    if layout == 'strided':
-        shape = (batch, channels, 2 * height, 3 * width)
-        return x.new_full(shape, 9)[..., ::2, ::3].copy_(x)
-    if layout == 'slice':
-        return x.new_full(shape, 9)[:, 1:-3].copy_(x)
-    if layout == 'channels_last':
-        return x.contiguous(memory_format=torch.channels_last)
-    wide = x.new_full(shape, 9).contiguous(memory_format=torch.channels_last)
-    return wide[:, 3:-1].copy_(x)
-
-
-LAYOUTS = ('contiguous', 'channels_last', 'slice', 'slice_last', 'strided')
 
 
 def check(case, dtype, grad_layout='contiguous'):
@@ -57,7 +16,7 @@ def check(case, dtype, grad_layout='contiguous'):
     grad = torch.randn(case['x'].shape, dtype=torch.float64).to(dtype)
     device = case['x'].device
     actual = run_with_grads(
-        ss.wavelet_conv2d, case, place(grad, grad_layout).to(device)
+        ss.wavelet_conv2d, case, place_map(grad, grad_layout).to(device)
     )
     exact = {k: v.detach().cpu().double() for k, v in case.items()}
     expected = run_with_grads(
@@ -69,7 +28,7 @@ def check(case, dtype, grad_layout='contiguous'):
 
 
 @pytest.mark.parametrize('device', devices())
-@pytest.mark.parametrize('layout', LAYOUTS)
+@pytest.mark.parametrize('layout', MAP_LAYOUTS)
 @pytest.mark.parametrize('dtype', list(TOLERANCE))
 @pytest.mark.parametrize('side', [1, 3, 5, 7, 9])
 def test_forward_and_gradients(side, dtype, layout, device):
@@ -97,7 +56,9 @@ def test_sizes(size, device):
     size=st.tuples(st.integers(1, 20), st.integers(1, 20)),
     side=st.sampled_from([1, 3, 5, 7]),
     dtype=st.sampled_from(list(TOLERANCE)),
-    layouts=st.tuples(st.sampled_from(LAYOUTS), st.sampled_from(LAYOUTS)),
+    layouts=st.tuples(
+        st.sampled_from(MAP_LAYOUTS), st.sampled_from(MAP_LAYOUTS)
+    ),
 )
 def test_random_shapes(batch, channels, size, side, dtype, layouts):
     case = wavelet_case(batch, channels, *size, side, dtype, layouts[0])
