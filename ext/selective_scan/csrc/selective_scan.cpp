@@ -51,10 +51,6 @@ TORCH_LIBRARY(selective_scan, m) {
       "Tensor? add) -> Tensor",
       tags);
   m.def(
-      "halving_conv2d(Tensor x, Tensor weight, Tensor? bias, int channels, "
-      "str activation) -> Tensor",
-      tags);
-  m.def(
       "feed_forward(Tensor x, Tensor first, Tensor? first_bias, "
       "Tensor second, Tensor? second_bias, int hidden, str activation, "
       "Tensor? filter=None, Tensor? filter_bias=None, Tensor? add=None) -> "

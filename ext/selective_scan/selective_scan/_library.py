@@ -2,13 +2,6 @@
 
 import torch
 
-from ._checks import (
-    check_bidirectional_scan,
-    check_devices,
-    check_selective_scan,
-    state_dtype,
-)
-
 try:
     from . import _C  # noqa: F401  loading registers the operators
 except ImportError as error:
@@ -54,6 +47,11 @@ def set_cpu_variant(name):
     _OPS.set_cpu_variant(name)
 
 
+def state_dtype(dtype):
+    """Return the dtype of states and parameters beside inputs of a dtype."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
 def _channels_last(tensor):
     return tensor.stride(-2) == 1 and tensor.stride(-1) != 1
 
@@ -68,7 +66,9 @@ def _empty_like_layout(tensor):
 # Fake kernels also answer for tensors on 'meta', and one such argument among
 # others on the CPU would get memory that nobody has written.
 def _check_fake(**given):
-    check_devices({k: v for k, v in given.items() if v is not None})
+    devices = {k: v.device for k, v in given.items() if v is not None}
+    if len(set(devices.values())) > 1:
+        raise ValueError(f'all tensors must share one device, got {devices}')
 
 
 @torch.library.register_fake('selective_scan::selective_scan')
@@ -83,7 +83,6 @@ def _(
     delta_softplus=False,
     reverse=False,
 ):
-    check_selective_scan(u, delta, A, B, C, D, delta_bias)
     _check_fake(u=u, delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
     return _empty_like_layout(u)
 
@@ -101,7 +100,6 @@ def _(
     delta_softplus=False,
     reverse=False,
 ):
-    check_selective_scan(u, delta, A, B, C, D, delta_bias)
     _check_fake(
         u=u,
         grad=grad,
@@ -125,14 +123,12 @@ def _(
 
 @torch.library.register_fake('selective_scan::bidirectional_scan')
 def _(u, proj, dt_proj, dt_bias, A, D):
-    check_bidirectional_scan(u, proj, dt_proj, dt_bias, A, D)
     _check_fake(u=u, proj=proj, dt_proj=dt_proj, dt_bias=dt_bias, A=A, D=D)
     return _empty_like_layout(u)
 
 
 @torch.library.register_fake('selective_scan::bidirectional_scan_backward')
 def _(grad, u, proj, dt_proj, dt_bias, A, D):
-    check_bidirectional_scan(u, proj, dt_proj, dt_bias, A, D)
     _check_fake(
         u=u,
         grad=grad,
@@ -207,13 +203,6 @@ def _(
             x.shape[2:], kernel_size, stride, padding, strict=True
         )
     ]
-    return _empty_map(x, x.shape[0], channels, *sides)
-
-
-@torch.library.register_fake('selective_scan::halving_conv2d')
-def _(x, weight, bias, channels, activation):
-    _check_fake(x=x, weight=weight, bias=bias)
-    sides = [(side + 1) // 2 for side in x.shape[2:]]
     return _empty_map(x, x.shape[0], channels, *sides)
 
 

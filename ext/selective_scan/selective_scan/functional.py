@@ -4,17 +4,19 @@ from functools import reduce
 
 import torch
 
-from . import _library  # noqa: F401  registers the operators
-from ._checks import (
-    check_bidirectional_scan,
-    check_selective_scan,
-    check_tensors,
-    state_dtype,
-)
+from ._library import state_dtype
 
 
 def _widest(*tensors):
     return reduce(torch.promote_types, [tensor.dtype for tensor in tensors])
+
+
+def _promote(dtype, *tensors):
+    """Cast the floating ones; the operators refuse any others by name."""
+    return [
+        x.to(dtype) if x is not None and x.is_floating_point() else x
+        for x in tensors
+    ]
 
 
 def selective_scan(
@@ -56,27 +58,20 @@ def selective_scan(
         Tensor: y (batch, dim, length), in u's dtype and layout.
 
     Raises:
-        TypeError: An argument is no floating tensor.
+        TypeError: A tensor is not of a floating dtype.
         ValueError: A shape or device does not fit.
 
     Source: Mamba (arXiv:2312.00752), equations 2 and 3; VMamba
     (arXiv:2401.10166) for the groups.
     """
-    check_tensors(
-        dict(u=u, delta=delta, A=A, B=B, C=C),
-        dict(D=D, delta_bias=delta_bias),
-    )
-    check_selective_scan(u, delta, A, B, C, D, delta_bias)
     dtype = _widest(u, delta, B, C)
-    state = state_dtype(dtype)
+    A, D, delta_bias = _promote(state_dtype(dtype), A, D, delta_bias)
     y = torch.ops.selective_scan.selective_scan(
-        u.to(dtype),
-        delta.to(dtype),
-        A.to(state),
-        B.to(dtype),
-        C.to(dtype),
-        None if D is None else D.to(state),
-        None if delta_bias is None else delta_bias.to(state),
+        *_promote(dtype, u, delta),
+        A,
+        *_promote(dtype, B, C),
+        D,
+        delta_bias,
         delta_softplus,
         reverse,
     )
@@ -109,24 +104,15 @@ def bidirectional_scan(u, proj, dt_proj, dt_bias, A, D):
         dtype and layout.
 
     Raises:
-        TypeError: An argument is no floating tensor.
+        TypeError: A tensor is not of a floating dtype.
         ValueError: A shape or device does not fit.
 
     Source: MobileMamba (arXiv:2411.15941), the scan of its global branch.
     """
-    check_tensors(
-        dict(u=u, proj=proj, dt_proj=dt_proj, dt_bias=dt_bias, A=A, D=D)
-    )
-    check_bidirectional_scan(u, proj, dt_proj, dt_bias, A, D)
     dtype = _widest(u, proj)
-    state = state_dtype(dtype)
     y = torch.ops.selective_scan.bidirectional_scan(
-        u.to(dtype),
-        proj.to(dtype),
-        dt_proj.to(state),
-        dt_bias.to(state),
-        A.to(state),
-        D.to(state),
+        *_promote(dtype, u, proj),
+        *_promote(state_dtype(dtype), dt_proj, dt_bias, A, D),
     )
     return y.to(u.dtype)
 
@@ -162,7 +148,7 @@ def wavelet_conv2d(x, weight, scale=None):
         weight = weight * scale.reshape(-1, 1, 1, 1)
     wide = torch.float64 if weight.dtype == torch.float64 else x.dtype
     y = torch.ops.selective_scan.wavelet_conv2d(
-        x.to(wide), weight.to(state_dtype(wide))
+        *_promote(wide, x), *_promote(state_dtype(wide), weight)
     )
     return y.to(x.dtype)
 
@@ -193,8 +179,7 @@ def gated_layer_norm(x, z, weight, bias, eps=1e-5):
     for the norm before it.
     """
     wide = _widest(x, z)
-    state = state_dtype(wide)
     y = torch.ops.selective_scan.gated_layer_norm(
-        x.to(wide), z.to(wide), weight.to(state), bias.to(state), eps
+        *_promote(wide, x, z), *_promote(state_dtype(wide), weight, bias), eps
     )
     return y.to(x.dtype)

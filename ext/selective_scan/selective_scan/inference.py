@@ -9,30 +9,22 @@ import torch
 import torch.nn.functional as F
 
 from . import _library  # noqa: F401  registers the operators
-from ._checks import (
-    check_channel_values,
-    check_dense_weight,
-    check_depthwise_weight,
-)
 
 # Channels that the kernels take at a time; weights are padded to it.
 BLOCK = 16
-
-# Sums of a stride-2 kernel's three taps along one axis, as
-# csrc/inference/halving.h multiplies them, and its order of their pairs.
-_TAP_SUMS = ((1, 0, 0), (0, 1, 0), (1, 0, 1), (0, 1, 0), (0, 0, 1))
-_TAP_PAIRS = (12, 10, 11, 13, 14, 2, 7, 17, 22) + (
-    *(0, 1, 5, 6),
-    *(3, 4, 8, 9),
-    *(15, 16, 20, 21),
-    *(18, 19, 23, 24),
-)
 
 _OPS = torch.ops.selective_scan
 
 
 def _pad(tensor):
     return F.pad(tensor, (0, -tensor.shape[-1] % BLOCK)).contiguous()
+
+
+def _check_shape(name, tensor, fits, wanted):
+    if not fits:
+        raise ValueError(
+            f'{name} must have the shape {wanted}, got {tuple(tensor.shape)}'
+        )
 
 
 def pack_channels(values):
@@ -45,11 +37,23 @@ def pack_channels(values):
         Tensor: The values, then zeros, (padded,).
 
     Raises:
-        TypeError: They are no floating tensor.
         ValueError: They have not one dimension.
     """
-    check_channel_values('values', values)
+    _check_shape('values', values, values.dim() == 1, '(channels,)')
     return _pad(values.detach())
+
+
+def _check_depthwise(weight, bands):
+    shape = weight.shape
+    fits = (
+        len(shape) == 4
+        and shape[0] % bands == 0
+        and shape[1] == 1
+        and shape[2] == shape[3]
+        and shape[2] % 2 == 1
+    )
+    channels = 'channels' if bands == 1 else f'{bands} * channels'
+    _check_shape('weight', weight, fits, f'({channels}, 1, odd side, side)')
 
 
 def pack_depthwise(weight):
@@ -63,10 +67,9 @@ def pack_depthwise(weight):
         Tensor: Weight (side, side, padded) for :func:`depthwise_conv2d`.
 
     Raises:
-        TypeError: It is no floating tensor.
         ValueError: Its shape is another.
     """
-    check_depthwise_weight(weight)
+    _check_depthwise(weight, 1)
     return _pad(weight.detach()[:, 0].permute(1, 2, 0))
 
 
@@ -81,10 +84,9 @@ def pack_wavelet(weight):
         Tensor: Weight (side, side, 4, padded) for :func:`wavelet_conv2d`.
 
     Raises:
-        TypeError: It is no floating tensor.
         ValueError: Its shape is another.
     """
-    check_depthwise_weight(weight, bands=4)
+    _check_depthwise(weight, 4)
     bands = weight.detach()[:, 0].unflatten(0, (-1, 4))
     return _pad(bands.permute(2, 3, 1, 0))
 
@@ -102,94 +104,18 @@ def pack_matrix(weight):
         of the outputs, the last one zeros where they end.
 
     Raises:
-        TypeError: It is no floating tensor.
         ValueError: It has not four dimensions.
     """
-    check_dense_weight(weight)
-    return _pack_columns(weight.detach().permute(2, 3, 1, 0).flatten(0, 2))
-
-
-def _pack_columns(columns):
-    """Cut a matrix (depth, outputs) into blocks of columns."""
-    columns = _pad(columns)
+    _check_shape(
+        'weight',
+        weight,
+        weight.dim() == 4,
+        '(out_channels, channels, kernel_height, kernel_width)',
+    )
+    columns = _pad(weight.detach().permute(2, 3, 1, 0).flatten(0, 2))
     depth, width = columns.shape
-    return (
-        columns.view(depth, width // BLOCK, BLOCK).transpose(0, 1).contiguous()
-    )
-
-
-def pack_strassen(weight):
-    """Lay out the weight of a 1x1 convolution for Strassen's algorithm.
-
-    With it, :func:`dense_conv2d` and :func:`feed_forward` take 7 products of
-    matrices in place of 8, two cells of a map together. For products of some
-    hundred cells and channels; smaller ones spend more on fetching the weight,
-    which takes 7/4 of the memory. Errors are relative to the larger one of
-    two neighbouring cells; an infinite or undefined one makes NaN of its
-    neighbour, never of another image.
-
-    Args:
-        weight (Tensor): Weight (out_channels, channels, 1, 1), as PyTorch's
-            convolutions have it, of an even number of channels, at least 32.
-
-    Returns:
-        Tensor: Sums of its quarters (tiles, channels / 2, 16).
-
-    Raises:
-        TypeError: It is no floating tensor.
-        ValueError: Its shape is another.
-
-    Source: Winograd, On multiplication of 2x2 matrices, 1971.
-    """
-    check_dense_weight(weight, (1, 1))
-    channels = weight.shape[1]
-    if channels % 2 or channels < 2 * BLOCK:
-        raise ValueError(
-            'weight must have an even number of channels, at least '
-            f'{2 * BLOCK}, got {channels}'
-        )
-    columns = _pack_columns(weight.detach().flatten(1).t().double())
-    upper, lower = columns.chunk(2, dim=1)
-    pairs = weight.shape[0] // (2 * BLOCK)
-    left, right = slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)
-    first = upper[right] - upper[left]
-    second = lower[right] - first
-    factors = (
-        upper[left],
-        second,
-        lower[right] - upper[right],
-        first,
-        lower[left] - second,
-        lower[right],
-        lower[left],
-    )
-    tiles = torch.stack(factors, dim=1).flatten(0, 1)
-    rest = columns[2 * pairs :].unflatten(1, (2, -1)).flatten(0, 1)
-    return torch.cat((tiles, rest)).to(weight.dtype)
-
-
-def pack_halving(weight):
-    """Lay out the weight of a 3x3 convolution of stride 2 and padding 1.
-
-    Args:
-        weight (Tensor): Weight (out_channels, channels, 3, 3), as PyTorch's
-            convolutions have it.
-
-    Returns:
-        Tensor: Sums of its taps (blocks, 25 * channels, 16) for
-        :func:`halving_conv2d`.
-
-    Raises:
-        TypeError: It is no floating tensor.
-        ValueError: Its shape is another.
-    """
-    check_dense_weight(weight, (3, 3))
-    taps = weight.detach().double()
-    sums = taps.new_tensor(_TAP_SUMS)
-    pairs = torch.einsum('ia,jb,ocab->ijco', sums, sums, taps).flatten(0, 1)
-    return _pack_columns(
-        pairs[list(_TAP_PAIRS)].flatten(0, 1).to(weight.dtype)
-    )
+    blocks = columns.view(depth, width // BLOCK, BLOCK).transpose(0, 1)
+    return blocks.contiguous()
 
 
 def depthwise_conv2d(
@@ -255,8 +181,7 @@ def dense_conv2d(
 
     Args:
         x (Tensor): Map (batch, in_channels, height, width), float32.
-        weight (Tensor): Weight from :func:`pack_matrix`, or for 1x1 kernels
-            from :func:`pack_strassen`.
+        weight (Tensor): Weight from :func:`pack_matrix`.
         bias (Tensor | None): Added before the activation, from
             :func:`pack_channels`.
         channels (int): Channels of the result.
@@ -290,35 +215,6 @@ def dense_conv2d(
     )
 
 
-def halving_conv2d(x, weight, bias, channels, activation='none'):
-    """Convolve densely by 3x3 kernels of stride 2 and padding 1, activate.
-
-    As :func:`dense_conv2d`, with 25 multiplications in place of 36: results
-    of a patch of two by two share some. For maps of some thousand results;
-    smaller ones spend more on fetching the larger weight. Differences of
-    pixels are multiplied, so that an infinite one makes NaN of its patch.
-
-    Args:
-        x (Tensor): Map (batch, in_channels, height, width), float32.
-        weight (Tensor): Weight from :func:`pack_halving`.
-        bias (Tensor | None): Added before the activation, from
-            :func:`pack_channels`.
-        channels (int): Channels of the result.
-        activation (str): 'none', 'relu' or 'silu'. Defaults to 'none'.
-
-    Returns:
-        Tensor: Map (batch, channels, ceil(height / 2), ceil(width / 2)),
-        channels_last.
-
-    Raises:
-        TypeError: A tensor is not float32.
-        ValueError: A shape or the activation does not fit.
-
-    Source: minimal filtering (arXiv:1509.09308).
-    """
-    return _OPS.halving_conv2d(x, weight, bias, channels, activation)
-
-
 def feed_forward(
     x,
     first,
@@ -336,9 +232,9 @@ def feed_forward(
     Args:
         x (Tensor): Map (batch, channels, height, width), float32.
         first (Tensor): Weight to the hidden channels, from
-            :func:`pack_matrix` or :func:`pack_strassen`.
+            :func:`pack_matrix`.
         first_bias (Tensor | None): Its bias, from :func:`pack_channels`.
-        second (Tensor): Weight back, from the same function.
+        second (Tensor): Weight back, from :func:`pack_matrix`.
         second_bias (Tensor | None): Its bias, from :func:`pack_channels`.
         hidden (int): Channels between the two.
         activation (str): Between the two: 'none', 'relu' or 'silu'. Defaults

@@ -1,7 +1,8 @@
 // Argument checks, and the operands of a scan as the kernels want them.
 #pragma once
 
-#include <ATen/ATen.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 
 #include <initializer_list>

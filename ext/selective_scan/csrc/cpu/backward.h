@@ -34,7 +34,7 @@ template <typename V, typename T>
 class BackwardBlock {
  public:
   using S = typename V::Scalar;
-  using W = Pack<V>;
+  using W = BlockTuple<V>;
 
   BackwardBlock(const Operands& operands, const Gradients& gradients,
                 const BackwardPlan& plan, void* scratch)
@@ -232,16 +232,18 @@ class BackwardBlock {
     S* const C_out = B_out + shape_.state * plan_.columns;
     constexpr int vectors = kBlock / V::lanes;
     V carried[vectors], grad_A[vectors];
-    for (int v = 0; v < vectors; ++v) {
-      carried[v] = V::load(grad_hidden_ + n * kBlock + v * V::lanes);
-      grad_A[v] = V::set(S(0));
-    }
+    each<vectors>([&](auto v) SCAN_INLINE_BODY {
+      carried[v.value] =
+          V::load(grad_hidden_ + n * kBlock + v.value * V::lanes);
+      grad_A[v.value] = V::set(S(0));
+    });
     for (int64_t step = at_.tokens - 1; step >= 0; --step) {
       const int64_t t = backwards() ? at_.tokens - 1 - step : step;
       const V B = V::set(rows.B.at(n, t));
       const V C = V::set(rows.C.at(n, t));
       V B_sum = V::set(S(0)), C_sum = V::set(S(0));
-      for (int v = 0; v < vectors; ++v) {
+      each<vectors>([&](auto index) SCAN_INLINE_BODY {
+        constexpr int v = index.value;
         const int64_t i = t * kBlock + v * V::lanes;
         const V gy = V::load(grad_y_ + i);
         const V d = V::load(delta + i);
@@ -259,15 +261,15 @@ class BackwardBlock {
         }
         drive.store(grad_drive_ + i);
         step_grad.store(grad_delta_ + i);
-      }
-      B_out[t] += B_sum.sum();
-      C_out[t] += C_sum.sum();
+      });
+      B_out[t] += sum(B_sum);
+      C_out[t] += sum(C_sum);
     }
-    for (int v = 0; v < vectors; ++v) {
-      const int64_t i = v * V::lanes;
-      carried[v].store(grad_hidden_ + n * kBlock + i);
-      (V::load(A_sum + i) + grad_A[v]).store(A_sum + i);
-    }
+    each<vectors>([&](auto v) SCAN_INLINE_BODY {
+      const int64_t i = v.value * V::lanes;
+      carried[v.value].store(grad_hidden_ + n * kBlock + i);
+      (V::load(A_sum + i) + grad_A[v.value]).store(A_sum + i);
+    });
   }
 
   // From the sums over states to the gradients of u, delta and dt.
@@ -281,24 +283,22 @@ class BackwardBlock {
     const S* const u = u_ + place_ * kBlock;
     S* const earlier = grad_u_ + at_.first * kBlock;
     S* const grad_u = ends ? grad_drive_ : earlier;
-    for (int v = 0; v < kBlock; v += V::lanes) {
-      const V D = V::load(packed.D() + v);
-      V grad_D = V::set(S(0)), grad_bias = V::set(S(0));
-      for (int64_t i = v; i < at_.tokens * kBlock; i += kBlock) {
-        const V gy = V::load(grad_y_ + i);
-        const V drive = V::load(grad_drive_ + i);
-        V step = fma(drive, V::load(u + i), V::load(grad_delta_ + i));
-        if (shape_.softplus) step = step * V::load(slope + i);
-        step.store(grad_delta_ + i);
-        grad_bias = grad_bias + step;
-        grad_D = fma(gy, V::load(u + i), grad_D);
-        V out = fma(drive, V::load(delta + i), D * gy);
-        if (!begins) out = out + V::load(earlier + i);
-        out.store(grad_u + i);
-      }
-      (V::load(sums.D() + v) + grad_D).store(sums.D() + v);
-      (V::load(sums.bias() + v) + grad_bias).store(sums.bias() + v);
+    const W D = W::load(packed.D());
+    W grad_D = W::load(sums.D()), grad_bias = W::load(sums.bias());
+    for (int64_t i = 0; i < at_.tokens * kBlock; i += kBlock) {
+      const W gy = W::load(grad_y_ + i);
+      const W drive = W::load(grad_drive_ + i);
+      W step = fma(drive, W::load(u + i), W::load(grad_delta_ + i));
+      if (shape_.softplus) step = step * W::load(slope + i);
+      step.store(grad_delta_ + i);
+      grad_bias = grad_bias + step;
+      grad_D = fma(gy, W::load(u + i), grad_D);
+      W out = fma(drive, W::load(delta + i), D * gy);
+      if (!begins) out = out + W::load(earlier + i);
+      out.store(grad_u + i);
     }
+    grad_D.store(sums.D());
+    grad_bias.store(sums.bias());
     if (ends) {
       auto* to = static_cast<T*>(g_.u) +
                  g_.u_strides.at(at_.batch, at_.block.first, at_.first);
@@ -364,13 +364,6 @@ inline void backward(const Operands& o, const Gradients& g,
                  (group + 1) * batch / plan.batch_groups);
     }
   }
-}
-
-template <typename V, typename T>
-inline const Kernels* kernel_table(const char* name) {
-  static const Kernels table{name, &forward_scratch<V>, &forward<V, T>,
-                             &backward_scratch<V>, &backward<V, T>};
-  return &table;
 }
 
 }  // namespace selective_scan::cpu::SCAN_VARIANT

@@ -16,7 +16,7 @@ inline void scan_tile_one(typename V::Scalar* pre, const typename V::Scalar* u,
                           const typename V::Scalar* before,
                           typename V::Scalar* y) {
   using S = typename V::Scalar;
-  using W = Pack<V>;
+  using W = BlockTuple<V>;
   alignas(64) S decay[kTile * kBlock];
   const W A = W::load(packed.A(0)), D = W::load(packed.D());
   for (int64_t i = 0; i < tokens * kBlock; i += kBlock) {
@@ -49,7 +49,7 @@ inline void scan_tile_many(typename V::Scalar* pre,
                            const typename V::Scalar* before,
                            typename V::Scalar* y) {
   using S = typename V::Scalar;
-  using W = Pack<V>;
+  using W = BlockTuple<V>;
   alignas(64) S drive[kTile * kBlock];
   const W D = W::load(packed.D());
   for (int64_t i = 0; i < tokens * kBlock; i += kBlock) {

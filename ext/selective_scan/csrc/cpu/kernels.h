@@ -4,15 +4,19 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 
 #include "../common/scan_shape.h"
+#include "../inference/feature_map_kernels.h"
+
+#if defined(__x86_64__) || defined(__i386__)
+#define SCAN_X86 1
+#endif
 
 namespace selective_scan::cpu {
 
 constexpr int kBlock = 32;  // channels that a task works on at a time
 constexpr int kTile = 32;   // tokens that stay in the first-level cache
-
-enum class Storage { kFloat, kHalf, kBFloat16, kDouble };
 
 // Tensors as pointers and strides. Parameters are contiguous, in the state's
 // type; any of delta, dt, D, bias, dt_proj may be null.
@@ -45,23 +49,6 @@ struct BackwardPlan {
   int64_t parameters = 0;    // parameter gradients per channel and direction
 };
 
-inline int64_t at_least_one(int64_t n) { return n < 1 ? 1 : n; }
-
-inline BackwardPlan plan_backward(const ScanShape& shape) {
-  // Enough tasks for many threads, yet each worth the sums that it adds.
-  const int64_t steps = shape.batch * shape.channels * shape.length;
-  const int64_t tasks = at_least_one(smaller(steps / 8192, 64));
-  BackwardPlan plan;
-  plan.blocks = count_blocks(shape, kBlock);
-  plan.batch_groups = at_least_one(smaller(shape.batch, ceil_div(tasks, 4)));
-  plan.block_groups =
-      at_least_one(smaller(plan.blocks, ceil_div(tasks, plan.batch_groups)));
-  plan.rows = shape.rank + 2 * shape.state;
-  plan.columns = ceil_div(shape.length, kTile) * kTile;
-  plan.parameters = shape.rank + shape.state + 2;  // dt_proj, A, D, bias
-  return plan;
-}
-
 // Where the backward pass writes. Partial sums are in the state's type and
 // start at 0: rows (block_groups, batch, sets, rows, columns), parameters
 // (batch_groups, blocks, directions, parameters, kBlock).
@@ -73,8 +60,7 @@ struct Gradients {
   void* parameters = nullptr;
 };
 
-struct Kernels {
-  const char* name;
+struct ScanKernels {
   // Tasks are (channel block, batch) pairs, batch fastest.
   size_t (*forward_scratch)(const ScanShape&);
   void (*forward)(const Operands&, int64_t begin, int64_t end, void* scratch);
@@ -84,18 +70,23 @@ struct Kernels {
                    int64_t begin, int64_t end, void* scratch);
 };
 
-// The table for a type, or null where the variant is not built or lacks it.
-const Kernels* plain_kernels(Storage storage);
-const Kernels* avx2_kernels(Storage storage);
-const Kernels* avx512_kernels(Storage storage);
+// All kernels for one instruction set; float64 is always plain.
+struct Variant {
+  const char* name;
+  ScanKernels scan_float, scan_half, scan_bfloat16;
+  FeatureMapKernels feature_map;
+};
 
-enum class Variant { kPlain, kAvx2, kAvx512 };
+const Variant& plain_variant();
+const ScanKernels& plain_double_kernels();
+#if defined(SCAN_X86)
+const Variant& avx2_variant();
+const Variant& avx512_variant();
+#endif
 
-// The best variant that this processor runs and this build holds.
-Variant best_variant();
-Variant current_variant();
-void set_variant(Variant variant);
-const char* variant_name(Variant variant);
-const Kernels& kernels(Storage storage);
+// The variant in use: the best that the processor runs, until another is set.
+const Variant& current_variant();
+// By name, or 'best'. False where the processor or this build lacks it.
+bool set_variant(const std::string& name);
 
 }  // namespace selective_scan::cpu

@@ -124,9 +124,9 @@ inline void make_delta(const Operands& o, const TilePlace& at,
                       o.delta_strides.at(at.batch, at.block.first, at.first);
   load_tile<V>(delta, o.delta_strides.channel, o.delta_strides.token,
                at.block.width, at.tokens, tile);
-  const auto bias = Pack<V>::load(packed.bias());
+  const auto bias = BlockTuple<V>::load(packed.bias());
   for (int64_t i = 0; i < at.tokens * kBlock; i += kBlock) {
-    (Pack<V>::load(tile + i) + bias).store(tile + i);
+    (BlockTuple<V>::load(tile + i) + bias).store(tile + i);
   }
 }
 

@@ -1,11 +1,11 @@
 // The operators on the CPU: operands for the kernels, threads, final sums.
-#include <ATen/ATen.h>
-#include <ATen/Dispatch.h>
-#include <ATen/OpMathType.h>
 #include <ATen/Parallel.h>
+#include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
 #include <string>
+#include <tuple>
+#include <vector>
 
 #include "../common/operands.h"
 #include "kernels.h"
@@ -17,19 +17,20 @@ namespace {
 
 using cpu::BackwardPlan;
 using cpu::Gradients;
-using cpu::Kernels;
 using cpu::Operands;
+using cpu::ScanKernels;
 
-cpu::Storage storage_of(const at::Tensor& tensor) {
+const ScanKernels& kernels_for(const at::Tensor& tensor) {
+  const auto& variant = cpu::current_variant();
   switch (tensor.scalar_type()) {
     case at::kDouble:
-      return cpu::Storage::kDouble;
+      return cpu::plain_double_kernels();
     case at::kHalf:
-      return cpu::Storage::kHalf;
+      return variant.scan_half;
     case at::kBFloat16:
-      return cpu::Storage::kBFloat16;
+      return variant.scan_bfloat16;
     default:
-      return cpu::Storage::kFloat;
+      return variant.scan_float;
   }
 }
 
@@ -109,7 +110,7 @@ at::Tensor forward(Inputs& in, const at::Tensor& u) {
   if (y.numel() == 0) return y;
   in.set_y(y);
   const Operands& operands = in.operands;
-  const Kernels& kernels = cpu::kernels(storage_of(u));
+  const ScanKernels& kernels = kernels_for(u);
   const size_t bytes = kernels.forward_scratch(operands.shape);
   const int64_t tasks =
       count_blocks(operands.shape, cpu::kBlock) * operands.shape.batch;
@@ -117,6 +118,23 @@ at::Tensor forward(Inputs& in, const at::Tensor& u) {
     kernels.forward(operands, begin, end, scratch_memory(bytes));
   });
   return y;
+}
+
+int64_t at_least_one(int64_t n) { return n < 1 ? 1 : n; }
+
+BackwardPlan plan_backward(const ScanShape& shape) {
+  // Enough tasks for many threads, yet each worth the sums that it adds.
+  const int64_t steps = shape.batch * shape.channels * shape.length;
+  const int64_t tasks = at_least_one(smaller(steps / 8192, 64));
+  BackwardPlan plan;
+  plan.blocks = count_blocks(shape, cpu::kBlock);
+  plan.batch_groups = at_least_one(smaller(shape.batch, ceil_div(tasks, 4)));
+  plan.block_groups =
+      at_least_one(smaller(plan.blocks, ceil_div(tasks, plan.batch_groups)));
+  plan.rows = shape.rank + 2 * shape.state;
+  plan.columns = ceil_div(shape.length, cpu::kTile) * cpu::kTile;
+  plan.parameters = shape.rank + shape.state + 2;  // dt_proj, A, D, bias
+  return plan;
 }
 
 // Partial sums of the backward pass, see cpu::Gradients.
@@ -132,7 +150,7 @@ Partials backward(Inputs& in, const at::Tensor& grad, const at::Tensor& grad_u,
   const Operands& operands = in.operands;
   const ScanShape& shape = operands.shape;
   Partials partials;
-  partials.plan = cpu::plan_backward(shape);
+  partials.plan = plan_backward(shape);
   const BackwardPlan& plan = partials.plan;
   const auto options = grad.options().dtype(state_type(grad.scalar_type()));
   partials.rows = at::zeros(
@@ -152,7 +170,7 @@ Partials backward(Inputs& in, const at::Tensor& grad, const at::Tensor& grad_u,
   }
   gradients.rows = partials.rows.mutable_data_ptr();
   gradients.parameters = partials.parameters.mutable_data_ptr();
-  const Kernels& kernels = cpu::kernels(storage_of(grad));
+  const ScanKernels& kernels = kernels_for(grad);
   const size_t bytes = kernels.backward_scratch(shape);
   share_tasks(plan.block_groups * plan.batch_groups, 1,
               [&](int64_t begin, int64_t end) {
@@ -162,80 +180,47 @@ Partials backward(Inputs& in, const at::Tensor& grad, const at::Tensor& grad_u,
   return partials;
 }
 
-// Sum the rows over block groups, in order, into a tensor of `count` rows.
-void finish_rows(const ScanShape& shape, const Partials& partials,
-                 int64_t first, int64_t count, const at::Tensor& out) {
-  if (out.numel() == 0) return;
-  const BackwardPlan& plan = partials.plan;
-  const RowStrides strides = row_strides(out);
-  AT_DISPATCH_FLOATING_TYPES_AND2(
-      at::kHalf, at::kBFloat16, out.scalar_type(), "selective_scan", [&] {
-        using S = at::opmath_type<scalar_t>;
-        const S* partial = partials.rows.const_data_ptr<S>();
-        scalar_t* result = out.mutable_data_ptr<scalar_t>();
-        const int64_t group =
-            shape.batch * shape.sets() * plan.rows * plan.columns;
-        at::parallel_for(
-            0, shape.batch * shape.sets(), 1, [&](int64_t begin, int64_t end) {
-              constexpr int64_t run = 64;
-              S sum[run];
-              for (int64_t i = begin; i < end; ++i) {
-                const int64_t b = i / shape.sets(), s = i % shape.sets();
-                for (int64_t r = 0; r < count; ++r) {
-                  const S* row =
-                      partial + (i * plan.rows + first + r) * plan.columns;
-                  for (int64_t t0 = 0; t0 < shape.length; t0 += run) {
-                    const int64_t n = smaller(run, shape.length - t0);
-                    for (int64_t t = 0; t < n; ++t) sum[t] = row[t0 + t];
-                    for (int64_t g = 1; g < plan.block_groups; ++g) {
-                      const S* more = row + g * group + t0;
-                      for (int64_t t = 0; t < n; ++t) sum[t] += more[t];
-                    }
-                    scalar_t* to = result + strides.at(b, s, r, t0);
-                    for (int64_t t = 0; t < n; ++t) {
-                      to[t * strides.token] = static_cast<scalar_t>(sum[t]);
-                    }
-                  }
-                }
-              }
-            });
-      });
+// Add what each group of tasks left, in order, whatever the number of threads.
+template <typename S>
+void add_to_first(S* groups, int64_t count, int64_t size) {
+  at::parallel_for(0, size, kGrain / count, [&](int64_t begin, int64_t end) {
+    for (int64_t g = 1; g < count; ++g) {
+      const S* const more = groups + g * size;
+#pragma omp simd
+      for (int64_t i = begin; i < end; ++i) groups[i] += more[i];
+    }
+  });
 }
 
-// Sum the parameters over batch groups: (directions, channels, parameters).
+at::Tensor add_groups(const at::Tensor& partial) {
+  const int64_t count = partial.size(0), size = partial.numel() / count;
+  if (partial.scalar_type() == at::kDouble) {
+    add_to_first(partial.mutable_data_ptr<double>(), count, size);
+  } else {
+    add_to_first(partial.mutable_data_ptr<float>(), count, size);
+  }
+  return partial[0];
+}
+
+// Sum rows over block groups, and give `count` from the first on to `out`.
+void finish_rows(const at::Tensor& sum, int64_t first, const at::Tensor& out) {
+  out.copy_(sum.narrow(2, first, out.size(2)).narrow(3, 0, out.size(3)));
+}
+
+// Sum parameters over batch groups: (directions, parameters, channels).
 at::Tensor finish_parameters(const ScanShape& shape,
                              const Partials& partials) {
   const BackwardPlan& plan = partials.plan;
-  auto out = at::zeros({shape.directions, shape.channels, plan.parameters},
-                       partials.parameters.options());
-  if (out.numel() == 0) return out;
-  AT_DISPATCH_FLOATING_TYPES(out.scalar_type(), "selective_scan", [&] {
-    const scalar_t* partial = partials.parameters.const_data_ptr<scalar_t>();
-    scalar_t* result = out.mutable_data_ptr<scalar_t>();
-    const int64_t size = plan.parameters * cpu::kBlock;
-    at::parallel_for(0, plan.blocks, 4, [&](int64_t begin, int64_t end) {
-      for (int64_t index = begin; index < end; ++index) {
-        const ChannelBlock block = channel_block(shape, index, cpu::kBlock);
-        for (int64_t k = 0; k < shape.directions; ++k) {
-          for (int64_t p = 0; p < plan.parameters; ++p) {
-            scalar_t sum[cpu::kBlock] = {};
-            for (int64_t g = 0; g < plan.batch_groups; ++g) {
-              const scalar_t* from =
-                  partial +
-                  ((g * plan.blocks + index) * shape.directions + k) * size +
-                  p * cpu::kBlock;
-              for (int64_t c = 0; c < cpu::kBlock; ++c) sum[c] += from[c];
-            }
-            for (int64_t c = 0; c < block.width; ++c) {
-              result[shape.parameter(k, block.first + c) * plan.parameters +
-                     p] = sum[c];
-            }
-          }
-        }
-      }
-    });
-  });
-  return out;
+  const int64_t per_group = plan.blocks / shape.groups;
+  // A group's last block of channels may be wider than what is left of them.
+  return add_groups(partials.parameters)
+      .view({shape.groups, per_group, shape.directions, plan.parameters,
+             cpu::kBlock})
+      .permute({2, 3, 0, 1, 4})
+      .reshape({shape.directions, plan.parameters, shape.groups,
+                per_group * cpu::kBlock})
+      .narrow(3, 0, shape.channels_per_group())
+      .reshape({shape.directions, plan.parameters, shape.channels});
 }
 
 at::Tensor selective_scan_cpu(const at::Tensor& u, const at::Tensor& delta,
@@ -273,20 +258,21 @@ selective_scan_backward_cpu(const at::Tensor& grad, const at::Tensor& u,
   auto grad_u = empty_like_layout(u), grad_delta = empty_like_layout(delta);
   auto grad_B = empty_like_layout(B), grad_C = empty_like_layout(C);
   const auto partials = backward(in, grad, grad_u, grad_delta);
-  finish_rows(shape, partials, 0, shape.state, grad_B);
-  finish_rows(shape, partials, shape.state, shape.state, grad_C);
+  const auto rows = add_groups(partials.rows);
+  finish_rows(rows, 0, grad_B);
+  finish_rows(rows, shape.state, grad_C);
   const auto parameters = finish_parameters(shape, partials)[0];
-  const auto none = at::empty({0}, parameters.options());
-  return {
-      grad_u,
-      grad_delta,
-      parameters.narrow(1, 0, shape.state).contiguous(),
-      grad_B,
-      grad_C,
-      D.has_value() ? parameters.select(1, shape.state).contiguous() : none,
-      delta_bias.has_value()
-          ? parameters.select(1, shape.state + 1).contiguous()
-          : at::empty_like(none)};
+  const auto parameter = [&](const OptionalTensor& given, int64_t place) {
+    return given.has_value() ? parameters[place].clone()
+                             : at::empty({0}, parameters.options());
+  };
+  return {grad_u,
+          grad_delta,
+          parameters.narrow(0, 0, shape.state).t().contiguous(),
+          grad_B,
+          grad_C,
+          parameter(D, shape.state),
+          parameter(delta_bias, shape.state + 1)};
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor,
@@ -301,35 +287,24 @@ bidirectional_scan_backward_cpu(const at::Tensor& grad, const at::Tensor& u,
   auto in = fused_inputs(shape, u, proj, dt_proj, dt_bias, A, D);
   auto grad_u = empty_like_layout(u), grad_proj = empty_like_layout(proj);
   const auto partials = backward(in, grad, grad_u, at::Tensor());
-  finish_rows(shape, partials, 0, partials.plan.rows, grad_proj);
+  finish_rows(add_groups(partials.rows), 0, grad_proj);
   const auto parameters = finish_parameters(shape, partials);
   const auto rank = shape.rank, state = shape.state;
   return {grad_u,
           grad_proj,
-          parameters.narrow(2, 0, rank).contiguous(),
-          parameters.select(2, rank + state + 1).contiguous(),
-          parameters.narrow(2, rank, state).contiguous(),
-          parameters.select(2, rank + state).contiguous()};
+          parameters.narrow(1, 0, rank).mT().contiguous(),
+          parameters.select(1, rank + state + 1).clone(),
+          parameters.narrow(1, rank, state).mT().contiguous(),
+          parameters.select(1, rank + state).clone()};
 }
 
-std::string cpu_variant() { return cpu::variant_name(cpu::current_variant()); }
+std::string cpu_variant() { return cpu::current_variant().name; }
 
 void set_cpu_variant(const std::string& name) {
-  const auto best = cpu::best_variant();
-  for (const auto variant :
-       {cpu::Variant::kPlain, cpu::Variant::kAvx2, cpu::Variant::kAvx512}) {
-    if (name == cpu::variant_name(variant)) {
-      TORCH_CHECK_VALUE(variant <= best, "this machine runs at most ",
-                        cpu::variant_name(best), ", got ", name);
-      cpu::set_variant(variant);
-      return;
-    }
-  }
-  TORCH_CHECK_VALUE(name == "best",
-                    "the CPU variant must be plain, avx2, avx512 or best, "
-                    "got ",
+  TORCH_CHECK_VALUE(cpu::set_variant(name),
+                    "the CPU variant must be plain, avx2, avx512 or best, and "
+                    "one that this machine runs, got ",
                     name);
-  cpu::set_variant(best);
 }
 
 }  // namespace

@@ -7,35 +7,22 @@
 namespace selective_scan::cpu::SCAN_VARIANT {
 
 // Whether a storage type is also the state's, so that it needs no widening.
-template <typename T>
-constexpr bool kIsState = false;
-template <>
-constexpr bool kIsState<float> = true;
-template <>
-constexpr bool kIsState<double> = true;
-
 template <typename V, typename T>
-inline void copy_in(const T* src, int64_t stride, int64_t count,
-                    typename V::Scalar* dst) {
+constexpr bool kIsState = std::is_same_v<T, typename V::Scalar>;
+
+// Copy values, widened or narrowed; vectors where both sides are adjacent.
+template <typename V, typename From, typename To>
+inline void copy_values(const From* src, int64_t src_stride, int64_t count,
+                        To* dst, int64_t dst_stride) {
   int64_t i = 0;
-  if (stride == 1) {
+  if (src_stride == 1 && dst_stride == 1) {
     for (; i + V::lanes <= count; i += V::lanes) {
       V::load(src + i).store(dst + i);
     }
   }
-  for (; i < count; ++i) dst[i] = widen(src[i * stride]);
-}
-
-template <typename V, typename T>
-inline void copy_out(const typename V::Scalar* src, int64_t count, T* dst,
-                     int64_t stride) {
-  int64_t i = 0;
-  if (stride == 1) {
-    for (; i + V::lanes <= count; i += V::lanes) {
-      V::load(src + i).store(dst + i);
-    }
+  for (; i < count; ++i) {
+    dst[i * dst_stride] = static_cast<To>(src[i * src_stride]);
   }
-  for (; i < count; ++i) narrow(src[i], dst + i * stride);
 }
 
 // Fill a tile from channels (stride `channel`) and tokens (stride `token`).
@@ -47,16 +34,17 @@ inline void load_tile(const T* src, int64_t channel, int64_t token,
   using S = typename V::Scalar;
   if (channel == 1 && width == kBlock) {
     for (int64_t t = 0; t < tokens; ++t) {
-      for (int v = 0; v < kBlock; v += V::lanes) {
-        V::load(src + t * token + v).store(tile + t * kBlock + v);
-      }
+      each<kBlock / V::lanes>([&](auto v) SCAN_INLINE_BODY {
+        constexpr int c = v.value * V::lanes;
+        V::load(src + t * token + c).store(tile + t * kBlock + c);
+      });
     }
     return;
   }
   if (token != 1) {
     for (int64_t t = 0; t < tokens; ++t) {
       S* row = tile + t * kBlock;
-      copy_in<V>(src + t * token, channel, width, row);
+      copy_values<V>(src + t * token, channel, width, row, 1);
       for (int64_t c = width; c < kBlock; ++c) row[c] = S(0);
     }
     return;
@@ -66,7 +54,7 @@ inline void load_tile(const T* src, int64_t channel, int64_t token,
     const int64_t count = smaller(8, width - c);
     const S* from = rows;
     int64_t stride = kTile;
-    if constexpr (kIsState<T>) {
+    if constexpr (kIsState<V, T>) {
       if (count == 8 && tokens % 8 == 0) {
         from = src + c * channel;
         stride = channel;
@@ -75,7 +63,8 @@ inline void load_tile(const T* src, int64_t channel, int64_t token,
     if (from == rows) {
       for (int64_t i = 0; i < 8; ++i) {
         if (i < count) {
-          copy_in<V>(src + (c + i) * channel, 1, tokens, rows + i * kTile);
+          copy_values<V>(src + (c + i) * channel, 1, tokens,
+                         rows + i * kTile, 1);
         } else {
           for (int64_t t = 0; t < tokens; ++t) rows[i * kTile + t] = S(0);
         }
@@ -95,22 +84,23 @@ inline void store_tile(const typename V::Scalar* tile, int64_t channel,
   using S = typename V::Scalar;
   if (channel == 1 && width == kBlock) {
     for (int64_t t = 0; t < tokens; ++t) {
-      for (int v = 0; v < kBlock; v += V::lanes) {
-        V::load(tile + t * kBlock + v).store(dst + t * token + v);
-      }
+      each<kBlock / V::lanes>([&](auto v) SCAN_INLINE_BODY {
+        constexpr int c = v.value * V::lanes;
+        V::load(tile + t * kBlock + c).store(dst + t * token + c);
+      });
     }
     return;
   }
   if (token != 1) {
     for (int64_t t = 0; t < tokens; ++t) {
-      copy_out<V>(tile + t * kBlock, width, dst + t * token, channel);
+      copy_values<V>(tile + t * kBlock, 1, width, dst + t * token, channel);
     }
     return;
   }
   S rows[8 * kTile];
   for (int64_t c = 0; c < width; c += 8) {
     const int64_t count = smaller(8, width - c);
-    if constexpr (kIsState<T>) {
+    if constexpr (kIsState<V, T>) {
       if (count == 8 && tokens % 8 == 0) {
         for (int64_t t = 0; t < tokens; t += 8) {
           transpose8(tile + t * kBlock + c, kBlock, dst + c * channel + t,
@@ -123,7 +113,7 @@ inline void store_tile(const typename V::Scalar* tile, int64_t channel,
       transpose8(tile + t * kBlock + c, kBlock, rows + t, kTile);
     }
     for (int64_t i = 0; i < count; ++i) {
-      copy_out<V>(rows + i * kTile, tokens, dst + (c + i) * channel, 1);
+      copy_values<V>(rows + i * kTile, 1, tokens, dst + (c + i) * channel, 1);
     }
   }
 }
@@ -145,16 +135,16 @@ inline Rows<typename V::Scalar> load_rows(const T* src, int64_t row,
                                           int64_t token, int64_t rows,
                                           int64_t tokens,
                                           typename V::Scalar* buffer) {
-  if constexpr (kIsState<T>) {
+  if constexpr (kIsState<V, T>) {
     return {src, row, token};
   } else if (token == 1) {
     for (int64_t r = 0; r < rows; ++r) {
-      copy_in<V>(src + r * row, 1, tokens, buffer + r * kTile);
+      copy_values<V>(src + r * row, 1, tokens, buffer + r * kTile, 1);
     }
     return {buffer, kTile, 1};
   } else {
     for (int64_t t = 0; t < tokens; ++t) {
-      copy_in<V>(src + t * token, row, rows, buffer + t * rows);
+      copy_values<V>(src + t * token, row, rows, buffer + t * rows, 1);
     }
     return {buffer, 1, rows};
   }
@@ -167,27 +157,21 @@ inline void multiply_rows(const typename V::Scalar* in, int64_t depth,
                           const typename V::Scalar* factor, int64_t m_stride,
                           int64_t k_stride, const typename V::Scalar* init,
                           typename V::Scalar* out, int64_t out_stride) {
-  constexpr int vectors = kBlock / V::lanes;
-  V sum[rows][vectors];
-  for (int m = 0; m < rows; ++m) {
-    const auto* start = init != nullptr ? init : out + m * out_stride;
-    for (int v = 0; v < vectors; ++v) {
-      sum[m][v] = V::load(start + v * V::lanes);
-    }
-  }
+  using W = BlockTuple<V>;
+  W sum[rows];
+  each<rows>([&](auto m) SCAN_INLINE_BODY {
+    sum[m.value] =
+        W::load(init != nullptr ? init : out + m.value * out_stride);
+  });
   for (int64_t k = 0; k < depth; ++k) {
-    for (int m = 0; m < rows; ++m) {
-      const V f = V::set(factor[m * m_stride + k * k_stride]);
-      for (int v = 0; v < vectors; ++v) {
-        sum[m][v] = fma(f, V::load(in + k * kBlock + v * V::lanes), sum[m][v]);
-      }
-    }
+    each<rows>([&](auto m) SCAN_INLINE_BODY {
+      const W f = W::set(factor[m.value * m_stride + k * k_stride]);
+      sum[m.value] = fma(f, W::load(in + k * kBlock), sum[m.value]);
+    });
   }
-  for (int m = 0; m < rows; ++m) {
-    for (int v = 0; v < vectors; ++v) {
-      sum[m][v].store(out + m * out_stride + v * V::lanes);
-    }
-  }
+  each<rows>([&](auto m) SCAN_INLINE_BODY {
+    sum[m.value].store(out + m.value * out_stride);
+  });
 }
 
 template <typename V>

@@ -1,44 +1,23 @@
-// The kernels in plain C++, for every processor and for float64.
+// The kernels for every processor, and for float64.
 #define SCAN_VARIANT plain
 
 #include "kernels.h"
-#include "../inference/feature_map_kernels.h"
-// clang-format off: each header needs those before it
-#include "vec_plain.h"
-#include "simd_tuple.h"
-#include "vec_math.h"
-#include "tile.h"
-#include "scan_block.h"
-#include "forward.h"
-#include "backward.h"
-#include "../inference/filters.h"
-#include "../inference/gated_norm.h"
-#include "../inference/products.h"
-#include "../inference/strassen.h"
-#include "../inference/dense_conv.h"
-#include "../inference/halving.h"
-#include "../inference/feed_forward.h"
-#include "../inference/feature_map_table.h"
-// clang-format on
+// The vectors come before what is made of them.
+#include "vec.h"
+
+#include "kernel_templates.h"
 
 namespace selective_scan::cpu {
 
-const Kernels* plain_kernels(Storage storage) {
-  using namespace plain;
-  switch (storage) {
-    case Storage::kDouble:
-      return kernel_table<PlainVec<double>, double>("plain");
-    case Storage::kHalf:
-      return kernel_table<PlainVec<float>, Half>("plain");
-    case Storage::kBFloat16:
-      return kernel_table<PlainVec<float>, BFloat16>("plain");
-    default:
-      return kernel_table<PlainVec<float>, float>("plain");
-  }
+// Vectors of 16 bytes are what processors of all kinds have at least.
+const Variant& plain_variant() {
+  return plain::variant_of<plain::Vec<float, 4>>("plain");
 }
 
-const MapKernels* plain_map_kernels() {
-  return plain::map_kernel_table<plain::PlainVec<float>>();
+const ScanKernels& plain_double_kernels() {
+  static const ScanKernels kernels =
+      plain::scan_kernels<plain::Vec<double, 2>, double>();
+  return kernels;
 }
 
 }  // namespace selective_scan::cpu

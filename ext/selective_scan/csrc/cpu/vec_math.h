@@ -1,9 +1,20 @@
-// exp, softplus and its slope on vectors.
+// exp, softplus and its slope, for a vector or a tuple of them.
 #pragma once
 
 #include <cmath>
+#include <type_traits>
 
 namespace selective_scan::cpu::SCAN_VARIANT {
+
+template <typename V>
+constexpr bool kIsDouble = std::is_same_v<typename V::Scalar, double>;
+
+// A polynomial in x, its highest coefficient first.
+template <typename V, typename... Rest>
+SCAN_INLINE V polynomial(V x, V value, Rest... rest) {
+  ((value = fma(value, x, V::set(rest))), ...);
+  return value;
+}
 
 // e^x for x <= 88.7, about 1e-7 relative; `low` keeps the exponent in range.
 template <typename V>
@@ -15,86 +26,55 @@ SCAN_INLINE V exp_within(V x, float low) {
   // ln 2 in two parts, so that n * ln 2 loses nothing.
   V r = fma(n, V::set(-0.693359375f), at_least(low, x));
   r = fma(n, V::set(2.12194440e-4f), r);
-  V p = V::set(1.3836742e-3f);
-  p = fma(p, r, V::set(8.3748987e-3f));
-  p = fma(p, r, V::set(4.16682325e-2f));
-  p = fma(p, r, V::set(1.66664198e-1f));
-  p = fma(p, r, V::set(4.9999991e-1f));
-  p = fma(p, r, V::set(1.0f));
-  p = fma(p, r, V::set(1.0f));
+  const V p = polynomial(r, V::set(1.3836742e-3f), 8.3748987e-3f,
+                         4.16682325e-2f, 1.66664198e-1f, 4.9999991e-1f, 1.0f,
+                         1.0f);
   return scale(p, shifted);
+}
+
+// f of each lane, for float64; no use in inlining what calls the C library.
+template <typename V, typename F>
+V each_lane(V x, const F& f) {
+  constexpr int count = sizeof(V) / sizeof(double);
+  alignas(64) double lanes[count];
+  x.store(lanes);
+  for (double& lane : lanes) lane = f(lane);
+  return V::load(lanes);
 }
 
 // e^x; 0 below float's normal range, float's largest values above it.
 template <typename V>
 SCAN_INLINE V exp_of(V x) {
-  const float low = -87.33f;
-  return zero_below(x, low, exp_within(at_most(88.72f, x), low));
-}
-
-// log(1 + t) / t for 0 <= t <= 1, 3e-8 relative.
-template <typename V>
-SCAN_INLINE V log1p_ratio(V t) {
-  V p = V::set(5.2326899e-3f);
-  p = fma(p, t, V::set(-2.9505219e-2f));
-  p = fma(p, t, V::set(7.8225918e-2f));
-  p = fma(p, t, V::set(-1.36632427e-1f));
-  p = fma(p, t, V::set(1.9106005e-1f));
-  p = fma(p, t, V::set(-2.4842982e-1f));
-  p = fma(p, t, V::set(3.33190978e-1f));
-  p = fma(p, t, V::set(-4.99994934e-1f));
-  return fma(p, t, V::set(0.99999994f));
+  if constexpr (kIsDouble<V>) {
+    return each_lane(x, [](double lane) { return std::exp(lane); });
+  } else {
+    const float low = -87.33f;
+    return zero_below(x, low, exp_within(at_most(88.72f, x), low));
+  }
 }
 
 // log(1 + e^x); `slope`, where wanted, becomes its derivative.
 template <typename V>
 SCAN_INLINE V softplus_of(V x, V* slope = nullptr) {
-  const V e = exp_within(minus_abs(x), -87.33f);
+  using S = typename V::Scalar;
+  V e, ratio;  // log(1 + e) / e for 0 <= e <= 1
+  if constexpr (kIsDouble<V>) {
+    e = exp_of(minus_abs(x));
+    ratio = each_lane(e, [](double lane) {
+      return lane > 0 ? std::log1p(lane) / lane : 1.0;
+    });
+  } else {
+    e = exp_within(minus_abs(x), -87.33f);
+    ratio = polynomial(e, V::set(5.2326899e-3f), -2.9505219e-2f,
+                       7.8225918e-2f, -1.36632427e-1f, 1.9106005e-1f,
+                       -2.4842982e-1f, 3.33190978e-1f, -4.99994934e-1f,
+                       0.99999994f);
+  }
   if (slope != nullptr) {
-    const V s = V::set(1.0f) / (V::set(1.0f) + e);
+    const V s = V::set(S(1)) / (V::set(S(1)) + e);
     *slope = if_negative(x, e * s, s);
   }
-  return fma(e, log1p_ratio(e), at_least(0.0f, x));
-}
-
-SCAN_INLINE PlainVec<double> exp_of(PlainVec<double> x) {
-  for (double& lane : x.v) lane = std::exp(lane);
-  return x;
-}
-
-SCAN_INLINE PlainVec<double> softplus_of(PlainVec<double> x,
-                                         PlainVec<double>* slope = nullptr) {
-  PlainVec<double> result;
-  for (int i = 0; i < PlainVec<double>::lanes; ++i) {
-    const double e = std::exp(-std::fabs(x.v[i]));
-    result.v[i] = (x.v[i] > 0 ? x.v[i] : 0.0) + std::log1p(e);
-    if (x.v[i] != x.v[i]) result.v[i] = x.v[i];
-    if (slope != nullptr) slope->v[i] = (x.v[i] < 0 ? e : 1.0) / (1.0 + e);
-  }
-  return result;
-}
-
-template <int count>
-SCAN_INLINE Vectors<PlainVec<double>, count> exp_of(
-    const Vectors<PlainVec<double>, count>& x) {
-  if constexpr (count == 1) {
-    return {exp_of(x.first)};
-  } else {
-    return {exp_of(x.first), exp_of(x.rest)};
-  }
-}
-
-template <int count>
-SCAN_INLINE Vectors<PlainVec<double>, count> softplus_of(
-    const Vectors<PlainVec<double>, count>& x,
-    Vectors<PlainVec<double>, count>* slope = nullptr) {
-  auto* first = slope != nullptr ? &slope->first : nullptr;
-  if constexpr (count == 1) {
-    return {softplus_of(x.first, first)};
-  } else {
-    auto* rest = slope != nullptr ? &slope->rest : nullptr;
-    return {softplus_of(x.first, first), softplus_of(x.rest, rest)};
-  }
+  return fma(e, ratio, at_least(S(0), x));
 }
 
 }  // namespace selective_scan::cpu::SCAN_VARIANT

@@ -1,11 +1,12 @@
-// wavelet_conv2d on the CPU: 16 channels of an image at a time in float32, by
-// the kernels of the inference operators; float64 by PyTorch's operators.
+// wavelet_conv2d on the CPU: blocks of channels of an image at a time, in
+// float32; float64 by PyTorch's operators.
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
 #include "../common/map_operands.h"
-#include "../inference/feature_map_kernels.h"
+#include "../common/plain_wavelet.h"
 #include "scratch.h"
+#include "slab.h"
 #include "work_stealing.h"
 
 namespace selective_scan {
@@ -24,162 +25,135 @@ at::Tensor pack(const at::Tensor& weight) {
   return packed;
 }
 
-// A block of channels of one image, between a map of any strides and type
-// and cells of kMapBlock floats.
+// A block of the channels of one image.
 template <typename T>
-struct Slab {
-  T* data;
-  int64_t channel, row, column;
-  int64_t width, height, columns;
-
-  template <typename Use>
-  void visit(const Use& use) const {
-    for (int64_t i = 0; i < height; ++i) {
-      for (int64_t j = 0; j < columns; ++j) {
-        T* from = data + i * row + j * column;
-        for (int64_t c = 0; c < width; ++c) {
-          use(from[c * channel], (i * columns + j) * kMapBlock + c);
-        }
-      }
-    }
-  }
-};
-
-template <typename T>
-Slab<T> slab_of(const at::Tensor& x, T* data, int64_t index) {
-  const int64_t blocks = cpu::blocks_of(x.size(1));
-  const int64_t channel = index % blocks * kMapBlock;
-  return {data + index / blocks * x.stride(0) + channel * x.stride(1),
-          x.stride(1),
-          x.stride(2),
-          x.stride(3),
-          smaller(kMapBlock, x.size(1) - channel),
-          x.size(2),
-          x.size(3)};
+Slab<T> block_of(Slab<T> map, int64_t image_stride, int64_t image,
+                 int64_t block) {
+  const int64_t first = block * kMapBlock;
+  map.data += image * image_stride + first * map.channel;
+  map.channels = smaller(kMapBlock, map.channels - first);
+  map.pitch = kMapBlock;
+  return map;
 }
 
-template <typename T>
-void filter_slabs(const FilterTask& task, const at::Tensor& x,
-                  const at::Tensor& y) {
-  const auto& kernels = cpu::map_kernels();
-  const T* from = x.const_data_ptr<T>();
-  T* to = y.mutable_data_ptr<T>();
-  const int64_t size = x.size(2) * x.size(3) * kMapBlock;
-  FilterTask one = task;
-  one.batch = 1;
-  one.channels = kMapBlock;
-  const size_t scratch = kernels.wavelet_scratch(one);
-  const size_t bytes = (2 * size + scratch) * sizeof(float);
-  const int64_t work = size * task.side * task.side;
-  const int64_t blocks = cpu::blocks_of(x.size(1));
-  share_tasks(x.size(0) * blocks, grain(work), [&](int64_t begin,
-                                                   int64_t end) {
-    float* in = static_cast<float*>(scratch_memory(bytes));
-    float* out = in + size;
-    FilterTask here = one;
-    here.x = {in, 0, x.size(3) * kMapBlock, kMapBlock};
-    here.y = {out, 0, x.size(3) * kMapBlock, kMapBlock};
-    for (int64_t index = begin; index < end; ++index) {
-      here.weight = task.weight + index % blocks * kMapBlock;
-      std::fill(in, out, 0.0f);
-      slab_of(x, from, index).visit([&](const T& value, int64_t i) {
-        in[i] = static_cast<float>(value);
-      });
-      kernels.wavelet(here, 0, 1, out + size);
-      slab_of(y, to, index).visit([&](T& value, int64_t i) {
-        value = static_cast<T>(out[i]);
-      });
-    }
-  });
-}
-
-void filter_maps(FilterTask& task, const at::Tensor& x, const at::Tensor& y) {
-  const auto& kernels = cpu::map_kernels();
-  task.x = {x.const_data_ptr<float>(), x.stride(0), x.stride(2), x.stride(3)};
-  task.y = {y.mutable_data_ptr<float>(), y.stride(0), y.stride(2),
-            y.stride(3)};
-  const size_t bytes = kernels.wavelet_scratch(task) * sizeof(float);
-  const int64_t work = task.height * task.width * task.side * task.side *
-                       kMapBlock;
-  share_tasks(task.batch * cpu::blocks_of(task.channels), grain(work),
-              [&](int64_t begin, int64_t end) {
-                kernels.wavelet(task, begin, end,
-                                static_cast<float*>(scratch_memory(bytes)));
-              });
-}
-
-// The Haar transform as a convolution, and the other way.
-at::Tensor haar_filters(const at::Tensor& x) {
-  const auto signs = at::tensor({1, 1, 1, 1, 1, 1, -1, -1, 1, -1, 1, -1, 1, -1,
-                                 -1, 1},
-                                x.options())
-                         .view({4, 1, 2, 2});
-  return (signs * 0.5).repeat({x.size(1), 1, 1, 1});
-}
-
-at::Tensor subbands(const at::Tensor& x) {
-  const auto whole =
-      at::constant_pad_nd(x, {0, x.size(3) % 2, 0, x.size(2) % 2});
-  return at::conv2d(whole, haar_filters(x), {}, at::IntArrayRef{2, 2},
-                    at::IntArrayRef{0, 0}, at::IntArrayRef{1, 1}, x.size(1));
-}
-
-at::Tensor filter_plainly(const at::Tensor& x, const at::Tensor& weight) {
-  const int64_t half = weight.size(2) / 2;
-  const auto bands = at::conv2d(
-      subbands(x), weight, {}, at::IntArrayRef{1, 1},
-      at::IntArrayRef{half, half}, at::IntArrayRef{1, 1}, weight.size(0));
-  return at::conv_transpose2d(bands, haar_filters(x), {}, {2, 2}, {0, 0},
-                              {0, 0}, x.size(1))
-      .narrow(2, 0, x.size(2))
-      .narrow(3, 0, x.size(3));
-}
-
-at::Tensor filter(const at::Tensor& x, const at::Tensor& weight) {
-  auto y = empty_like_map(x);
-  if (y.numel() == 0) return y;
-  if (x.scalar_type() == at::kDouble) {
-    return y.copy_(filter_plainly(x, weight));
-  }
-  const auto packed = pack(weight);
+FilterTask block_task(const at::Tensor& x, int64_t side) {
   FilterTask task;
-  task.batch = x.size(0);
-  task.channels = x.size(1);
+  task.batch = 1;
+  task.channels = kMapBlock;
   task.height = x.size(2);
   task.width = x.size(3);
-  task.side = weight.size(2);
+  task.side = side;
+  return task;
+}
+
+size_t scratch_bytes(const at::Tensor& x, size_t floats) {
+  // For two copies beside what the kernels take.
+  const auto cells = static_cast<size_t>(x.size(2) * x.size(3));
+  return (2 * cells * kMapBlock + floats) * sizeof(float);
+}
+
+void filter(const at::Tensor& x, const at::Tensor& weight,
+            const at::Tensor& y) {
+  const auto packed = pack(weight);
+  const auto& kernels = cpu::feature_map_kernels();
+  const int64_t blocks = cpu::blocks_of(x.size(1)), side = weight.size(2);
+  const auto from = slab_of(x);
+  const auto to = mutable_slab_of(y);
+  FilterTask task = block_task(x, side);
   task.padded = packed.size(3);
-  task.weight = packed.const_data_ptr<float>();
-  if (x.scalar_type() == at::kHalf) {
-    filter_slabs<at::Half>(task, x, y);
-  } else if (x.scalar_type() == at::kBFloat16) {
-    filter_slabs<at::BFloat16>(task, x, y);
-  } else if (x.stride(1) == 1 && y.stride(1) == 1) {
-    filter_maps(task, x, y);
-  } else {
-    filter_slabs<float>(task, x, y);
-  }
-  return y;
+  const size_t bytes = scratch_bytes(x, kernels.wavelet_scratch(task));
+  const int64_t work = x.size(2) * x.size(3) * side * side * kMapBlock;
+  share_tasks(
+      x.size(0) * blocks, grain(work), [&](int64_t begin, int64_t end) {
+        for (int64_t index = begin; index < end; ++index) {
+          const int64_t image = index / blocks, block = index % blocks;
+          float* memory = static_cast<float*>(scratch_memory(bytes));
+          auto in = block_of(from, x.stride(0), image, block);
+          auto out = block_of(to, y.stride(0), image, block);
+          in.take(memory);
+          out.take(memory);
+          in.load();
+          FilterTask here = task;
+          here.channels = in.channels;
+          here.x = in.view();
+          here.y = out.view();
+          here.weight = packed.const_data_ptr<float>() + block * kMapBlock;
+          kernels.wavelet(here, 0, 1, memory);
+          out.store();
+        }
+      });
+}
+
+// A task has some of the images, so that sums are taken in the same order
+// whatever the number of threads.
+at::Tensor filter_gradient(const at::Tensor& grad, const at::Tensor& x,
+                           int64_t side) {
+  const auto& kernels = cpu::feature_map_kernels();
+  const int64_t channels = x.size(1), blocks = cpu::blocks_of(channels);
+  const int64_t groups = smaller(x.size(0), ceil_div(32, blocks));
+  const int64_t size = side * side * 4 * kMapBlock;
+  const auto map = slab_of(x), map_grad = slab_of(grad);
+  const FilterTask task = block_task(x, side), grad_task = block_task(x, 1);
+  const size_t bytes =
+      scratch_bytes(x, kernels.wavelet_gradient_scratch(task));
+  const auto sums = at::zeros({groups, blocks, side * side, 4, kMapBlock},
+                              x.options());
+  share_tasks(groups * blocks, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t block = i % blocks;
+      for (int64_t b = i / blocks; b < x.size(0); b += groups) {
+        float* memory = static_cast<float*>(scratch_memory(bytes));
+        auto in = block_of(map, x.stride(0), b, block);
+        auto in_grad = block_of(map_grad, grad.stride(0), b, block);
+        in.take(memory);
+        in_grad.take(memory);
+        in.load();
+        in_grad.load();
+        FilterTask here = task, beside = grad_task;
+        here.channels = beside.channels = in.channels;
+        here.x = in.view();
+        beside.x = in_grad.view();
+        kernels.wavelet_gradient(here, beside, 0,
+                                 sums.mutable_data_ptr<float>() + i * size,
+                                 memory);
+      }
+    }
+  });
+  return (sums.sum(0) * 0.25)  // both transforms' factors
+      .permute({0, 3, 2, 1})
+      .reshape({blocks * kMapBlock * 4, 1, side, side})
+      .narrow(0, 0, 4 * channels)
+      .contiguous();
+}
+
+at::Tensor filtered(const at::Tensor& x, const at::Tensor& weight,
+                    const at::Tensor& like) {
+  auto y = empty_like_map(like);
+  if (y.numel() == 0) return y;
+  if (y.scalar_type() == at::kDouble) return y.copy_(plain_wavelet(x, weight));
+  const auto wide = y.to(at::kFloat);
+  filter(x.to(at::kFloat), weight, wide);
+  return wide.is_same(y) ? y : y.copy_(wide);
 }
 
 at::Tensor wavelet_conv2d_cpu(const at::Tensor& x, const at::Tensor& weight) {
   check_wavelet(x, weight);
-  return filter(x, weight);
+  return filtered(x, weight, x);
 }
 
 std::tuple<at::Tensor, at::Tensor> wavelet_conv2d_backward_cpu(
     const at::Tensor& grad, const at::Tensor& x, const at::Tensor& weight) {
-  const int64_t side = check_wavelet(x, weight);
+  check_wavelet(x, weight);
   check_alike("grad", grad, x);
-  if (x.numel() == 0) return {empty_like_map(x), at::zeros_like(weight)};
   // The transform is orthonormal: its adjoint is its inverse.
-  auto grad_x = empty_like_map(x).copy_(filter(grad, weight.flip({2, 3})));
-  const auto type = weight.scalar_type();
-  auto grad_weight = std::get<1>(at::convolution_backward(
-      subbands(grad.to(type)), subbands(x.to(type)), weight, std::nullopt, {1, 1},
-      {side / 2, side / 2}, {1, 1}, false, {0, 0}, weight.size(0),
-      {false, true, false}));
-  return {grad_x, grad_weight};
+  const auto grad_x = filtered(grad, weight.flip({2, 3}), x);
+  if (x.numel() == 0) {
+    return {grad_x, at::zeros(weight.sizes(), weight.options())};
+  }
+  return {grad_x, x.scalar_type() == at::kDouble
+                      ? plain_wavelet_gradient(grad, x, weight)
+                      : filter_gradient(grad.to(at::kFloat),
+                                        x.to(at::kFloat), weight.size(2))};
 }
 
 }  // namespace

@@ -9,8 +9,7 @@ namespace selective_scan::cpu::SCAN_VARIANT {
 inline size_t conv_scratch(const ConvTask& task) {
   const int64_t run = task.kernel_width * task.channels;
   return pointer_floats(task.kernel_height) +
-         static_cast<size_t>(kProductRows * task.kernel_height * run) +
-         (task.strassen ? strassen_scratch(run) : 0);
+         static_cast<size_t>(kProductRows * task.kernel_height * run);
 }
 
 // One run of a field of view, zeros where it is outside.
@@ -78,16 +77,10 @@ inline void find_fields(const ConvTask& task, Range rows,
 }
 
 template <typename V>
-void conv(const ConvTask& task, Range part, Range blocks, float* scratch) {
+void conv(const ConvTask& task, Range rows, Range blocks, float* scratch) {
   auto** pointers = reinterpret_cast<const float**>(scratch);
   float* copies = scratch + pointer_floats(task.kernel_height);
   const int64_t run = task.kernel_width * task.channels;
-  RowPairs pairs;
-  Range rows = part;
-  if (task.strassen) {
-    pairs = row_pairs(part, task.out_height * task.out_width);
-    rows = pairs.rows;
-  }
   find_fields(task, rows, pointers, copies);
   const int64_t start = rows.begin * task.outputs;
   const Result result{task.y + start, task.outputs,
@@ -96,12 +89,7 @@ void conv(const ConvTask& task, Range part, Range blocks, float* scratch) {
                       task.activation};
   const RowTable table{pointers, rows.end - rows.begin, task.kernel_height,
                        run};
-  if (task.strassen) {
-    multiply_strassen<V>(table, pairs, task.weight, blocks, result,
-                         copies + kProductRows * task.kernel_height * run);
-  } else {
-    multiply<V>(table, task.weight, blocks, result);
-  }
+  multiply<V>(table, task.weight, blocks, result);
 }
 
 }  // namespace selective_scan::cpu::SCAN_VARIANT

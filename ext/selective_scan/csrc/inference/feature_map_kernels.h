@@ -1,5 +1,5 @@
 // What surrounds a scan in a network, for inference in float32: operands of
-// the kernels on maps whose channels lie side by side, and their tables.
+// the kernels on maps whose channels lie side by side, and their table.
 #pragma once
 
 #include <cstddef>
@@ -13,23 +13,6 @@ constexpr int kMapBlock = 16;  // channels of a task: one line of a cache
 
 inline int64_t blocks_of(int64_t channels) {
   return ceil_div(channels, kMapBlock);
-}
-
-// Blocks of `outputs` columns that a Strassen product takes two by two; the
-// others, fewer than two full ones, it takes as they are.
-inline int64_t paired_blocks(int64_t outputs) {
-  return outputs / (2 * kMapBlock) * 2;
-}
-
-// Pairs of blocks and single ones.
-inline int64_t strassen_groups(int64_t outputs) {
-  return blocks_of(outputs) - paired_blocks(outputs) / 2;
-}
-
-// Matrices of half the depth that the first `groups` of them take.
-inline int64_t strassen_tiles(int64_t groups, int64_t outputs) {
-  const int64_t pairs = smaller(groups, paired_blocks(outputs) / 2);
-  return 7 * pairs + 2 * (groups - pairs);
 }
 
 struct Range {
@@ -64,6 +47,27 @@ struct FilterTask {
   Activation activation = Activation::kNone;
 };
 
+// Rows of `channels` values: y = norm(x) * silu(z).
+struct GatedNormTask {
+  MapView<const float> x, z;  // rows are tokens, columns unused
+  MapView<float> y;
+  int64_t length = 0, channels = 0;
+  const float* weight = nullptr;
+  const float* bias = nullptr;
+  float eps = 0;
+};
+
+// Gradients of y, x and z, and of weight and bias in whole blocks of channels,
+// to which they are added.
+struct GatedNormGradients {
+  MapView<const float> y;
+  MapView<float> x, z;
+  float* weight = nullptr;
+  float* bias = nullptr;
+};
+
+constexpr int64_t kProductRows = 48;  // that a task takes at a time
+
 // A dense convolution as a product: a row per result, its field of view as
 // kernel_height runs of kernel_width * channels values each.
 struct ConvTask {
@@ -75,7 +79,6 @@ struct ConvTask {
   int64_t top = 0, left = 0;  // cells of padding
   int64_t out_height = 0, out_width = 0, outputs = 0;
   const float* weight = nullptr;  // (blocks, runs' values, kMapBlock)
-  bool strassen = false;          // (tiles, channels / 2, kMapBlock) instead
   const float* bias = nullptr;    // padded to whole blocks, or null
   const float* add = nullptr;     // (rows, outputs), or null
   float* y = nullptr;             // (rows, outputs)
@@ -87,7 +90,7 @@ struct ConvTask {
 struct FeedForwardTask {
   const float* x = nullptr;
   float* y = nullptr;
-  const float* shortcut = nullptr;     // as x, or null
+  const float* shortcut = nullptr;  // as x, or null
   int64_t channels = 0, hidden = 0;
   int64_t height = 0, width = 0;       // of an image, for the filter
   const float* filter = nullptr;       // (3, 3, padded), or null
@@ -96,52 +99,32 @@ struct FeedForwardTask {
   const float* first_bias = nullptr;   // padded, or null
   const float* second = nullptr;       // (blocks, hidden, kMapBlock)
   const float* second_bias = nullptr;  // padded, or null
-  bool strassen = false;               // as for a convolution, both of them
   Activation activation = Activation::kNone;
 };
 
-constexpr int64_t kProductRows = 48;  // that a task takes at a time
-constexpr int64_t kPairs = kProductRows / 2;
-
-// Rows of `channels` values: y = norm(x) * silu(z).
-struct GateTask {
-  MapView<const float> x, z;  // rows are tokens, columns unused
-  MapView<float> y;
-  int64_t length = 0, channels = 0;
-  const float* weight = nullptr;
-  const float* bias = nullptr;
-  float eps = 0;
-};
-
-// Filter tasks are (image, channel block) pairs, blocks fastest; gate tasks
-// are tokens of all images. Products take at most kProductRows rows at a time,
-// a convolution's those blocks of 16 outputs that it is given; by Strassen's
-// algorithm they take at most kPairs pairs of rows, and groups of blocks.
-// Halving convolutions take patches of 2x2 results, of which there is a
-// largest number.
-struct MapKernels {
+// Filter tasks are (image, channel block) pairs, blocks fastest; those of the
+// norm are tokens of all images. Products take at most kProductRows rows at a
+// time, a convolution's those blocks of 16 outputs that it is given.
+struct FeatureMapKernels {
   size_t (*depthwise_scratch)(const FilterTask&);
   void (*depthwise)(const FilterTask&, int64_t begin, int64_t end, float*);
   size_t (*wavelet_scratch)(const FilterTask&);
   void (*wavelet)(const FilterTask&, int64_t begin, int64_t end, float*);
-  void (*gate)(const GateTask&, int64_t begin, int64_t end);
-  int64_t tile_rows;   // rows that a product takes at once
-  int64_t tile_pairs;  // pairs of them that Strassen's algorithm takes
+  size_t (*wavelet_gradient_scratch)(const FilterTask&);
+  void (*wavelet_gradient)(const FilterTask&, const FilterTask& grads,
+                           int64_t index, float* sums, float*);
+  void (*gated_norm)(const GatedNormTask&, int64_t begin, int64_t end);
+  void (*gated_norm_backward)(const GatedNormTask&, const GatedNormGradients&,
+                              int64_t begin, int64_t end);
+  int64_t tile_rows;  // that a product takes at once
   size_t (*conv_scratch)(const ConvTask&);
   void (*conv)(const ConvTask&, Range rows, Range blocks, float*);
-  int64_t (*halving_patches)(const ConvTask&);
-  size_t (*halving_scratch)(const ConvTask&);
-  void (*halving)(const ConvTask&, Range patches, float*);
   size_t (*feed_forward_scratch)(const FeedForwardTask&);
   void (*filter_rows)(const FeedForwardTask&, Range rows, float*, float* to);
   void (*feed_forward)(const FeedForwardTask&, Range rows, float*);
 };
 
-const MapKernels* plain_map_kernels();
-const MapKernels* avx2_map_kernels();
-const MapKernels* avx512_map_kernels();
-
 // The table of the variant in use.
-const MapKernels& map_kernels();
+const FeatureMapKernels& feature_map_kernels();
 
 }  // namespace selective_scan::cpu

@@ -1,13 +1,11 @@
-// Operators around the scan, for inference on the CPU in float32.
-#include <ATen/ATen.h>
+// Depthwise filters, for inference on the CPU in float32.
 #include <torch/library.h>
 
 #include <string>
 
-#include "feature_map_arguments.h"
-#include "feature_map_kernels.h"
 #include "../cpu/scratch.h"
 #include "../cpu/work_stealing.h"
+#include "feature_map_arguments.h"
 
 namespace selective_scan {
 namespace {
@@ -18,8 +16,9 @@ using cpu::FilterTask;
 FilterTask filter_task(const at::Tensor& x, const at::Tensor& weight) {
   check_float(x, "x");
   check_float(weight, "weight");
-  TORCH_CHECK_VALUE(x.dim() == 4, "x must be (batch, channels, height, "
-                    "width), got ", x.sizes());
+  TORCH_CHECK_VALUE(x.dim() == 4,
+                    "x must be (batch, channels, height, width), got ",
+                    x.sizes());
   FilterTask task;
   task.batch = x.size(0);
   task.channels = x.size(1);
@@ -41,7 +40,7 @@ at::Tensor run_filter(FilterTask& task, const at::Tensor& x,
                       const at::Tensor& weight, Scratch scratch,
                       Kernel kernel) {
   const auto usable = with_adjacent_channels(x);
-  auto y = at::empty(x.sizes(), x.options(), at::MemoryFormat::ChannelsLast);
+  auto y = empty_map(x, x.sizes());
   if (y.numel() == 0) return y;
   task.x = view_map(usable);
   task.y = {y.mutable_data_ptr<float>(), y.stride(0), y.stride(2),
@@ -49,8 +48,8 @@ at::Tensor run_filter(FilterTask& task, const at::Tensor& x,
   task.weight = weight.const_data_ptr<float>();
   const size_t bytes = scratch(task) * sizeof(float);
   const int64_t blocks = task.padded / cpu::kMapBlock;
-  const int64_t work = task.height * task.width * task.side * task.side *
-                       cpu::kMapBlock;
+  const int64_t work =
+      task.height * task.width * task.side * task.side * cpu::kMapBlock;
   share_tasks(task.batch * blocks, grain(work),
               [&](int64_t begin, int64_t end) {
                 kernel(task, begin, end,
@@ -59,43 +58,42 @@ at::Tensor run_filter(FilterTask& task, const at::Tensor& x,
   return y;
 }
 
-at::Tensor depthwise_conv2d_cpu(const at::Tensor& x, const at::Tensor& weight,
-                                const OptionalTensor& bias,
-                                const std::string& activation,
-                                const OptionalTensor& scale,
-                                const OptionalTensor& shift) {
+at::Tensor depthwise_conv2d(const at::Tensor& x, const at::Tensor& weight,
+                            const OptionalTensor& bias,
+                            const std::string& activation,
+                            const OptionalTensor& scale,
+                            const OptionalTensor& shift) {
   TORCH_CHECK_VALUE(weight.dim() == 3,
                     "weight must be (side, side, channels), got ",
                     weight.sizes());
   auto task = filter_task(x, weight);
-  std::vector<at::Tensor> owners;
-  task.bias = parameter(bias, "bias", task.padded, owners);
-  task.scale = parameter(scale, "scale", task.padded, owners);
-  task.shift = parameter(shift, "shift", task.padded, owners);
+  Owners owners;
+  task.bias = owners.parameter(bias, "bias", task.padded);
+  task.scale = owners.parameter(scale, "scale", task.padded);
+  task.shift = owners.parameter(shift, "shift", task.padded);
   TORCH_CHECK_VALUE(task.scale != nullptr || !shift.has_value(),
                     "shift must stand beside scale, which is None");
   task.activation = activation_of(activation);
-  const auto& kernels = cpu::map_kernels();
+  const auto& kernels = cpu::feature_map_kernels();
   return run_filter(task, x, weight, kernels.depthwise_scratch,
                     kernels.depthwise);
 }
 
-at::Tensor packed_wavelet_conv2d_cpu(const at::Tensor& x,
-                                     const at::Tensor& weight) {
+at::Tensor packed_wavelet_conv2d(const at::Tensor& x,
+                                 const at::Tensor& weight) {
   TORCH_CHECK_VALUE(weight.dim() == 4 && weight.size(2) == 4,
                     "weight must be (side, side, 4, channels), got ",
                     weight.sizes());
   auto task = filter_task(x, weight);
-  const auto& kernels = cpu::map_kernels();
-  return run_filter(task, x, weight, kernels.wavelet_scratch,
-                    kernels.wavelet);
+  const auto& kernels = cpu::feature_map_kernels();
+  return run_filter(task, x, weight, kernels.wavelet_scratch, kernels.wavelet);
 }
 
 }  // namespace
 
 TORCH_LIBRARY_IMPL(selective_scan, CPU, m) {
-  m.impl("depthwise_conv2d", &depthwise_conv2d_cpu);
-  m.impl("packed_wavelet_conv2d", &packed_wavelet_conv2d_cpu);
+  m.impl("depthwise_conv2d", &depthwise_conv2d);
+  m.impl("packed_wavelet_conv2d", &packed_wavelet_conv2d);
 }
 
 }  // namespace selective_scan

@@ -24,11 +24,8 @@ inline int64_t own_values(const FeedForwardTask& task) {
 }
 
 inline size_t feed_forward_scratch(const FeedForwardTask& task) {
-  const int64_t deepest =
-      task.channels < task.hidden ? task.hidden : task.channels;
   return filter_scratch(task) + pointer_floats(2) +
-         static_cast<size_t>(own_values(task)) +
-         (task.strassen ? strassen_scratch(deepest) : 0);
+         static_cast<size_t>(own_values(task));
 }
 
 // The cells under a filter on each of some rows, nine by nine.
@@ -56,7 +53,7 @@ inline void find_cells(const FeedForwardTask& task, Range rows,
 template <typename V>
 void filter_rows(const FeedForwardTask& task, Range rows, float* scratch,
                  float* to) {
-  using L = Vectors<V, 1>;
+  using L = SimdTuple<V, 1>;
   auto** cells = reinterpret_cast<const float**>(scratch);
   float* zeros = scratch + pointer_floats(kTaps);
   std::memset(zeros, 0, static_cast<size_t>(task.channels) * sizeof(float));
@@ -91,18 +88,11 @@ void filter_rows(const FeedForwardTask& task, Range rows, float* scratch,
 }
 
 template <typename V>
-void feed_forward(const FeedForwardTask& task, Range part, float* scratch) {
+void feed_forward(const FeedForwardTask& task, Range rows, float* scratch) {
   auto** in = reinterpret_cast<const float**>(scratch + filter_scratch(task));
   auto** between = in + kProductRows;
   float* hidden = scratch + filter_scratch(task) + pointer_floats(2);
   float* own = hidden + kProductRows * task.hidden;
-  float* rest = hidden + own_values(task);
-  RowPairs pairs;
-  Range rows = part;
-  if (task.strassen) {
-    pairs = row_pairs(part, task.height * task.width);
-    rows = pairs.rows;
-  }
   const int64_t count = rows.end - rows.begin, channels = task.channels;
   const int64_t start = rows.begin * channels;
   const float* z = task.x + start;
@@ -114,18 +104,10 @@ void feed_forward(const FeedForwardTask& task, Range part, float* scratch) {
     in[i] = z + i * channels;
     between[i] = hidden + i * task.hidden;
   }
-  const auto product = [&](const RowTable& table, const float* weight,
-                           const Result& result) {
-    if (task.strassen) {
-      multiply_strassen<V>(table, pairs, weight,
-                           {0, strassen_groups(result.width)}, result, rest);
-    } else {
-      multiply<V>(table, weight, {0, blocks_of(result.width)}, result);
-    }
-  };
-  product({in, count, 1, channels}, task.first,
-          {hidden, task.hidden, task.hidden, task.first_bias, nullptr,
-           task.activation});
+  multiply<V>({in, count, 1, channels}, task.first,
+              {0, blocks_of(task.hidden)},
+              {hidden, task.hidden, task.hidden, task.first_bias, nullptr,
+               task.activation});
   if (task.shortcut) {
     const float* shortcut = task.shortcut + start;
     const int64_t values = count * channels;
@@ -136,9 +118,10 @@ void feed_forward(const FeedForwardTask& task, Range part, float* scratch) {
     for (; i < values; ++i) own[i] = z[i] + shortcut[i];
     z = own;
   }
-  product({between, count, 1, task.hidden}, task.second,
-          {task.y + start, channels, channels, task.second_bias, z,
-           Activation::kNone});
+  multiply<V>({between, count, 1, task.hidden}, task.second,
+              {0, blocks_of(channels)},
+              {task.y + start, channels, channels, task.second_bias, z,
+               Activation::kNone});
 }
 
 }  // namespace selective_scan::cpu::SCAN_VARIANT

@@ -11,7 +11,7 @@ template <typename V>
 constexpr int kLine = kMapBlock / V::lanes;  // vectors of a block of channels
 
 template <typename V>
-using Line = Vectors<V, kLine<V>>;
+using Line = SimdTuple<V, kLine<V>>;
 
 constexpr int kCells = 4;            // results that share a load of a weight
 constexpr int64_t kStrip = 1 << 14;  // floats of a buffer, about a cache
@@ -31,8 +31,8 @@ inline Patch patch_of(const FilterTask& task, int64_t index) {
 
 // The first `width` values of N vectors, zeros in place of the others.
 template <typename V, int N = kLine<V>>
-SCAN_INLINE Vectors<V, N> load_line(const float* from, int64_t width) {
-  using L = Vectors<V, N>;
+SCAN_INLINE SimdTuple<V, N> load_line(const float* from, int64_t width) {
+  using L = SimdTuple<V, N>;
   if (width == N * V::lanes) return L::load(from);
   if constexpr (N == 2) {
     if (width == V::lanes) {
@@ -47,7 +47,7 @@ SCAN_INLINE Vectors<V, N> load_line(const float* from, int64_t width) {
 }
 
 template <typename V, int N>
-SCAN_INLINE void store_line(const Vectors<V, N>& value, float* to,
+SCAN_INLINE void store_line(const SimdTuple<V, N>& value, float* to,
                             int64_t width) {
   if (width == N * V::lanes) {
     value.store(to);
@@ -65,8 +65,8 @@ SCAN_INLINE void store_line(const Vectors<V, N>& value, float* to,
 }
 
 template <typename V, int N>
-SCAN_INLINE Vectors<V, N> silu_of(const Vectors<V, N>& x) {
-  using L = Vectors<V, N>;
+SCAN_INLINE SimdTuple<V, N> silu_of(const SimdTuple<V, N>& x) {
+  using L = SimdTuple<V, N>;
   const L one = L::set(1.0f);
   return x / (one + exp_of(L::set(0.0f) - x));
 }
@@ -87,19 +87,33 @@ struct Strip {
   }
 };
 
-// kCells neighbouring results of one band.
+// kCells neighbouring results of one band. The cells under one tap are under
+// the next one too, but for the first: where registers suffice they stay.
 template <typename V>
 SCAN_INLINE void filter_cells(const float* cells, int64_t pitch,
                               const float* weight, int64_t next, int64_t side,
                               Line<V> (&sum)[kCells]) {
-  for (auto& s : sum) s = Line<V>::set(0.0f);
+  using L = Line<V>;
+  constexpr bool keep = kLine<V> == 1;
+  each<kCells>([&](auto q) SCAN_INLINE_BODY { sum[q.value] = L::set(0.0f); });
   for (int64_t i = 0; i < side; ++i) {
-    const float* row = cells + i * pitch * kMapBlock;
-    for (int64_t j = 0; j < side; ++j, weight += next) {
-      const Line<V> w = Line<V>::load(weight);
-      for (int q = 0; q < kCells; ++q) {
-        sum[q] = fma(w, Line<V>::load(row + (j + q) * kMapBlock), sum[q]);
-      }
+    const float* cell = cells + i * pitch * kMapBlock;
+    L kept[kCells];
+    each<kCells - 1>([&](auto q) SCAN_INLINE_BODY {
+      if constexpr (keep) kept[q.value] = L::load(cell + q.value * kMapBlock);
+    });
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC unroll 4
+#endif
+    for (int64_t j = 0; j < side; ++j, weight += next, cell += kMapBlock) {
+      const L w = L::load(weight);
+      each<kCells>([&](auto q) SCAN_INLINE_BODY {
+        if constexpr (!keep || q.value == kCells - 1) {
+          kept[q.value] = L::load(cell + q.value * kMapBlock);
+        }
+        sum[q.value] = fma(w, kept[q.value], sum[q.value]);
+        if constexpr (keep && q.value > 0) kept[q.value - 1] = kept[q.value];
+      });
     }
   }
 }
@@ -148,17 +162,18 @@ void depthwise(const FilterTask& task, int64_t begin, int64_t end,
           filter_cells<V>(buffer + (r * strip.pitch + j) * kMapBlock,
                           strip.pitch, task.weight + c, task.padded,
                           task.side, sum);
-          for (int64_t q = 0; q < kCells && j + q < task.width; ++q) {
-            L value = sum[q] + bias;
+          each<kCells>([&](auto q) SCAN_INLINE_BODY {
+            if (j + q.value >= task.width) return;
+            L value = sum[q.value] + bias;
             if (task.activation == Activation::kRelu) {
               value = at_least(0.0f, value);
             } else if (task.activation == Activation::kSilu) {
               value = silu_of(value);
             }
             if (task.scale) value = fma(value, scale, shift);
-            store_line(value, task.y.at(at.image, top + r, j + q, c),
+            store_line(value, task.y.at(at.image, top + r, j + q.value, c),
                        at.width);
-          }
+          });
         }
       }
     }
@@ -191,35 +206,42 @@ SCAN_INLINE void haar_cell(const FilterTask& task, const Patch& at, int64_t i,
   (high_a - high_b).store(cell + 3 * band);
 }
 
+// The subbands of a strip's rows from `top` on, and their border.
+template <typename V>
+void fill_bands(const FilterTask& task, const Patch& at, const Strip& strip,
+                int64_t top, int64_t rows, float* buffer) {
+  const int64_t height = (task.height + 1) / 2, width = (task.width + 1) / 2;
+  const int64_t half = task.side / 2, filled = half + width;
+  for (int64_t r = 0; r < rows + task.side - 1; ++r) {
+    float* cells = buffer + r * strip.pitch * kMapBlock;
+    const int64_t i = top + r - half;
+    const bool outside = i < 0 || i >= height;
+    for (int k = 0; k < kBands; ++k) {
+      float* band = cells + k * strip.band;
+      clear_cells(band, outside ? strip.pitch : half);
+      if (!outside) {
+        clear_cells(band + filled * kMapBlock, strip.pitch - filled);
+      }
+    }
+    for (int64_t j = 0; !outside && j < width; ++j) {
+      haar_cell<V>(task, at, i, j, cells + (half + j) * kMapBlock,
+                   strip.band);
+    }
+  }
+}
+
 template <typename V>
 void wavelet(const FilterTask& task, int64_t begin, int64_t end,
              float* buffer) {
   using L = Line<V>;
   const int64_t height = (task.height + 1) / 2, width = (task.width + 1) / 2;
   const Strip strip(task, height, width, kBands);
-  const int64_t half = task.side / 2;
   const L quarter = L::set(0.25f);  // both transforms' factors
   for (int64_t index = begin; index < end; ++index) {
     const Patch at = patch_of(task, index);
     for (int64_t top = 0; top < height; top += strip.rows) {
       const int64_t rows = smaller(strip.rows, height - top);
-      for (int64_t r = 0; r < rows + task.side - 1; ++r) {
-        float* cells = buffer + r * strip.pitch * kMapBlock;
-        const int64_t i = top + r - half;
-        const bool outside = i < 0 || i >= height;
-        const int64_t filled = half + width;
-        for (int k = 0; k < kBands; ++k) {
-          float* band = cells + k * strip.band;
-          clear_cells(band, outside ? strip.pitch : half);
-          if (!outside) {
-            clear_cells(band + filled * kMapBlock, strip.pitch - filled);
-          }
-        }
-        for (int64_t j = 0; !outside && j < width; ++j) {
-          haar_cell<V>(task, at, i, j, cells + (half + j) * kMapBlock,
-                       strip.band);
-        }
-      }
+      fill_bands<V>(task, at, strip, top, rows, buffer);
       for (int64_t r = 0; r < rows; ++r) {
         for (int64_t j = 0; j < width; j += kCells) {
           alignas(64) float result[kBands][kCells][kMapBlock];
@@ -230,9 +252,9 @@ void wavelet(const FilterTask& task, int64_t begin, int64_t end,
                             strip.pitch,
                             task.weight + k * task.padded + at.channel,
                             kBands * task.padded, task.side, sum);
-            for (int q = 0; q < kCells; ++q) {
-              (sum[q] * quarter).store(result[k][q]);
-            }
+            each<kCells>([&](auto q) SCAN_INLINE_BODY {
+              (sum[q.value] * quarter).store(result[k][q.value]);
+            });
           }
           for (int64_t q = 0; q < kCells && j + q < width; ++q) {
             const L ll = L::load(result[0][q]), hl = L::load(result[1][q]);

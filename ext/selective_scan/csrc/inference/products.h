@@ -8,7 +8,7 @@ namespace selective_scan::cpu::SCAN_VARIANT {
 
 // Rows of a tile of sums: with one block of columns they fill the registers.
 template <typename V>
-constexpr int kTileRows = V::lanes == 16 ? 14 : 6;
+constexpr int kTileRows = V::lanes == 16 ? 14 : V::lanes == 8 ? 6 : 3;
 
 // The same with half a block: a sum for every step that a product takes until
 // its result is there, and as many pointers as the processor holds.
@@ -37,7 +37,6 @@ struct Result {
   const float* bias;
   const float* add;  // as y, or null
   Activation activation;
-  const float* from = nullptr;  // as y, takes the place of bias, or null
 };
 
 // A part of all runs: `length` values from `offset` on of each of `runs` runs.
@@ -59,22 +58,6 @@ inline Pass next_pass(const RowTable& rows, int64_t run, int64_t offset) {
   pass.last = run + pass.runs == rows.runs &&
               offset + pass.length == rows.length;
   return pass;
-}
-
-// A number that the compiler knows, as an argument.
-template <int I>
-struct Index {
-  static constexpr int value = I;
-};
-
-// Call f with 0 to N - 1. A loop would be unrolled too late for the compiler
-// to keep an array in registers from one loop inside to the next.
-template <int N, int I = 0, typename F>
-SCAN_INLINE void each(const F& f) {
-  if constexpr (I < N) {
-    f(Index<I>{});
-    each<N, I + 1>(f);
-  }
 }
 
 template <typename L, int R>
@@ -104,8 +87,8 @@ template <bool ahead, typename V, int N, int R>
 SCAN_INLINE const float* add_products(const float* const* rows,
                                       int64_t offset, int64_t length,
                                       const float* weight,
-                                      Vectors<V, N> (&sum)[R]) {
-  using L = Vectors<V, N>;
+                                      SimdTuple<V, N> (&sum)[R]) {
+  using L = SimdTuple<V, N>;
   const float* x[R];
   each<R>([&](auto r) SCAN_INLINE_BODY {
     x[r.value] = rows[r.value] + offset;
@@ -130,20 +113,18 @@ template <typename V, int N, int R, bool ahead = false>
 SCAN_INLINE void tile(const float* const* pointers, const Pass& pass,
                       const float* weight, const Result& result, int64_t row,
                       int64_t column) {
-  using L = Vectors<V, N>;
+  using L = SimdTuple<V, N>;
   const int64_t width =
       smaller(static_cast<int64_t>(N * V::lanes), result.width - column);
   float* y = result.y + row * result.pitch + column;
   L sum[R];
-  const float* from = pass.first ? result.from : result.y;
-  if (!from) {
+  if (pass.first) {
     const L bias =
         result.bias ? L::load(result.bias + column) : L::set(0.0f);
     each<R>([&](auto r) SCAN_INLINE_BODY { sum[r.value] = bias; });
   } else {
-    from += row * result.pitch + column;
     each<R>([&](auto r) SCAN_INLINE_BODY {
-      sum[r.value] = load_line<V, N>(from + r.value * result.pitch, width);
+      sum[r.value] = load_line<V, N>(y + r.value * result.pitch, width);
     });
   }
   for (int64_t t = 0; t < pass.runs; ++t) {

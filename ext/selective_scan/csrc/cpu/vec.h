@@ -1,0 +1,129 @@
+// Vectors of N lanes, as the compiler's own vector types: any processor, and
+// float64 too. vec_avx2.h and vec_avx512.h add what their processors do better.
+#pragma once
+
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
+#include <cstdint>
+#include <type_traits>
+
+// A call would pass vectors through memory, at many times the cost. With
+// sanitizers it may: their checks, inlined, take minutes to compile.
+// SCAN_INLINE_BODY does the same for a lambda, after its arguments.
+#if defined(__SANITIZE_ADDRESS__)
+#define SCAN_INLINE inline
+#define SCAN_INLINE_BODY
+#else
+#define SCAN_INLINE inline __attribute__((always_inline))
+#define SCAN_INLINE_BODY __attribute__((always_inline))
+#endif
+
+namespace selective_scan::cpu::SCAN_VARIANT {
+
+using c10::BFloat16;
+using c10::Half;
+
+template <typename S, int N>
+struct Vec {
+  using Scalar = S;
+  static constexpr int lanes = N;
+  using Bits = std::conditional_t<sizeof(S) == 4, uint32_t, uint64_t>;
+  typedef S Lanes __attribute__((vector_size(N * sizeof(S))));
+  typedef Bits Words __attribute__((vector_size(N * sizeof(S))));
+  typedef S Memory __attribute__((vector_size(N * sizeof(S)),
+                                  aligned(sizeof(S)), may_alias));
+  Lanes v;
+
+  SCAN_INLINE static Vec set(S x) { return {x - Lanes{}}; }
+  SCAN_INLINE static Vec load(const S* p) {
+    return {*reinterpret_cast<const Memory*>(p)};
+  }
+  template <typename T>
+  SCAN_INLINE static Vec load(const T* p) {
+    Vec r{};
+    widen(p, r);
+    return r;
+  }
+  SCAN_INLINE void store(S* p) const { *reinterpret_cast<Memory*>(p) = v; }
+  template <typename T>
+  SCAN_INLINE void store(T* p) const {
+    narrow(*this, p);
+  }
+  SCAN_INLINE Words words() const { return reinterpret_cast<Words>(v); }
+};
+
+template <typename T, typename S, int N>
+SCAN_INLINE void widen(const T* from, Vec<S, N>& to) {
+  for (int i = 0; i < N; ++i) to.v[i] = static_cast<S>(from[i]);
+}
+template <typename T, typename S, int N>
+SCAN_INLINE void narrow(const Vec<S, N>& from, T* to) {
+  for (int i = 0; i < N; ++i) to[i] = static_cast<T>(from.v[i]);
+}
+
+#define SCAN_VECTOR template <typename S, int N> SCAN_INLINE
+
+SCAN_VECTOR Vec<S, N> operator+(Vec<S, N> a, Vec<S, N> b) {
+  return {a.v + b.v};
+}
+SCAN_VECTOR Vec<S, N> operator-(Vec<S, N> a, Vec<S, N> b) {
+  return {a.v - b.v};
+}
+SCAN_VECTOR Vec<S, N> operator*(Vec<S, N> a, Vec<S, N> b) {
+  return {a.v * b.v};
+}
+SCAN_VECTOR Vec<S, N> operator/(Vec<S, N> a, Vec<S, N> b) {
+  return {a.v / b.v};
+}
+// a * b + c
+SCAN_VECTOR Vec<S, N> fma(Vec<S, N> a, Vec<S, N> b, Vec<S, N> c) {
+  return {a.v * b.v + c.v};
+}
+// Bounds of each lane; NaN in x stays NaN.
+SCAN_VECTOR Vec<S, N> at_least(S low, Vec<S, N> x) {
+  const auto bound = Vec<S, N>::set(low).v;
+  return {bound > x.v ? bound : x.v};
+}
+SCAN_VECTOR Vec<S, N> at_most(S high, Vec<S, N> x) {
+  const auto bound = Vec<S, N>::set(high).v;
+  return {bound < x.v ? bound : x.v};
+}
+SCAN_VECTOR Vec<S, N> minus_abs(Vec<S, N> x) {
+  using V = Vec<S, N>;
+  return {reinterpret_cast<typename V::Lanes>(x.words() |
+                                              V::set(S(-0.0)).words())};
+}
+// x < limit ? 0 : value
+SCAN_VECTOR Vec<S, N> zero_below(Vec<S, N> x, S limit, Vec<S, N> value) {
+  using V = Vec<S, N>;
+  return {x.v < V::set(limit).v ? V::set(S(0)).v : value.v};
+}
+// x < 0 ? a : b
+SCAN_VECTOR Vec<S, N> if_negative(Vec<S, N> x, Vec<S, N> a, Vec<S, N> b) {
+  return {x.v < Vec<S, N>::set(S(0)).v ? a.v : b.v};
+}
+// p * 2^n, n in the low bits of `shifted`
+SCAN_VECTOR Vec<S, N> scale(Vec<S, N> p, Vec<S, N> shifted) {
+  return {reinterpret_cast<typename Vec<S, N>::Lanes>(
+      p.words() + (shifted.words() << 23))};
+}
+SCAN_VECTOR S sum(Vec<S, N> x) {
+  for (int half = N / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) x.v[i] += x.v[i + half];
+  }
+  return x.v[0];
+}
+
+// dst[t][c] = src[c][t] for 8 x 8 elements
+template <typename S>
+inline void transpose8(const S* src, int64_t src_stride, S* dst,
+                       int64_t dst_stride) {
+  for (int c = 0; c < 8; ++c) {
+    for (int t = 0; t < 8; ++t) {
+      dst[t * dst_stride + c] = src[c * src_stride + t];
+    }
+  }
+}
+
+}  // namespace selective_scan::cpu::SCAN_VARIANT
