@@ -31,11 +31,20 @@ TORCH_LIBRARY(selective_scan, m) {
       "Tensor",
       tags);
   m.def("wavelet_conv2d(Tensor x, Tensor weight) -> Tensor", tags);
-  m.def("packed_wavelet_conv2d(Tensor x, Tensor weight) -> Tensor", tags);
+  m.def(
+      "wavelet_conv2d_backward(Tensor grad, Tensor x, Tensor weight) -> "
+      "(Tensor, Tensor)",
+      tags);
   m.def(
       "gated_layer_norm(Tensor x, Tensor z, Tensor weight, Tensor bias, "
       "float eps) -> Tensor",
       tags);
+  m.def(
+      "gated_layer_norm_backward(Tensor grad, Tensor x, Tensor z, "
+      "Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor, Tensor, "
+      "Tensor)",
+      tags);
+  m.def("packed_wavelet_conv2d(Tensor x, Tensor weight) -> Tensor", tags);
   m.def(
       "dense_conv2d(Tensor x, Tensor weight, Tensor? bias, int channels, "
       "int[] kernel_size, int[] stride, int[] padding, str activation, "

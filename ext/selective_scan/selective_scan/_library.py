@@ -122,6 +122,40 @@ def _(x, weight):
     return _empty_map(x, *x.shape)
 
 
+def _empty_like_map(x):
+    """Make an empty dense map in the nearer one of the two layouts."""
+    last = x.stride(1) == 1 and x.stride(3) != 1
+    layout = torch.channels_last if last else torch.contiguous_format
+    return torch.empty(
+        x.shape, dtype=x.dtype, device=x.device, memory_format=layout
+    )
+
+
+@torch.library.register_fake('selective_scan::wavelet_conv2d')
+def _(x, weight):
+    _check_fake(x=x, weight=weight)
+    return _empty_like_map(x)
+
+
+@torch.library.register_fake('selective_scan::wavelet_conv2d_backward')
+def _(grad, x, weight):
+    _check_fake(x=x, grad=grad, weight=weight)
+    return _empty_like_map(x), weight.new_empty(weight.shape)
+
+
+@torch.library.register_fake('selective_scan::gated_layer_norm')
+def _(x, z, weight, bias, eps):
+    _check_fake(x=x, z=z, weight=weight, bias=bias)
+    return _empty_like_layout(x)
+
+
+@torch.library.register_fake('selective_scan::gated_layer_norm_backward')
+def _(grad, x, z, weight, bias, eps):
+    _check_fake(x=x, grad=grad, z=z, weight=weight, bias=bias)
+    parameters = [p.new_empty(p.shape) for p in (weight, bias)]
+    return (_empty_like_layout(x), _empty_like_layout(z), *parameters)
+
+
 @torch.library.register_fake('selective_scan::dense_conv2d')
 def _(
     x, weight, bias, channels, kernel_size, stride, padding, activation, add
@@ -171,6 +205,26 @@ def _bidirectional_scan_backward(ctx, grad):
     return _OPS.bidirectional_scan_backward(grad, *ctx.saved_tensors)
 
 
+def _save_wavelet_conv2d(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _wavelet_conv2d_backward(ctx, grad):
+    return _OPS.wavelet_conv2d_backward(grad, *ctx.saved_tensors)
+
+
+def _save_gated_layer_norm(ctx, inputs, output):
+    *tensors, ctx.eps = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _gated_layer_norm_backward(ctx, grad):
+    gradients = _OPS.gated_layer_norm_backward(
+        grad, *ctx.saved_tensors, ctx.eps
+    )
+    return (*gradients, None)
+
+
 def _not_twice(ctx, *grads):
     raise NotImplementedError(
         'selective_scan has no second derivative: use the reference for it'
@@ -187,7 +241,22 @@ torch.library.register_autograd(
     _bidirectional_scan_backward,
     setup_context=_save_bidirectional_scan,
 )
-for _name in ('selective_scan', 'bidirectional_scan'):
+torch.library.register_autograd(
+    'selective_scan::wavelet_conv2d',
+    _wavelet_conv2d_backward,
+    setup_context=_save_wavelet_conv2d,
+)
+torch.library.register_autograd(
+    'selective_scan::gated_layer_norm',
+    _gated_layer_norm_backward,
+    setup_context=_save_gated_layer_norm,
+)
+for _name in (
+    'selective_scan',
+    'bidirectional_scan',
+    'wavelet_conv2d',
+    'gated_layer_norm',
+):
     torch.library.register_autograd(
         f'selective_scan::{_name}_backward', _not_twice
     )

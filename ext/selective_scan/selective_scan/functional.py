@@ -1,4 +1,4 @@
-"""The two scans as functions."""
+"""The two scans and what stands around them, as functions."""
 
 from functools import reduce
 
@@ -115,3 +115,71 @@ def bidirectional_scan(u, proj, dt_proj, dt_bias, A, D):
         *_promote(state_dtype(dtype), dt_proj, dt_bias, A, D),
     )
     return y.to(u.dtype)
+
+
+def wavelet_conv2d(x, weight, scale=None):
+    """Transform to Haar subbands, convolve them depthwise, transform back.
+
+    One level of the orthonormal transform. An odd side is padded by a row or
+    column of zeros at its end, and the result is cropped.
+
+    Args:
+        x (Tensor): Map (batch, channels, height, width), contiguous or
+            channels_last, or a slice of channels of such a map, read in
+            place. float32, float16, bfloat16 or float64.
+        weight (Tensor): Filters (4 * channels, 1, side, side) of odd side, as
+            a depthwise convolution has them; those of channel c are 4c to
+            4c + 3, in the order (height low, width low), (height high, width
+            low), (height low, width high), (height high, width high). Used in
+            float32 (float64 beside float64 maps), in which sums are taken.
+        scale (Tensor | None): Factor of each subband, (1, 4 * channels, 1, 1)
+            or (4 * channels,). Defaults to None, which is 1.
+
+    Returns:
+        Tensor: Map of x's shape, dtype and layout.
+
+    Raises:
+        TypeError: An argument is no floating tensor.
+        ValueError: A shape or device does not fit.
+
+    Source: MobileMamba (arXiv:2411.15941), section 3.3.
+    """
+    if scale is not None:
+        weight = weight * scale.reshape(-1, 1, 1, 1)
+    wide = torch.float64 if weight.dtype == torch.float64 else x.dtype
+    y = torch.ops.selective_scan.wavelet_conv2d(
+        *_promote(wide, x), *_promote(state_dtype(wide), weight)
+    )
+    return y.to(x.dtype)
+
+
+def gated_layer_norm(x, z, weight, bias, eps=1e-5):
+    """Normalise tokens over their channels and gate them.
+
+    ``y = layer_norm(x) * silu(z)``, with sums in float32 (float64 beside
+    float64 tokens).
+
+    Args:
+        x (Tensor): Tokens (batch, channels, length), contiguous or
+            channels-last. float32, float16, bfloat16 or float64.
+        z (Tensor): Gates before their activation, shaped as x.
+        weight (Tensor): Norm's weight (channels,), used in float32 (float64
+            beside float64 tokens).
+        bias (Tensor): Norm's bias (channels,), likewise.
+        eps (float): Added to the variance. Defaults to 1e-5.
+
+    Returns:
+        Tensor: y (batch, channels, length), in x's dtype and layout.
+
+    Raises:
+        TypeError: An argument is no floating tensor.
+        ValueError: A shape, a device or eps does not fit.
+
+    Source: Mamba (arXiv:2312.00752) for the gate; VMamba (arXiv:2401.10166)
+    for the norm before it.
+    """
+    wide = _widest(x, z)
+    y = torch.ops.selective_scan.gated_layer_norm(
+        *_promote(wide, x, z), *_promote(state_dtype(wide), weight, bias), eps
+    )
+    return y.to(x.dtype)

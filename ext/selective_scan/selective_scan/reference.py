@@ -1,4 +1,4 @@
-"""The same scans in plain PyTorch, one token after the other.
+"""The same functions in plain PyTorch, scans one token after the other.
 
 Slow, differentiable by autograd, in any floating dtype: what the kernels are
 tested against.
@@ -96,3 +96,58 @@ def bidirectional_scan_reference(u, proj, dt_proj, dt_bias, A, D):
             reverse=k == 1,
         )
     return y.to(dtype)
+
+
+def wavelet_conv2d_reference(x, weight, scale=None):
+    """Compute ``wavelet_conv2d`` by PyTorch's convolutions.
+
+    Args:
+        x (Tensor): Map (batch, channels, height, width).
+        weight (Tensor): Filters (4 * channels, 1, side, side).
+        scale (Tensor | None): Factor of each subband, (1, 4 * channels, 1, 1)
+            or (4 * channels,). Defaults to None.
+
+    Returns:
+        Tensor: Map of x's shape and dtype.
+    """
+    dtype = x.dtype
+    state = torch.float64 if dtype == torch.float64 else torch.float32
+    channels, height, width = x.shape[1:]
+    low, high = x.new_tensor([[1, 1], [1, -1]], dtype=state) * 0.5**0.5
+    haar = torch.stack(
+        [torch.outer(h, w) for w in (low, high) for h in (low, high)]
+    )
+    haar = haar[:, None].repeat(channels, 1, 1, 1)  # 4 * channels, 1, 2, 2
+    padded = F.pad(x.to(state), (0, width % 2, 0, height % 2))
+    bands = F.conv2d(padded, haar, stride=2, groups=channels)
+    bands = F.conv2d(
+        bands,
+        weight.to(state),
+        padding=weight.shape[-1] // 2,
+        groups=4 * channels,
+    )
+    if scale is not None:
+        bands = bands * scale.to(state).reshape(-1, 1, 1)
+    y = F.conv_transpose2d(bands, haar, stride=2, groups=channels)
+    return y[:, :, :height, :width].to(dtype)
+
+
+def gated_layer_norm_reference(x, z, weight, bias, eps=1e-5):
+    """Compute ``gated_layer_norm`` by PyTorch's norm and activation.
+
+    Args:
+        x (Tensor): Tokens (batch, channels, length).
+        z (Tensor): Gates (batch, channels, length).
+        weight (Tensor): Norm's weight (channels,).
+        bias (Tensor): Norm's bias (channels,).
+        eps (float): Added to the variance. Defaults to 1e-5.
+
+    Returns:
+        Tensor: y (batch, channels, length), in x's dtype.
+    """
+    dtype = x.dtype
+    state = torch.float64 if dtype == torch.float64 else torch.float32
+    norm = F.layer_norm(
+        x.to(state).mT, x.shape[1:2], weight.to(state), bias.to(state), eps
+    )
+    return (norm.mT * F.silu(z.to(state))).to(dtype)

@@ -11,6 +11,8 @@
 #include "backward.h"
 #include "../inference/filters.h"
 #include "../inference/gated_norm.h"
+#include "wavelet_gradient.h"
+#include "gated_norm_backward.h"
 #include "../inference/products.h"
 #include "../inference/dense_conv.h"
 #include "../inference/feed_forward.h"
@@ -32,7 +34,8 @@ const Variant& variant_of(const char* name) {
       scan_kernels<V, Half>(),
       scan_kernels<V, BFloat16>(),
       {&depthwise_scratch, &depthwise<V>, &wavelet_scratch, &wavelet<V>,
-       &gated_norm<V>, kTileRows<V>, &conv_scratch, &conv<V>,
+       &wavelet_gradient_scratch, &wavelet_gradient<V>, &gated_norm<V>,
+       &gated_norm_backward<V>, kTileRows<V>, &conv_scratch, &conv<V>,
        &feed_forward_scratch, &filter_rows<V>, &feed_forward<V>}};
   return variant;
 }

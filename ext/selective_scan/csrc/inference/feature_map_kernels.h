@@ -57,6 +57,15 @@ struct GatedNormTask {
   float eps = 0;
 };
 
+// Gradients of y, x and z, and of weight and bias in whole blocks of channels,
+// to which they are added.
+struct GatedNormGradients {
+  MapView<const float> y;
+  MapView<float> x, z;
+  float* weight = nullptr;
+  float* bias = nullptr;
+};
+
 constexpr int64_t kProductRows = 48;  // that a task takes at a time
 
 // A dense convolution as a product: a row per result, its field of view as
@@ -101,7 +110,12 @@ struct FeatureMapKernels {
   void (*depthwise)(const FilterTask&, int64_t begin, int64_t end, float*);
   size_t (*wavelet_scratch)(const FilterTask&);
   void (*wavelet)(const FilterTask&, int64_t begin, int64_t end, float*);
+  size_t (*wavelet_gradient_scratch)(const FilterTask&);
+  void (*wavelet_gradient)(const FilterTask&, const FilterTask& grads,
+                           int64_t index, float* sums, float*);
   void (*gated_norm)(const GatedNormTask&, int64_t begin, int64_t end);
+  void (*gated_norm_backward)(const GatedNormTask&, const GatedNormGradients&,
+                              int64_t begin, int64_t end);
   int64_t tile_rows;  // that a product takes at once
   size_t (*conv_scratch)(const ConvTask&);
   void (*conv)(const ConvTask&, Range rows, Range blocks, float*);

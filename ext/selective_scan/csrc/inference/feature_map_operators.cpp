@@ -1,9 +1,6 @@
-// Depthwise filters and the gated norm, for inference on the CPU in float32.
-#include "feature_map_operators.h"
-
+// Depthwise filters, for inference on the CPU in float32.
 #include <torch/library.h>
 
-#include <cmath>
 #include <string>
 
 #include "../cpu/scratch.h"
@@ -82,8 +79,6 @@ at::Tensor depthwise_conv2d(const at::Tensor& x, const at::Tensor& weight,
                     kernels.depthwise);
 }
 
-}  // namespace
-
 at::Tensor packed_wavelet_conv2d(const at::Tensor& x,
                                  const at::Tensor& weight) {
   TORCH_CHECK_VALUE(weight.dim() == 4 && weight.size(2) == 4,
@@ -94,38 +89,7 @@ at::Tensor packed_wavelet_conv2d(const at::Tensor& x,
   return run_filter(task, x, weight, kernels.wavelet_scratch, kernels.wavelet);
 }
 
-at::Tensor gated_norm_of_tokens(const at::Tensor& x, const at::Tensor& z,
-                                const at::Tensor& weight,
-                                const at::Tensor& bias, double eps) {
-  check_float(x, "x");
-  check_float(z, "z");
-  TORCH_CHECK_VALUE(x.dim() == 3 && x.sizes() == z.sizes(),
-                    "x and z must have three dimensions and one shape, got ",
-                    x.sizes(), " and ", z.sizes());
-  TORCH_CHECK_VALUE(std::isfinite(eps) && eps >= 0,
-                    "eps must be 0 or a positive number, got ", eps);
-  Owners owners;
-  cpu::GatedNormTask task;
-  task.length = x.size(1);
-  task.channels = x.size(2);
-  task.weight = owners.parameter(weight, "weight", task.channels);
-  task.bias = owners.parameter(bias, "bias", task.channels);
-  task.eps = static_cast<float>(eps);
-  auto y = at::empty(x.sizes(), x.options());
-  if (y.numel() == 0) return y;
-  const auto rows = x.stride(2) == 1 ? x : x.contiguous();
-  const auto gates = z.stride(2) == 1 ? z : z.contiguous();
-  task.x = {rows.const_data_ptr<float>(), rows.stride(0), rows.stride(1), 0};
-  task.z = {gates.const_data_ptr<float>(), gates.stride(0), gates.stride(1),
-            0};
-  task.y = {y.mutable_data_ptr<float>(), y.stride(0), y.stride(1), 0};
-  const auto& kernels = cpu::feature_map_kernels();
-  share_tasks(x.size(0) * task.length, grain(16 * task.channels),
-              [&](int64_t begin, int64_t end) {
-                kernels.gated_norm(task, begin, end);
-              });
-  return y;
-}
+}  // namespace
 
 TORCH_LIBRARY_IMPL(selective_scan, CPU, m) {
   m.impl("depthwise_conv2d", &depthwise_conv2d);

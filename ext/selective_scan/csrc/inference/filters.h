@@ -206,35 +206,42 @@ SCAN_INLINE void haar_cell(const FilterTask& task, const Patch& at, int64_t i,
   (high_a - high_b).store(cell + 3 * band);
 }
 
+// The subbands of a strip's rows from `top` on, and their border.
+template <typename V>
+void fill_bands(const FilterTask& task, const Patch& at, const Strip& strip,
+                int64_t top, int64_t rows, float* buffer) {
+  const int64_t height = (task.height + 1) / 2, width = (task.width + 1) / 2;
+  const int64_t half = task.side / 2, filled = half + width;
+  for (int64_t r = 0; r < rows + task.side - 1; ++r) {
+    float* cells = buffer + r * strip.pitch * kMapBlock;
+    const int64_t i = top + r - half;
+    const bool outside = i < 0 || i >= height;
+    for (int k = 0; k < kBands; ++k) {
+      float* band = cells + k * strip.band;
+      clear_cells(band, outside ? strip.pitch : half);
+      if (!outside) {
+        clear_cells(band + filled * kMapBlock, strip.pitch - filled);
+      }
+    }
+    for (int64_t j = 0; !outside && j < width; ++j) {
+      haar_cell<V>(task, at, i, j, cells + (half + j) * kMapBlock,
+                   strip.band);
+    }
+  }
+}
+
 template <typename V>
 void wavelet(const FilterTask& task, int64_t begin, int64_t end,
              float* buffer) {
   using L = Line<V>;
   const int64_t height = (task.height + 1) / 2, width = (task.width + 1) / 2;
   const Strip strip(task, height, width, kBands);
-  const int64_t half = task.side / 2;
   const L quarter = L::set(0.25f);  // both transforms' factors
   for (int64_t index = begin; index < end; ++index) {
     const Patch at = patch_of(task, index);
     for (int64_t top = 0; top < height; top += strip.rows) {
       const int64_t rows = smaller(strip.rows, height - top);
-      for (int64_t r = 0; r < rows + task.side - 1; ++r) {
-        float* cells = buffer + r * strip.pitch * kMapBlock;
-        const int64_t i = top + r - half;
-        const bool outside = i < 0 || i >= height;
-        const int64_t filled = half + width;
-        for (int k = 0; k < kBands; ++k) {
-          float* band = cells + k * strip.band;
-          clear_cells(band, outside ? strip.pitch : half);
-          if (!outside) {
-            clear_cells(band + filled * kMapBlock, strip.pitch - filled);
-          }
-        }
-        for (int64_t j = 0; !outside && j < width; ++j) {
-          haar_cell<V>(task, at, i, j, cells + (half + j) * kMapBlock,
-                       strip.band);
-        }
-      }
+      fill_bands<V>(task, at, strip, top, rows, buffer);
       for (int64_t r = 0; r < rows; ++r) {
         for (int64_t j = 0; j < width; j += kCells) {
           alignas(64) float result[kBands][kCells][kMapBlock];

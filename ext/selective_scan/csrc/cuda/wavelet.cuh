@@ -1,0 +1,485 @@
+// Haar transform, depthwise filter of the subbands, inverse transform.
+//
+// A block has 16 channels of one image and a tile of cells of 2 x 2 pixels,
+// at most 8 wide. Pixels become subbands in shared memory, the four of a cell
+// side by side, with a border of half a filter that ends where the map does.
+// Half a warp takes the 16 channels of a row of the tile: a value that it
+// loads serves up to 8 results, which stay in registers until all have read
+// and are then inverted and written through the same memory.
+//
+// The transform is orthonormal, so that its adjoint is its inverse: the
+// gradient of x is the same kernel with the filters turned by 180 degrees.
+// That of the filters correlates the subbands of x and of the gradient.
+#pragma once
+
+#include "map_kernels.cuh"
+
+namespace selective_scan::cuda {
+
+constexpr int kTileChannels = 16;
+constexpr int kTileColumns = 8;
+constexpr int kTileRows = 16;     // at most, two of them a warp
+constexpr int kGradientRows = 8;  // likewise, for the filters' gradient
+constexpr int kPitch = kTileChannels + 1;  // spreads cells over the banks
+constexpr int kPlainThreads = 256;
+
+// Tiles of nearly the same size.
+struct Tiling {
+  int tall, wide;     // tiles of an image
+  int rows, columns;  // cells of a tile, at most
+  int blocks;         // of channels
+
+  template <typename Task>
+  SCAN_HOST_DEVICE explicit Tiling(const Task& task) {
+    tall = (task.cell_rows() + task.tile_rows - 1) / task.tile_rows;
+    wide = (task.cell_columns() + kTileColumns - 1) / kTileColumns;
+    rows = (task.cell_rows() + tall - 1) / tall;
+    columns = (task.cell_columns() + wide - 1) / wide;
+    blocks = (task.channels + kTileChannels - 1) / kTileChannels;
+  }
+  SCAN_HOST_DEVICE int tiles() const { return tall * wide; }
+};
+
+template <typename P>
+struct alignas(16) Bands {
+  P v[4];
+};
+
+// Cells of a tile with a border of `border` cells, at most.
+template <typename Task>
+SCAN_HOST_DEVICE int region_cells(const Task& task, const Tiling& tiling,
+                                  int border) {
+  const int rows = tiling.rows + 2 * border;
+  const int columns = tiling.columns + 2 * border;
+  return static_cast<int>(smaller(rows, task.cell_rows()) *
+                          smaller(columns, task.cell_columns()));
+}
+
+// Bytes of shared memory: for a tile with its border, and the filters or the
+// tile of the gradient.
+template <typename P, typename Task>
+SCAN_HOST_DEVICE int wavelet_bytes(const Task& task, bool gradient) {
+  const Tiling tiling(task);
+  const int more = gradient ? region_cells(task, tiling, 0)
+                            : task.side * task.side;
+  return (region_cells(task, tiling, task.side / 2) + more) * kPitch *
+         static_cast<int>(sizeof(Bands<P>));
+}
+SCAN_HOST_DEVICE int wavelet_threads(const Tiling& tiling) {
+  return (tiling.rows + 1) / 2 * 32;
+}
+
+template <typename P, typename Task>
+bool has_tiles(const Task& task) {
+  return sizeof(P) == sizeof(float) && task.side >= 3 && task.side <= 7;
+}
+
+// Chooses tiles that `room` bytes hold, and groups of them.
+template <typename T, typename P>
+void fit_wavelet(WaveletTask<T, P>& task, bool gradient, int room) {
+  task.tile_rows = gradient ? kGradientRows : kTileRows;
+  task.groups = 1;
+  if (!has_tiles<P>(task)) return;
+  while (task.tile_rows > 1 && wavelet_bytes<P>(task, gradient) > room) {
+    --task.tile_rows;
+  }
+  const Tiling tiling(task);
+  const int64_t groups = smaller(int64_t{task.images} * tiling.tiles(),
+                                 kBusyBlocks / tiling.blocks);
+  if (gradient && groups > 1) task.groups = static_cast<int>(groups);
+}
+
+template <typename T, typename P>
+Launch wavelet_launch(const WaveletTask<T, P>& task, bool gradient) {
+  if (!has_tiles<P>(task)) {
+    const int64_t threads =
+        gradient ? int64_t{32} * task.channels * task.side * task.side
+                 : int64_t{task.images} * task.channels * task.cell_rows() *
+                       task.cell_columns();
+    return {ceil_div(threads, kPlainThreads), kPlainThreads, 0};
+  }
+  const Tiling tiling(task);
+  const int64_t repeats =
+      gradient ? task.groups : int64_t{task.images} * tiling.tiles();
+  return {repeats * tiling.blocks,
+          gradient ? 32 * task.side : wavelet_threads(tiling),
+          wavelet_bytes<P>(task, gradient)};
+}
+
+// n / divisor for small numbers: n * divisor below 2^24.
+struct Divider {
+  unsigned factor;
+  __device__ explicit Divider(int divisor)
+      : factor((1u << 24) / static_cast<unsigned>(divisor) + 1) {}
+  __device__ int operator()(int n) const {
+    return static_cast<int>(static_cast<unsigned>(n) * factor >> 24);
+  }
+};
+
+// The transform, and its inverse, without the factor 1/2: pixels come and go
+// as (top left, bottom left, top right, bottom right).
+template <typename P>
+__device__ __forceinline__ Bands<P> haar(const Bands<P>& p) {
+  const P low_a = p.v[0] + p.v[1], high_a = p.v[0] - p.v[1];
+  const P low_b = p.v[2] + p.v[3], high_b = p.v[2] - p.v[3];
+  return {{low_a + low_b, high_a + high_b, low_a - low_b, high_a - high_b}};
+}
+
+template <typename T>
+struct alignas(2 * sizeof(T)) Two {
+  T left, right;
+};
+
+// The pixels of a cell, zeros outside the map.
+template <typename P, typename T>
+__device__ __forceinline__ Bands<P> load_cell(const Map<const T>& map,
+                                              const T* at, bool right,
+                                              bool below) {
+  Bands<P> p = {{P(0), P(0), P(0), P(0)}};
+  if (map.paired) {
+    const auto top = *reinterpret_cast<const Two<T>*>(at);
+    p.v[0] = static_cast<P>(top.left);
+    p.v[2] = static_cast<P>(top.right);
+    if (below) {
+      const auto next = *reinterpret_cast<const Two<T>*>(at + map.row);
+      p.v[1] = static_cast<P>(next.left);
+      p.v[3] = static_cast<P>(next.right);
+    }
+    return p;
+  }
+  p.v[0] = static_cast<P>(at[0]);
+  if (below) p.v[1] = static_cast<P>(at[map.row]);
+  if (right) p.v[2] = static_cast<P>(at[map.column]);
+  if (right && below) p.v[3] = static_cast<P>(at[map.row + map.column]);
+  return p;
+}
+
+template <typename P, typename T>
+__device__ __forceinline__ void store_cell(const Map<T>& map, T* at,
+                                           const Bands<P>& p, bool right,
+                                           bool below) {
+  if (map.paired) {
+    *reinterpret_cast<Two<T>*>(at) = {static_cast<T>(p.v[0]),
+                                      static_cast<T>(p.v[2])};
+    if (below) {
+      *reinterpret_cast<Two<T>*>(at + map.row) = {static_cast<T>(p.v[1]),
+                                                  static_cast<T>(p.v[3])};
+    }
+    return;
+  }
+  at[0] = static_cast<T>(p.v[0]);
+  if (below) at[map.row] = static_cast<T>(p.v[1]);
+  if (right) at[map.column] = static_cast<T>(p.v[2]);
+  if (right && below) at[map.row + map.column] = static_cast<T>(p.v[3]);
+}
+
+// A rectangle of cells of one image and block of channels.
+struct Region {
+  int top, left, rows, columns, first, channels;
+
+  // Calls use(cell, channel, row, column) for each, lanes in memory's order.
+  template <typename Use>
+  __device__ __forceinline__ void visit(int threads, bool pixels_first,
+                                        const Use& use) const {
+    const int cells = rows * columns;
+    const Divider by_cells(cells), by_columns(columns);
+    const int count = cells * kTileChannels;
+    for (int i = threadIdx.x; i < count; i += threads) {
+      int c = i % kTileChannels, cell = i / kTileChannels;
+      if (pixels_first) {
+        c = by_cells(i);
+        cell = i - c * cells;
+      }
+      const int row = by_columns(cell);
+      if (c < channels) use(cell, c, top + row, left + cell - row * columns);
+    }
+  }
+};
+
+// Subbands of a region of a map.
+template <typename P, typename T, typename Task>
+__device__ __forceinline__ void load_bands(const Task& task,
+                                           const Map<const T>& map, int image,
+                                           const Region& region, int threads,
+                                           Bands<P>* bands) {
+  const T* base = map.data + image * map.image;
+  region.visit(threads, map.pixels_first,
+               [&](int cell, int c, int row, int column) {
+                 const T* at = base + (region.first + c) * map.channel +
+                               2 * row * map.row + 2 * column * map.column;
+                 bands[cell * kPitch + c] = haar(
+                     load_cell<P>(map, at, 2 * column + 1 < task.width,
+                                  2 * row + 1 < task.height));
+               });
+}
+
+// A tile, and the part of the map that its results depend on.
+struct Place {
+  Region tile, around;
+  int image;
+
+  template <typename Task>
+  __device__ Place(const Task& task, const Tiling& tiling, int block,
+                   int index, int border) {
+    const int tile_column = index % tiling.wide;
+    const int tile_row = index / tiling.wide % tiling.tall;
+    image = index / tiling.tiles();
+    const int first = block * kTileChannels;
+    const int channels =
+        static_cast<int>(smaller(kTileChannels, task.channels - first));
+    const int top = tile_row * tiling.rows;
+    const int left = tile_column * tiling.columns;
+    const int bottom =
+        static_cast<int>(smaller(top + tiling.rows, task.cell_rows()));
+    const int right =
+        static_cast<int>(smaller(left + tiling.columns, task.cell_columns()));
+    tile = {top, left, bottom - top, right - left, first, channels};
+    const int up = static_cast<int>(smaller(border, top));
+    const int before = static_cast<int>(smaller(border, left));
+    const int down =
+        static_cast<int>(smaller(border, task.cell_rows() - bottom));
+    const int after =
+        static_cast<int>(smaller(border, task.cell_columns() - right));
+    around = {top - up,
+              left - before,
+              tile.rows + up + down,
+              tile.columns + before + after,
+              first,
+              channels};
+  }
+};
+
+template <typename T, typename P, int side>
+__global__ void __launch_bounds__(kTileRows * 16, 2)
+    wavelet_kernel(WaveletTask<T, P> task) {
+  constexpr int half = side / 2, taps = side * side;
+  SCAN_SHARED_MEMORY(Bands<P>, bands);
+  const Tiling tiling(task);
+  const int threads = wavelet_threads(tiling);
+  const int block = static_cast<int>(blockIdx.x) / tiling.tiles();
+  const int tile = static_cast<int>(blockIdx.x) % tiling.tiles();
+  const Place place(task, tiling, block % tiling.blocks,
+                    block / tiling.blocks * tiling.tiles() + tile, half);
+  const Region& own = place.tile;
+  const Region& around = place.around;
+  Bands<P>* filters = bands + around.rows * around.columns * kPitch;
+  const P* weight = task.weight + own.first * 4 * taps;
+  for (int i = threadIdx.x; i < own.channels * 4 * taps; i += threads) {
+    const int row = i / taps, tap = i - row * taps;
+    Bands<P>* to = filters + (task.turned ? taps - 1 - tap : tap) * kPitch;
+    to[row / 4].v[row % 4] = weight[i];
+  }
+  load_bands(task, task.x, place.image, around, threads, bands);
+  __syncthreads();
+
+  const int c = threadIdx.x % kTileChannels;
+  const int row = threadIdx.x / kTileChannels;
+  Bands<P> sums[kTileColumns] = {};
+  // The region's cell that the first tap of the first result reads.
+  const int skipped = own.left - around.left - half;
+  if (row < own.rows && c < own.channels) {
+#pragma unroll 1
+    for (int i = 0; i < side; ++i) {
+      const int from = own.top + row + i - half - around.top;
+      if (from < 0 || from >= around.rows) continue;
+      Bands<P> w[side];
+#pragma unroll
+      for (int j = 0; j < side; ++j) {
+        w[j] = filters[(i * side + j) * kPitch + c];
+      }
+      const Bands<P>* line = bands + from * around.columns * kPitch + c;
+#pragma unroll
+      for (int p = 0; p < kTileColumns + side - 1; ++p) {
+        const int column = p + skipped;
+        if (column < 0 || column >= around.columns) continue;
+        const Bands<P> value = line[column * kPitch];
+#pragma unroll
+        for (int j = 0; j < side; ++j) {
+          const int q = p - j;
+          if (q < 0 || q >= kTileColumns) continue;
+#pragma unroll
+          for (int b = 0; b < 4; ++b) sums[q].v[b] += w[j].v[b] * value.v[b];
+        }
+      }
+    }
+  }
+  __syncthreads();
+  if (row < own.rows && c < own.channels) {
+#pragma unroll
+    for (int q = 0; q < kTileColumns; ++q) {
+      if (q >= own.columns) continue;
+#pragma unroll
+      for (int b = 0; b < 4; ++b) sums[q].v[b] *= P(0.25);
+      bands[(row * own.columns + q) * kPitch + c] = haar(sums[q]);
+    }
+  }
+  __syncthreads();
+  const Map<T>& y = task.y;
+  T* base = y.data + place.image * y.image;
+  own.visit(threads, y.pixels_first,
+            [&](int cell, int channel, int i, int j) {
+              T* at = base + (own.first + channel) * y.channel +
+                      2 * i * y.row + 2 * j * y.column;
+              store_cell(y, at, bands[cell * kPitch + channel],
+                         2 * j + 1 < task.width, 2 * i + 1 < task.height);
+            });
+}
+
+// A warp has a row of taps, its halves the even and the odd rows of a tile.
+template <typename T, typename P, int side>
+__global__ void __launch_bounds__(side * 32)
+    wavelet_gradient_kernel(WaveletTask<T, P> task) {
+  constexpr int half = side / 2, threads = side * 32;
+  SCAN_SHARED_MEMORY(Bands<P>, bands);
+  const Tiling tiling(task);
+  const int block = static_cast<int>(blockIdx.x) % tiling.blocks;
+  const int group = static_cast<int>(blockIdx.x) / tiling.blocks;
+  const int c = threadIdx.x % kTileChannels, tap_row = threadIdx.x / 32;
+  const int odd = threadIdx.x / kTileChannels % 2;
+  Bands<P>* grads = bands + region_cells(task, tiling, half) * kPitch;
+  Bands<P> sums[side] = {};
+  const int tiles = task.images * tiling.tiles();
+  for (int index = group; index < tiles; index += task.groups) {
+    const Place place(task, tiling, block, index, half);
+    const Region& own = place.tile;
+    const Region& around = place.around;
+    load_bands(task, task.x, place.image, around, threads, bands);
+    load_bands(task, task.grad, place.image, own, threads, grads);
+    __syncthreads();
+    const int skipped = own.left - around.left - half;
+#pragma unroll 1
+    for (int row = odd; row < own.rows; row += 2) {
+      const int from = own.top + row + tap_row - half - around.top;
+      if (from < 0 || from >= around.rows || c >= own.channels) continue;
+      Bands<P> g[kTileColumns];
+#pragma unroll
+      for (int q = 0; q < kTileColumns; ++q) {
+        g[q] = {};
+        if (q < own.columns) {
+          g[q] = grads[(row * own.columns + q) * kPitch + c];
+        }
+      }
+      const Bands<P>* line = bands + from * around.columns * kPitch + c;
+#pragma unroll
+      for (int p = 0; p < kTileColumns + side - 1; ++p) {
+        const int column = p + skipped;
+        if (column < 0 || column >= around.columns) continue;
+        const Bands<P> value = line[column * kPitch];
+#pragma unroll
+        for (int j = 0; j < side; ++j) {
+          const int q = p - j;
+          if (q < 0 || q >= kTileColumns) continue;
+#pragma unroll
+          for (int b = 0; b < 4; ++b) sums[j].v[b] += g[q].v[b] * value.v[b];
+        }
+      }
+    }
+    __syncthreads();
+  }
+  const int channel = block * kTileChannels + c;
+  P* to = task.weight_grad +
+          ((static_cast<int64_t>(group) * task.channels + channel) * 4 * side +
+           tap_row) *
+              side;
+#pragma unroll
+  for (int j = 0; j < side; ++j) {
+#pragma unroll
+    for (int b = 0; b < 4; ++b) {
+      const P sum = sums[j].v[b] +
+                    __shfl_xor_sync(kWholeWarp, sums[j].v[b], 16, 32);
+      if (odd == 0 && channel < task.channels) {
+        to[b * side * side + j] = P(0.25) * sum;
+      }
+    }
+  }
+}
+
+// Any odd side, a thread per cell, straight from memory.
+template <typename P, typename T, typename Task>
+__device__ __forceinline__ Bands<P> plain_cell(const Task& task,
+                                               const Map<const T>& map,
+                                               int image, int c, int row,
+                                               int column) {
+  const T* at = map.data + image * map.image + c * map.channel +
+                2 * row * map.row + 2 * column * map.column;
+  return haar(load_cell<P>(map, at, 2 * column + 1 < task.width,
+                           2 * row + 1 < task.height));
+}
+
+template <typename T, typename P>
+__global__ void __launch_bounds__(kPlainThreads)
+    plain_wavelet_kernel(WaveletTask<T, P> task) {
+  int64_t index = static_cast<int64_t>(blockIdx.x) * kPlainThreads +
+                  static_cast<int64_t>(threadIdx.x);
+  const int rows = task.cell_rows(), columns = task.cell_columns();
+  const int inner = task.y.pixels_first ? rows * columns : task.channels;
+  const int first = static_cast<int>(index % inner);
+  index /= inner;
+  const int outer = task.y.pixels_first ? task.channels : rows * columns;
+  const int second = static_cast<int>(index % outer);
+  if (index / outer >= task.images) return;
+  const int image = static_cast<int>(index / outer);
+  const int c = task.y.pixels_first ? second : first;
+  const int cell = task.y.pixels_first ? first : second;
+  const int row = cell / columns, column = cell % columns;
+  const int side = task.side, half = side / 2, taps = side * side;
+  const P* weight = task.weight + static_cast<int64_t>(c) * 4 * taps;
+  Bands<P> sum = {};
+  for (int i = 0; i < side; ++i) {
+    for (int j = 0; j < side; ++j) {
+      const int from = row + i - half, beside = column + j - half;
+      if (from < 0 || from >= rows || beside < 0 || beside >= columns) continue;
+      const Bands<P> value =
+          plain_cell<P>(task, task.x, image, c, from, beside);
+      const int tap = i * side + j;
+      const P* w = weight + (task.turned ? taps - 1 - tap : tap);
+      for (int b = 0; b < 4; ++b) sum.v[b] += w[b * taps] * value.v[b];
+    }
+  }
+  for (int b = 0; b < 4; ++b) sum.v[b] *= P(0.25);
+  const Map<T>& y = task.y;
+  T* at = y.data + image * y.image + c * y.channel + 2 * row * y.row +
+          2 * column * y.column;
+  store_cell(y, at, haar(sum), 2 * column + 1 < task.width,
+             2 * row + 1 < task.height);
+}
+
+// A warp per tap of a channel.
+template <typename T, typename P>
+__global__ void __launch_bounds__(kPlainThreads)
+    plain_wavelet_gradient_kernel(WaveletTask<T, P> task) {
+  const int warps = kPlainThreads / 32;
+  const int64_t index = static_cast<int64_t>(blockIdx.x) * warps +
+                        static_cast<int64_t>(threadIdx.x / 32);
+  const int side = task.side, half = side / 2, taps = side * side;
+  const int c = static_cast<int>(index / taps);
+  const int tap = static_cast<int>(index % taps);
+  const int rows = task.cell_rows(), columns = task.cell_columns();
+  Bands<P> sum = {};
+  if (c < task.channels) {
+    for (int image = 0; image < task.images; ++image) {
+      for (int cell = threadIdx.x % 32; cell < rows * columns; cell += 32) {
+        const int row = cell / columns, column = cell % columns;
+        const int from = row + tap / side - half;
+        const int beside = column + tap % side - half;
+        if (from < 0 || from >= rows || beside < 0 || beside >= columns) {
+          continue;
+        }
+        const auto g = plain_cell<P>(task, task.grad, image, c, row, column);
+        const auto value = plain_cell<P>(task, task.x, image, c, from, beside);
+        for (int b = 0; b < 4; ++b) sum.v[b] += g.v[b] * value.v[b];
+      }
+    }
+  }
+  for (int b = 0; b < 4; ++b) {
+    for (int distance = 16; distance > 0; distance /= 2) {
+      sum.v[b] += __shfl_xor_sync(kWholeWarp, sum.v[b], distance, 32);
+    }
+    if (threadIdx.x % 32 == 0 && c < task.channels) {
+      task.weight_grad[(static_cast<int64_t>(c) * 4 + b) * taps + tap] =
+          P(0.25) * sum.v[b];
+    }
+  }
+}
+
+}  // namespace selective_scan::cuda
