@@ -24,7 +24,6 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from ..checkpoints.checkpoint import load_checkpoint
-from ..ops import hold_weights_constant
 from .options import DRAWING, innermost_dataset
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
@@ -163,7 +162,6 @@ def optimize_backbone(
     if compile:
         if not isinstance(backbone, nn.Module):
             raise ValueError('--compile: the model has no backbone in torch.')
-        hold_weights_constant(backbone)
         # Code for any size is slower, and takes minutes to make.
         backbone.compile(dynamic=False, options=dict(freezing=True))
 
