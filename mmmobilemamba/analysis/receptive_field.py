@@ -1,22 +1,43 @@
 """Effective receptive fields: which pixels a feature really depends on."""
 
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from matplotlib.ticker import PercentFormatter
 from torch import Tensor, nn
+
+from .figures import figure_file, markdown_rows
 
 # Shares of the gradient at which areas are told.
 SHARES = (0.2, 0.3, 0.5, 0.99)
 
 
+@dataclass
+class Fields:
+    """The receptive fields of a network.
+
+    Args:
+        name (str): Name of the network.
+        weights (str): ``'random weights'``, or the name of a checkpoint.
+        stages (list[tuple[int, np.ndarray]]): Stride in pixels and field of
+            each stage, (H, W), with a sum of 1.
+    """
+
+    name: str
+    weights: str
+    stages: list[tuple[int, np.ndarray]]
+
+
 def receptive_fields(
     features: Callable[[Tensor], Sequence[Tensor]],
-    pictures: Iterable[Tensor],
+    images: Iterable[Tensor],
     stages: Sequence[int],
 ) -> list[tuple[int, np.ndarray]]:
-    """Average the gradient of central features over pictures.
+    """Average the gradient of central features over images.
 
     The features at the centre of a map are cut off at zero and summed, and
     the positive part of the gradient is kept, as in the figures of RepLKNet
@@ -24,9 +45,9 @@ def receptive_fields(
     count.
 
     Args:
-        features (Callable): Maps pictures to the feature maps of its stages,
+        features (Callable): Maps images to the feature maps of its stages,
             in evaluation mode.
-        pictures (Iterable[Tensor]): Normalised pictures, (batch, 3, H, W)
+        images (Iterable[Tensor]): Normalised images, (batch, channels, H, W)
             each, all of one size.
         stages (Sequence[int]): Which of the maps; negative ones count from
             the end.
@@ -36,8 +57,7 @@ def receptive_fields(
         in the gradient, (H, W), per stage.
 
     Raises:
-        ValueError: There is no such stage, or no gradient reaches the
-            pictures.
+        ValueError: There is no such stage, or no gradient reaches a pixel.
 
     Source: Understanding the Effective Receptive Field
     (arXiv:1701.04128); Scaling Up Your Kernels to 31x31
@@ -45,7 +65,7 @@ def receptive_fields(
     """
     total: list = [0.0] * len(stages)
     strides = [0] * len(stages)
-    for x in pictures:
+    for x in images:
         x = x.detach().requires_grad_()
         maps = features(x)
         for i, stage in enumerate(stages):
@@ -54,33 +74,26 @@ def receptive_fields(
                     f'Stage {stage} is none of the {len(maps)} stages, 0 to '
                     f'{len(maps) - 1}.'
                 )
-            strides[i] = _stride(x.shape[2], maps[stage].shape[2])
+            # A side may have been rounded up.
+            ratio = x.shape[2] / maps[stage].shape[2]
+            strides[i] = 2 ** round(math.log2(ratio))
+            rows, columns = (
+                slice((side - 1) // 2, side // 2 + 1)
+                for side in maps[stage].shape[2:]
+            )
+            centre = maps[stage][:, :, rows, columns].relu().sum()
             # The graph is needed until its last use.
             (grad,) = torch.autograd.grad(
-                _centre(maps[stage]), x, retain_graph=i + 1 < len(stages)
+                centre, x, retain_graph=i + 1 < len(stages)
             )
             total[i] = total[i] + grad.relu().sum((0, 1)).double().cpu()
-    fields = []
-    for stage, stride, field in zip(stages, strides, total, strict=True):
+    for stage, field in zip(stages, total, strict=True):
         if not torch.is_tensor(field) or not field.sum() > 0:
             raise ValueError(f'No gradient of stage {stage} reaches a pixel.')
-        fields.append((stride, (field / field.sum()).numpy()))
-    return fields
-
-
-def _stride(pixels: int, places: int) -> int:
-    """Return the stride of a map, whose side may have been rounded up."""
-    if pixels % places == 0:
-        return pixels // places
-    return 2 ** round(math.log2(pixels / places))
-
-
-def _centre(features: Tensor) -> Tensor:
-    """Sum the positive part of the features at the centre of a map."""
-    rows, columns = (
-        slice((side - 1) // 2, side // 2 + 1) for side in features.shape[2:]
-    )
-    return features[:, :, rows, columns].relu().sum()
+    return [
+        (stride, (field / field.sum()).numpy())
+        for stride, field in zip(strides, total, strict=True)
+    ]
 
 
 def square_shares(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -91,53 +104,86 @@ def square_shares(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         tuple[np.ndarray, np.ndarray]: Sides of centred rectangles over those
-        of the picture, rising to 1, and their shares in the gradient.
+        of the image, rising to 1, and their shares in the gradient.
     """
-    height, width = field.shape
-    down = np.abs(np.arange(height) + 0.5 - height / 2) / (height / 2)
-    across = np.abs(np.arange(width) + 0.5 - width / 2) / (width / 2)
+    down, across = (
+        np.abs(np.arange(side) + 0.5 - side / 2) / (side / 2)
+        for side in field.shape
+    )
     reach = np.maximum(down[:, None], across[None, :])
-    sides = np.unique(reach)
-    which = np.searchsorted(sides, reach)
+    sides, which = np.unique(reach, return_inverse=True)
     within = np.bincount(which.ravel(), weights=field.ravel())
     # The outer edge of a pixel, whose centre the distances are of.
-    edge = 1 / max(height, width)
-    return np.minimum(sides + edge, 1), within.cumsum()
+    return np.minimum(sides + 1 / max(field.shape), 1), within.cumsum()
 
 
-def covered_areas(
-    field: np.ndarray, shares: Sequence[float] = SHARES
-) -> list[float]:
-    """Return the smallest areas that hold shares of the gradient.
-
-    Args:
-        field (np.ndarray): Receptive field, (H, W), with a sum of 1.
-        shares (Sequence[float]): Shares, each in (0, 1]. Defaults to 20, 30,
-            50 and 99 %.
-
-    Returns:
-        list[float]: Areas of centred rectangles over that of the picture.
-    """
+def covered_areas(field: np.ndarray) -> list[float]:
+    """Return the shares of the image that hold :data:`SHARES` of the
+    gradient, in the smallest rectangles around the centre."""
     sides, within = square_shares(field)
-    places = [np.searchsorted(within, share) for share in shares]
+    places = np.searchsorted(within, SHARES)
     return [float(sides[min(i, len(sides) - 1)] ** 2) for i in places]
 
 
 @torch.no_grad()
 def wake_branches(module: nn.Module) -> None:
-    """Set norms that start at zero to one.
+    """Set norms that start at zero to one, in place.
 
     Networks begin with branches that add nothing. Their receptive field would
     be that of the few layers between.
-
-    Args:
-        module (nn.Module): Network with random weights, changed in place.
     """
     for part in module.modules():
         weight = getattr(part, 'weight', None)
-        if (
-            weight is not None
-            and 'Norm' in type(part).__name__
-            and not weight.any()
-        ):
-            weight.fill_(1)
+        if 'Norm' in type(part).__name__ and weight is not None:
+            if not weight.any():
+                weight.fill_(1)
+
+
+def field_table(rows: Sequence[Fields]) -> str:
+    """Lay the areas that hold shares of the gradient out, in Markdown."""
+    shares = [f'{share:.0%} of gradient' for share in SHARES]
+    return markdown_rows(
+        ['network', 'weights', 'stride', *shares],
+        [
+            [row.name, row.weights, stride]
+            + [f'{area:.1%}' for area in covered_areas(field)]
+            for row in rows
+            for stride, field in row.stages
+        ],
+    )
+
+
+def draw_fields(
+    rows: Sequence[Fields], path: str | os.PathLike, title: str
+) -> None:
+    """Draw fields, a column per network and one with how far they reach.
+
+    Args:
+        rows (Sequence[Fields]): Networks with as many stages each.
+        path (str or PathLike): File of the figure.
+        title (str): Above all panels.
+    """
+    count = len(rows[0].stages)
+    size = (2.5 * (len(rows) + 1) + 0.6, 2.6 * count + 0.7)
+    with figure_file(path, size) as figure:
+        figure.suptitle(title)
+        grid = figure.subplots(count, len(rows) + 1, squeeze=False)
+        for j, row in enumerate(rows):
+            grid[0][j].set_title(
+                f'{row.name}\n{row.weights}', fontsize='medium', color=f'C{j}'
+            )
+            for i, (stride, field) in enumerate(row.stages):
+                # Three decades below the strongest pixels.
+                top = np.quantile(field, 0.999)
+                visible = np.log10(np.maximum(field, 1e-12) / top)
+                grid[i][j].imshow(visible, cmap='magma', vmin=-3, vmax=0)
+                grid[i][j].set(xticks=[], yticks=[])
+                grid[i][j].set_xlabel(f'stride {stride}', labelpad=2)
+                grid[i][-1].plot(*square_shares(field), color=f'C{j}')
+        for panel in grid[:, -1]:
+            panel.set(xlim=(0, 1), ylim=(0, 1.02), box_aspect=1)
+            panel.xaxis.set_major_formatter(PercentFormatter(1))
+            panel.yaxis.set_major_formatter(PercentFormatter(1))
+            panel.grid(alpha=0.3)
+        grid[0][-1].set_title('share of the gradient', fontsize='medium')
+        grid[-1][-1].set_xlabel('in a central square with this side')
