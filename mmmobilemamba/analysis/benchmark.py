@@ -17,11 +17,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.profiler import profile
 from torch.utils._pytree import tree_leaves
 
-from ..apis.speed_up import speed_up
-from ..ops import BACKENDS, ENV_NAME, scan_backend
+from ..ops import BACKENDS, ENV_NAME, hold_weights_constant, scan_backend
 from .complexity import count_complexity, detector_samples
-from .networks import NetworkSpec, build_network, did_you_mean
-from .timing import Timing, time_interleaved
+from .networks import NetworkSpec, build_network, did_you_mean, host_of
+from .timing import time_interleaved
 
 DTYPES = ('float32', 'bfloat16', 'float16')
 RUNTIMES = ('onnxruntime', 'openvino')
@@ -97,11 +96,6 @@ class Settings:
     warmup: int = 3
     min_turn: float = 0.1
 
-    @property
-    def on_gpu(self) -> bool:
-        """Whether memory is that of a GPU."""
-        return torch.device(self.device).type == 'cuda'
-
 
 def run_benchmark(
     specs: Sequence[NetworkSpec],
@@ -119,7 +113,7 @@ def run_benchmark(
 
     Returns:
         list[dict]: Per network its facts and ``results``, one per batch size
-        with times in seconds and, on a GPU, memory in bytes.
+        with times in seconds.
 
     Raises:
         ValueError: A network does not run so, or gives values that are not
@@ -134,13 +128,8 @@ def run_benchmark(
         entries.append(_Entry(spec, form, settings))
     for batch in settings.batch_sizes:
         say(f'batch {batch}: warming up')
-        calls, peaks = {}, {}
-        for entry in entries:
-            call = calls[entry.spec.text] = entry.call_on(batch)
-            if settings.on_gpu:
-                peaks[entry.spec.text] = _peak_memory(call, settings.device)
         timings = time_interleaved(
-            calls,
+            {entry.spec.text: entry.call_on(batch) for entry in entries},
             settings.rounds,
             settings.warmup,
             budget=settings.budget,
@@ -156,64 +145,33 @@ def run_benchmark(
                 median=timing.median,
                 quartiles=timing.quartiles,
                 seconds=timing.seconds,
-                peak_memory=peaks.get(entry.spec.text),
             )
             entry.facts['results'].append(result)
     return [entry.facts for entry in entries]
 
 
-def compare_speeds(
-    models: list[dict], pairs: Sequence[tuple[str, str]]
-) -> list[dict]:
-    """Compare the speed of networks of one run, round by round.
-
-    Args:
-        models (list[dict]): What :func:`run_benchmark` gave.
-        pairs (Sequence[tuple[str, str]]): Names of two networks each.
-
-    Returns:
-        list[dict]: ``model``, ``baseline``, ``batch`` and ``speed``: how
-        many times as fast as the baseline the model is.
-    """
-    timings = {
-        (model['text'], result['batch']): Timing(tuple(result['seconds']))
-        for model in models
-        for result in model['results']
-    }
-    return [
-        dict(model=one, baseline=other, batch=batch)
-        | dict(speed=timing.speedup_over(timings[other, batch]))
-        for one, other in pairs
-        for (text, batch), timing in timings.items()
-        if text == one
-    ]
-
-
 def profile_network(spec: NetworkSpec, form: Form, settings: Settings) -> str:
-    """Show where the time goes, as torch's profiler sees it.
-
-    Args:
-        spec (NetworkSpec): Network.
-        form (Form): How it is run.
-        settings (Settings): Where, and at which batch sizes.
-
-    Returns:
-        str: A table of operators by shapes of their inputs per batch size.
-    """
+    """Return a table of torch's profiler per batch size: the operators that
+    take most of the time, by shapes of their inputs."""
     entry, parts = _Entry(spec, form, settings), []
     for batch in settings.batch_sizes:
         call = entry.call_on(batch)
         with profile(record_shapes=True) as profiler:
             call()
         averages = profiler.key_averages(group_by_input_shape=True)
-        key = f'self_{"cuda" if settings.on_gpu else "cpu"}_time_total'
+        key = f'self_{torch.device(settings.device).type}_time_total'
         table = averages.table(key, 25, max_shapes_column_width=50)
         parts.append(f'{spec.text}, batch {batch}\n{table}')
     return '\n'.join(parts)
 
 
 class _Entry:
-    """A network on its way through a benchmark."""
+    """A network on its way through a benchmark.
+
+    All are treated alike: norms get the statistics of a random batch, a
+    deployed form fuses what the network itself can fuse and folds every
+    BatchNorm that is left behind a convolution.
+    """
 
     def __init__(self, spec: NetworkSpec, form: Form, settings: Settings):
         self.spec, self.settings = spec, settings
@@ -227,7 +185,7 @@ class _Entry:
             size = self.network.size
         self.facts = dict(
             text=spec.text,
-            key=spec.key,
+            key=f'{spec.kind}:{spec.network}',
             label=spec.label,
             options=spec.options,
             form=asdict(self.form),
@@ -257,12 +215,7 @@ class _Entry:
             ) from error
 
     def _prepare(self) -> None:
-        """Bring the network into its form.
-
-        All are treated alike: norms get the statistics of a random batch, a
-        deployed form fuses what the network itself can fuse and folds every
-        BatchNorm that is left behind a convolution.
-        """
+        """Bring the network into its form, ours and peers alike."""
         network, form = self.network, self.form
         network.module.to(self.settings.device).train(self.settings.train)
         if not self.settings.train:
@@ -280,11 +233,10 @@ class _Entry:
         if form.compile:
             # Networks of one family share code, and count against one limit.
             torch._dynamo.config.cache_size_limit = 256
-            if hasattr(network.module, 'backbone'):
-                speed_up(network.module, compile=True)
-            else:
-                options = dict(freezing=True)
-                network.module.compile(dynamic=False, options=options)
+            hold_weights_constant(network.module)
+            # Heads of detectors branch on values.
+            part = getattr(network.module, 'backbone', network.module)
+            part.compile(dynamic=False, options=dict(freezing=True))
 
     def _deploy(self, x: Tensor) -> None:
         """Fuse by the libraries' own ways, then fold what norms are left."""
@@ -308,7 +260,7 @@ class _Entry:
     def _dense(self, x: Tensor) -> object:
         """Run what sees whole maps; regions depend on values."""
         module = self.network.module
-        if self.network.host not in ('mmdet', 'mmseg'):
+        if host_of(module) not in ('mmdet', 'mmseg'):
             return module(x)
         maps = module.extract_feat(x)
         names = ('rpn_head', 'bbox_head', 'decode_head')
@@ -341,21 +293,21 @@ class _Entry:
         return x
 
     def _prediction(self, batch: int) -> Callable:
-        network, x, more = self.network, self._images(batch), {}
-        if network.host == 'mmdet':
+        module, x, more = self.network.module, self._images(batch), {}
+        if host_of(module) == 'mmdet':
             more = dict(data_samples=detector_samples(x), mode='predict')
-        elif network.host == 'mmseg':
+        elif host_of(module) == 'mmseg':
             more = dict(mode='predict')
 
         @torch.inference_mode()
         def call():
-            return network.module(x, **more)
+            return module(x, **more)
 
         return _capture(call) if self.form.cuda_graph else call
 
     def _training_step(self, batch: int) -> Callable:
         module, x = self.network.module, self._images(batch)
-        if self.network.host in ('mmdet', 'mmseg'):
+        if host_of(module) in ('mmdet', 'mmseg'):
             raise ValueError(
                 f'{self.spec.text}: training is timed for classifiers only.'
             )
@@ -380,7 +332,7 @@ class _Entry:
         from ..deploy.session import Session
 
         spec = self.spec
-        if self.settings.train or self.settings.on_gpu:
+        if self.settings.train or self.settings.device != 'cpu':
             raise ValueError(f'{spec.text}: files predict, and on a CPU.')
         threads = torch.get_num_threads()
         session = Session(spec.network, self.form.runtime, threads)
@@ -422,15 +374,6 @@ def _capture(call: Callable) -> Callable:
         return output
 
     return replay
-
-
-def _peak_memory(call: Callable, device: str) -> int:
-    """Return the most bytes that torch allocates on a GPU in a call."""
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    call()
-    torch.cuda.synchronize(device)
-    return torch.cuda.max_memory_allocated(device) - before
 
 
 def _calibrate_norms(module: nn.Module, run: Callable) -> None:

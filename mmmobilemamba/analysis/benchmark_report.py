@@ -2,8 +2,7 @@
 
 import json
 import os
-import platform
-from importlib.metadata import PackageNotFoundError, version
+import sys
 from pathlib import Path
 
 import torch
@@ -11,8 +10,8 @@ import torch
 from ..apis.environment import cpu_name
 from ..checkpoints.atomic import atomic_write
 from ..ops import find_extension
-from ..version import __version__
 from .figures import figure_file, markdown_rows
+from .timing import Timing
 
 # Network, name in its paper, side of the test images in pixels, ImageNet-1K
 # top-1 in per cent for training on ImageNet-1K alone, and the paper on arXiv;
@@ -75,91 +74,64 @@ PAPER_PAIRS = (
 )
 
 
-def published_of(model: dict) -> dict | None:
-    """Return what is published of a network at the size of a benchmark.
-
-    Args:
-        model (dict): Facts that :func:`run_benchmark` gave.
-
-    Returns:
-        dict, optional: ``name``, ``size``, ``top1``, ``source``.
-    """
-    entry = PUBLISHED.get(model['key'])
-    return entry if entry and model['size'] == [entry['size']] * 2 else None
-
-
 def environment(device: str) -> dict[str, str | int]:
-    """Say what a benchmark was measured with.
+    """Say what a benchmark is measured with.
 
     Args:
-        device (str): Where the networks ran.
+        device (str): Where the networks run.
 
     Returns:
-        dict[str, str | int]: Versions, processor, threads and, for a GPU,
-        its name.
+        dict[str, str | int]: Versions, processor and threads, or the GPU.
     """
-    found = dict(
-        mmmobilemamba=__version__,
-        torch=torch.__version__,
-        python=platform.python_version(),
-        cpu=cpu_name(),
-        cpu_instructions=torch.backends.cpu.get_cpu_capability(),
-        threads=torch.get_num_threads(),
-        scan_extension=' '.join(find_extension().devices) or 'none',
-    )
-    for name in ('timm', 'onnxruntime', 'openvino'):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            pass
-    if torch.device(device).type == 'cuda':
-        found |= dict(
-            gpu=torch.cuda.get_device_name(device), cuda=torch.version.cuda
-        )
-    return found
+    on_gpu = torch.device(device).type == 'cuda'
+    where = f'{cpu_name()}, {torch.get_num_threads()} threads'
+    if on_gpu:
+        where = torch.cuda.get_device_name(device)
+    names = ('mmmobilemamba', 'torch', 'timm', 'onnxruntime', 'openvino')
+    used = {n: sys.modules[n].__version__ for n in names if n in sys.modules}
+    devices = ' '.join(find_extension().devices) or 'none'
+    return dict(used, where=where, scan_extension=devices)
 
 
 def markdown(report: dict) -> str:
     """Lay a benchmark out: speeds, comparisons, and how it was measured.
 
     Args:
-        report (dict): ``environment``, ``settings``, ``models``, ``pairs``.
+        report (dict): ``environment``, ``form``, ``train``, ``models`` and
+            ``pairs`` of names whose speed to compare.
 
     Returns:
         str: Markdown.
     """
-    models, found = report['models'], report['environment']
+    models = report['models']
     batches = [result['batch'] for result in models[0]['results']]
-    on_gpu = 'gpu' in found
     header = ['model', 'px', 'params', 'MACs', 'top-1, published']
     for batch in batches:
         header.append(f'batch {batch}, {"ms" if batch == 1 else "img/s"}')
-        header += ['MB'] if on_gpu else []
-    rows = []
-    for model in models:
-        published = published_of(model)
-        row = [_name(model), 'x'.join(map(str, dict.fromkeys(model['size'])))]
-        row += [_count(model['params']), _count(model['macs'])]
-        row.append(published['top1'] if published else '-')
-        for result in model['results']:
-            row.append(_speed(result))
-            row += [f'{result["peak_memory"] / 2**20:.0f}'] if on_gpu else []
-        rows.append(row)
+    rows = [
+        [
+            _name(model),
+            'x'.join(map(str, dict.fromkeys(model['size']))),
+            _count(model['params']),
+            _count(model['macs']),
+            (_published_of(model) or {}).get('top1', '-'),
+            *map(_speed, model['results']),
+        ]
+        for model in models
+    ]
     parts = [markdown_rows(header, rows)]
-    names = {model['text']: _name(model) for model in models}
-    ratios: dict[tuple, list] = {}
-    for pair in report['pairs']:
-        key = (names[pair['model']], names[pair['baseline']])
-        ratios.setdefault(key, []).append(f'{pair["speed"]:.2f}')
-    if ratios:
+    if report['pairs']:
         header = [f'batch {batch}, times its speed' for batch in batches]
-        rows = [[*key, *speeds] for key, speeds in ratios.items()]
+        by_text = {model['text']: model for model in models}
+        rows = [
+            [_name(model), _name(other), *_ratios(model, other)]
+            for model, other in (map(by_text.get, p) for p in report['pairs'])
+        ]
         parts.append(markdown_rows(['model', 'beside', *header], rows))
     rounds = len(models[0]['results'][0]['seconds'])
     parts.append(
-        f'{_where(report)}; medians of {rounds} interleaved rounds, first to '
-        'third quartile in brackets. Weights are random. * trained with a '
-        'teacher'
+        f'{_conditions(report)}; medians of {rounds} interleaved rounds, '
+        'first to third quartile in brackets. Weights are random.'
     )
     return '\n\n'.join(parts) + '\n'
 
@@ -169,8 +141,7 @@ def write_report(report: dict, folder: str | os.PathLike) -> None:
     published, ``benchmark.png``.
 
     Args:
-        report (dict): ``command``, ``environment``, ``settings``, ``models``
-            and ``pairs``.
+        report (dict): As of :func:`markdown`, and ``command``.
         folder (str or PathLike): Folder, which is made.
     """
     file = Path(folder, 'benchmark.json')
@@ -178,20 +149,15 @@ def write_report(report: dict, folder: str | os.PathLike) -> None:
         draft.write_text(json.dumps(report, indent=1) + '\n')
     with atomic_write(file.with_suffix('.md')) as draft:
         draft.write_text(f'    {report["command"]}\n\n{markdown(report)}')
-    if any(published_of(model) for model in report['models']):
-        plot_speed(report, file.with_suffix('.png'))
+    if any(_published_of(model) for model in report['models']):
+        _plot(report, file.with_suffix('.png'))
 
 
-def plot_speed(report: dict, path: str | os.PathLike) -> None:
-    """Draw published accuracy against images per second at the last batch.
-
-    Args:
-        report (dict): As of :func:`write_report`.
-        path (str or PathLike): Figure to write.
-    """
+def _plot(report: dict, path: Path) -> None:
+    """Draw published accuracy against images per second at the last batch."""
     families: dict[str, list] = {}
     for model in report['models']:
-        if entry := published_of(model):
+        if entry := _published_of(model):
             # Other forms of a network are lines of their own.
             name = entry['name']
             family = _name(model).replace(name, name.partition('-')[0])
@@ -203,60 +169,62 @@ def plot_speed(report: dict, path: str | os.PathLike) -> None:
         axes = figure.subplots()
         for number, (family, points) in enumerate(families.items()):
             ours = family.startswith('MobileMamba')
-            speeds, accuracies, names = zip(*sorted(points), strict=True)
-            style = dict(linewidth=2, markersize=14) if ours else {}
-            (line,) = axes.plot(
-                speeds,
-                accuracies,
-                color='crimson' if ours else f'C{number % 10}',
-                marker='*' if ours else 'osD^vP<>phX8'[number % 12],
-                zorder=3 if ours else 2,
-                label=family,
-                **style,
+            style = dict(
+                color=f'C{number % 10}', marker='osD^vP<>'[number % 8]
             )
-            for point in zip(speeds, accuracies, names, strict=True):
-                axes.annotate(
-                    point[2],
-                    point[:2],
-                    (5, 4),
-                    textcoords='offset points',
-                    fontsize=7,
-                    color=line.get_color(),
-                )
+            if ours:
+                style = dict(color='crimson', marker='*', markersize=14)
+            places = [point[:2] for point in sorted(points)]
+            axes.plot(*zip(*places, strict=True), label=family, **style)
+            for *place, name in points:
+                text = dict(xytext=(5, 4), textcoords='offset points')
+                color = style['color']
+                axes.annotate(name, place, fontsize=7, color=color, **text)
         axes.set(
             xscale='log',
             xlabel=f'images/s at batch {batch}, measured',
             ylabel='ImageNet-1K top-1 in %, as published; * with a teacher',
         )
-        axes.set_title(_where(report), fontsize=10)
+        axes.set_title(_conditions(report), fontsize=10)
         axes.grid(alpha=0.3, which='both')
         axes.legend(fontsize=8, loc='lower left', ncols=2)
 
 
 def _name(model: dict) -> str:
     """Return a name for tables: what differs from the others is kept."""
-    published = published_of(model)
+    published = _published_of(model)
     name = published['name'] if published else model['label']
     options = ', '.join(f'{k}={v}' for k, v in model['options'].items())
     return f'{name} ({options})' if options else name
 
 
-def _where(report: dict) -> str:
+def _published_of(model: dict) -> dict | None:
+    """Return what is published of a network at this size."""
+    entry = PUBLISHED.get(model['key'])
+    return entry if entry and model['size'] == [entry['size']] * 2 else None
+
+
+def _conditions(report: dict) -> str:
     found, form = report['environment'], report['form']
-    where = found.get('gpu') or f'{found["cpu"]}, {found["threads"]} threads'
     words = [form['dtype'], 'fused' if form['deploy'] else 'as trained']
-    words += ['channels_last'] * form['channels_last']
-    words += ['compiled'] * form['compile'] + ['graph'] * form['cuda_graph']
-    what = 'training step' if report['settings']['train'] else 'prediction'
-    return f'{where}, torch {found["torch"]}; {what}, {", ".join(words)}'
+    names = ('channels_last', 'compile', 'cuda_graph')
+    words += [name for name in names if form[name]]
+    what = 'training step' if report['train'] else 'prediction'
+    return (
+        f'{found["where"]}, torch {found["torch"]}; {what}, {", ".join(words)}'
+    )
+
+
+def _ratios(model: dict, other: dict) -> list[str]:
+    """Return how many times as fast a network is, per batch size."""
+    return [
+        f'{Timing(mine["seconds"]).speedup_over(Timing(its["seconds"])):.2f}'
+        for mine, its in zip(model['results'], other['results'], strict=True)
+    ]
 
 
 def _count(value: int | None) -> str:
-    if value is None:
-        return '-'
-    if value >= 1e10:
-        return f'{value / 1e9:.0f} G'
-    return f'{value / 1e6:.0f} M' if value >= 1e8 else f'{value / 1e6:.1f} M'
+    return '-' if value is None else f'{value / 1e6:.1f} M'
 
 
 def _speed(result: dict) -> str:

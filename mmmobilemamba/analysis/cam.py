@@ -18,7 +18,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from .figures import figure_file
-from .networks import MEAN, STD, Network, did_you_mean, read_rgb
+from .networks import MEAN, STD, Network, did_you_mean, host_of, read_rgb
 
 METHODS = ('gradcam', 'layercam')
 
@@ -80,20 +80,16 @@ def compute_cam(
     Source: Grad-CAM (arXiv:1610.02391); LayerCAM (TIP 2021).
     """
     model = network.module.requires_grad_(False)
-    dense = network.host in ('mmdet', 'mmseg')
+    dense = host_of(model) in ('mmdet', 'mmseg')
     pooled = (method or METHODS[dense]) == 'gradcam'
     image, data = _load(network, path)
     maps: dict[str, Tensor] = {}
     with ExitStack() as stack, torch.enable_grad():
         for name in layers or _default_layers(model):
-            handle = _module(model, name).register_forward_hook(
-                lambda module, args, output, name=name: maps.update(
-                    _maps_in(name, output)
-                )
-            )
+            handle = _hook(model, name, maps)
             stack.callback(handle.remove)
         data['inputs'].requires_grad_()
-        score, described = _score(network, data, target, score_thr)
+        score, described = _score(model, data, target, score_thr)
     maps = {name: value for name, value in maps.items() if value.requires_grad}
     if not maps:
         raise ValueError('No layer gives a map (batch, channels, H, W).')
@@ -118,108 +114,6 @@ def compute_cam(
     return views
 
 
-def _default_layers(model: nn.Module) -> list[str]:
-    backbone = getattr(model, 'backbone', None)
-    if type(backbone).__name__ != 'MobileMamba':
-        modules = [name for name, _ in model.named_children()]
-        return ['backbone'] if backbone is not None else modules
-    return [
-        f'backbone.stages.{i}.blocks.{len(stage.blocks) - 1}'
-        for i, stage in enumerate(backbone.stages)
-        if i <= backbone.out_indices[-1]
-    ]
-
-
-def _module(model: nn.Module, name: str) -> nn.Module:
-    modules = dict(model.named_modules())
-    if name not in modules:
-        raise ValueError(
-            f'{type(model).__name__} has no module {name!r}.'
-            f'{did_you_mean(name, modules)}'
-        )
-    return modules[name]
-
-
-def _maps_in(name: str, output: object) -> dict[str, Tensor]:
-    many = isinstance(output, tuple | list)
-    return {
-        f'{name}[{i}]' if many else name: value
-        for i, value in enumerate(output if many else [output])
-        if isinstance(value, Tensor) and value.dim() == 4
-    }
-
-
-def _load(network: Network, path: str) -> tuple[np.ndarray, dict]:
-    """Return an image as the network sees it, and what the model takes."""
-    model = network.module
-    if network.host is None:
-        x = read_rgb(path, network.size)
-        image = (x[0].permute(1, 2, 0).numpy() * STD + MEAN) / 255
-        return image, dict(inputs=x.to(next(model.parameters()).device))
-    steps = [
-        step
-        for step in model.cfg.test_pipeline
-        if 'Annotations' not in str(step['type'])
-    ]
-    with DefaultScope.overwrite_default_scope(network.host):
-        sample = Compose(steps)(dict(img_path=path, img_id=0))
-    pixels = sample['inputs'].float().permute(1, 2, 0).numpy()
-    image = pixels[..., ::-1] if pixels.shape[2] == 3 else pixels.mean(2)
-    data = model.data_preprocessor(pseudo_collate([sample]), False)
-    return image / max(255, image.max()), data
-
-
-def _score(
-    network: Network, data: dict, target: str | None, score_thr: float
-) -> tuple[Tensor, str]:
-    """Return what to take the gradient of, and its name."""
-    model = network.module
-    names = (getattr(model, 'dataset_meta', None) or {}).get('classes') or ()
-    names = [str(name) for name in names]
-    if target in names:
-        target = names.index(target)
-    elif target is not None and not str(target).isdecimal():
-        raise ValueError(
-            f'No class is called {target!r}; there are '
-            f'{", ".join(names[:20]) or "no names, so give a number"}.'
-        )
-    label = None if target is None else int(target)
-
-    def name(label: int) -> str:
-        return names[label] if label < len(names) else f'class {label}'
-
-    if network.host == 'mmdet':
-        found = model(**data, mode='predict')[0].pred_instances
-        if label is None and len(found):
-            label = int(found.labels[found.scores.argmax()])
-        scores = found.scores[found.labels == label]
-        if not len(scores):
-            raise ValueError(
-                'The detector finds no box'
-                + ('.' if label is None else f' of {name(label)}.')
-            )
-        scores = scores[scores >= min(score_thr, float(scores.max()))]
-        best = float(scores.max())
-        text = f'{len(scores)} boxes of {name(label)}, up to {best:.2f}'
-        return scores.sum(), text
-    if network.host is None:
-        scores = model(data['inputs'])
-    else:
-        samples = data.get('data_samples')
-        scores = model(data['inputs'], samples, mode='tensor')
-    best = scores[0].argmax(0)
-    if label is None:
-        label = int(best.flatten().bincount().argmax())
-    if label >= scores.shape[1]:
-        raise ValueError(
-            f'The class must be 0 to {scores.shape[1] - 1}, got {label}.'
-        )
-    if scores.dim() == 2:
-        return scores[0, label], name(label)
-    mask = best == label if (best == label).any() else ...
-    return scores[0, label][mask].sum(), f'pixels of {name(label)}'
-
-
 def draw_cam(views: Views, path: str | os.PathLike, title: str) -> None:
     """Draw the image and its feature maps, below them its activation maps.
 
@@ -237,10 +131,98 @@ def draw_cam(views: Views, path: str | os.PathLike, title: str) -> None:
         for panel in grid.flatten():
             panel.set_axis_off()
         grid[0][0].imshow(views.image, cmap='gray')
-        for i, (name, layer) in enumerate(views.layers.items(), 1):
-            shape, energy, cam = layer
-            text = ' x '.join(map(str, shape))
-            grid[0][i].set_title(f'{name}\n{text}', fontsize='small')
-            grid[0][i].imshow(energy)
+        for i, (name, (shape, *drawn)) in enumerate(views.layers.items(), 1):
+            text = f'{name}\n{" x ".join(map(str, shape))}'
+            grid[0][i].set_title(text, fontsize='small')
+            grid[0][i].imshow(drawn[0])
             grid[1][i].imshow(views.image, cmap='gray')
-            grid[1][i].imshow(cam, cmap='jet', alpha=0.55)
+            grid[1][i].imshow(drawn[1], cmap='jet', alpha=0.55)
+
+
+def _default_layers(model: nn.Module) -> list[str]:
+    backbone = getattr(model, 'backbone', None)
+    if type(backbone).__name__ != 'MobileMamba':
+        modules = [name for name, _ in model.named_children()]
+        return modules if backbone is None else ['backbone']
+    return [
+        f'backbone.stages.{i}.blocks.{len(stage.blocks) - 1}'
+        for i, stage in enumerate(backbone.stages)
+        if i <= backbone.out_indices[-1]
+    ]
+
+
+def _hook(model: nn.Module, name: str, maps: dict[str, Tensor]):
+    """Let a module put its maps into ``maps``; return the handle."""
+    modules = dict(model.named_modules())
+    if name not in modules:
+        kind, hint = type(model).__name__, did_you_mean(name, modules)
+        raise ValueError(f'{kind} has no module {name!r}.{hint}')
+
+    def keep(module, args, output):
+        many = isinstance(output, tuple | list)
+        for i, value in enumerate(output if many else [output]):
+            if isinstance(value, Tensor) and value.dim() == 4:
+                maps[f'{name}[{i}]' if many else name] = value
+
+    return modules[name].register_forward_hook(keep)
+
+
+def _load(network: Network, path: str) -> tuple[np.ndarray, dict]:
+    """Return an image as the network sees it, and what the model takes."""
+    model = network.module
+    if host_of(model) is None:
+        x = read_rgb(path, network.size)
+        image = (x[0].permute(1, 2, 0).numpy() * STD + MEAN) / 255
+        return image, dict(inputs=x.to(next(model.parameters()).device))
+    steps = [
+        step
+        for step in model.cfg.test_pipeline
+        if 'Annotations' not in str(step['type'])
+    ]
+    with DefaultScope.overwrite_default_scope(host_of(model)):
+        sample = Compose(steps)(dict(img_path=path, img_id=0))
+    pixels = sample['inputs'].float().permute(1, 2, 0).numpy()
+    image = pixels[..., ::-1] if pixels.shape[2] == 3 else pixels.mean(2)
+    data = model.data_preprocessor(pseudo_collate([sample]), False)
+    return image / max(255, image.max()), data
+
+
+def _score(
+    model: nn.Module, data: dict, target: str | None, score_thr: float
+) -> tuple[Tensor, str]:
+    """Return what to take the gradient of, and its name."""
+    meta = getattr(model, 'dataset_meta', None) or {}
+    names = [str(name) for name in meta.get('classes') or ()]
+    if target in names:
+        target = str(names.index(target))
+    if target is not None and not target.isdecimal():
+        raise ValueError(
+            f'No class is called {target!r}; there are '
+            f'{", ".join(names[:20]) or "no names, so give a number"}.'
+        )
+    label = None if target is None else int(target)
+    if host_of(model) == 'mmdet':
+        found = model(**data, mode='predict')[0].pred_instances
+        if label is None and len(found):
+            label = int(found.labels[found.scores.argmax()])
+        scores = found.scores[found.labels == label]
+        if not len(scores):
+            raise ValueError(f'The detector finds no box of class {target}.')
+        scores = scores[scores >= min(score_thr, float(scores.max()))]
+        score, what = scores.sum(), f'{len(scores)} boxes of '
+    else:
+        more = {} if host_of(model) is None else dict(mode='tensor')
+        scores = model(data['inputs'], **more)[0]
+        best = scores.argmax(0)
+        if label is None:
+            label = int(best.flatten().bincount().argmax())
+        if label >= len(scores):
+            raise ValueError(
+                f'The class must be below {len(scores)}: {label}.'
+            )
+        # Of one that is best nowhere, all pixels count.
+        mask = (best == label) | ~(best == label).any()
+        what = 'pixels of ' if best.dim() else ''
+        score = scores[label][mask].sum() if best.dim() else scores[label]
+    name = names[label] if label < len(names) else f'class {label}'
+    return score, what + name

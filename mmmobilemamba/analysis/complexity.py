@@ -1,7 +1,6 @@
 """Multiply-accumulates and parameters of any model, counted by mmengine."""
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -11,7 +10,6 @@ from unittest.mock import patch
 
 import torch
 from mmengine.analysis import FlopAnalyzer
-from mmengine.analysis.print_helper import complexity_stats_table
 from torch import Tensor, nn
 
 from ..ops import ENV_NAME
@@ -23,28 +21,16 @@ class Complexity:
     """What a forward pass in evaluation mode costs.
 
     Args:
-        analyzer (FlopAnalyzer): mmengine's, which holds all of it.
+        macs (int): Multiply-accumulates; most papers call them FLOPs.
         params (int): Parameters, all of them.
+        uncounted (dict[str, int]): Calls of operators that have no count.
+        analyzer (FlopAnalyzer): mmengine's, for more.
     """
 
-    analyzer: FlopAnalyzer
+    macs: int
     params: int
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates; most papers call them FLOPs."""
-        return int(self.analyzer.total())
-
-    @property
-    def uncounted(self) -> Counter:
-        """Calls of operators that have no count, by name."""
-        return self.analyzer.unsupported_ops()
-
-    def table(self, depth: int = 2) -> str:
-        """Lay parameters and MACs of the modules out, so many levels deep."""
-        return complexity_stats_table(
-            self.analyzer, depth, show_param_shapes=False
-        )
+    uncounted: dict[str, int]
+    analyzer: FlopAnalyzer
 
 
 def count_complexity(
@@ -85,10 +71,11 @@ def count_complexity(
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.no_grad(), patch.dict(os.environ, {ENV_NAME: 'parallel'}):
-            analyzer.total()  # kept for later questions
+            macs = int(analyzer.total())
     finally:
         torch.backends.mha.set_fastpath_enabled(shortcut)
-    return Complexity(analyzer, sum(p.numel() for p in model.parameters()))
+    params = sum(p.numel() for p in model.parameters())
+    return Complexity(macs, params, analyzer.unsupported_ops(), analyzer)
 
 
 def detector_samples(x: Tensor) -> list:

@@ -21,7 +21,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from torch import Tensor, nn
 
-from ..apis.config import check_host, load_config
+from ..apis.config import load_config
 from ..apis.inference import build_model, load_model, read_image
 from ..apis.options import innermost_dataset
 from ..checkpoints.checkpoint import check_checkpoint_file
@@ -29,14 +29,14 @@ from ..models.backbones import MobileMamba
 
 KINDS = ('mobilemamba', 'timm', 'mambaout', 'host', 'config', 'onnx')
 HOSTS = ('mmdet', 'mmseg', 'mmpretrain')
-# Of RGB pixels, on ImageNet.
-MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 # Our variants and the side of the images that each is published for.
 SIDES = dict(t2=192, t4=192, s6=224, b1=256, b2=384, b4=512)
 HOST_BACKBONES = {
     'resnet18': dict(type='ResNet', depth=18, norm_eval=False),
     'mobilenet_v2': dict(type='MobileNetV2', out_indices=(1, 2, 4, 6)),
 }
+# Of RGB pixels, on ImageNet.
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _SUFFIXES = {'.py': 'config', '.onnx': 'onnx'}
 # What papers count at where a pipeline keeps the ratio of the images.
 _USUAL = dict(mmdet=(800, 1280), mmseg=(512, 512), mmpretrain=(224, 224))
@@ -60,12 +60,7 @@ class NetworkSpec:
     network: str
     size: tuple[int, int] | None = None
     checkpoint: str | None = None
-    options: dict[str, str] = field(default_factory=dict, compare=False)
-
-    @property
-    def key(self) -> str:
-        """Kind and network alone."""
-        return f'{self.kind}:{self.network}'
+    options: dict[str, str] = field(default_factory=dict)
 
     @property
     def weights(self) -> str:
@@ -74,7 +69,7 @@ class NetworkSpec:
 
     @property
     def label(self) -> str:
-        """Name for tables and figures, with that of the weights if given."""
+        """Name for tables and figures."""
         name = Path(self.network).stem
         name = f'MobileMamba-{name.upper()}' if name in SIDES else name
         return f'{name} ({self.weights})' if self.checkpoint else name
@@ -88,30 +83,21 @@ class Network:
         spec (NetworkSpec): What was asked for.
         module (nn.Module): Whole model, or one that gives feature maps.
         size (tuple[int, int]): Height and width of its images in pixels.
-        channels (int): Channels of its images. Defaults to 3.
-        host (str, optional): Library of :data:`HOSTS` that the model belongs
-            to. Defaults to None, which is a plain classifier.
     """
 
     spec: NetworkSpec
     module: nn.Module
     size: tuple[int, int]
-    channels: int = 3
-    host: str | None = None
 
     def random_images(self, batch: int) -> Tensor:
         """Return normal noise (batch, channels, H, W), always the same."""
         generator = torch.Generator().manual_seed(0)
-        shape = (batch, self.channels, *self.size)
+        shape = (batch, input_channels(self.module), *self.size)
         return torch.randn(shape, generator=generator)
 
 
-class Classifier(nn.Module):
-    """A backbone with a linear classifier of 1000 classes.
-
-    Args:
-        backbone (nn.Module): Gives a tuple of maps; the last one is pooled.
-    """
+class _Classifier(nn.Module):
+    """A backbone with a linear classifier of 1000 classes."""
 
     def __init__(self, backbone: nn.Module):
         super().__init__()
@@ -125,28 +111,7 @@ class Classifier(nn.Module):
         self.fc = nn.Linear(channels, 1000)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images (batch, 3, H, W) to scores (batch, 1000)."""
         return self.fc(self.bn(self.backbone(x)[-1].mean((2, 3))))
-
-
-def read_rgb(path: str | os.PathLike, size: tuple[int, int]) -> Tensor:
-    """Read an image as networks for ImageNet expect it.
-
-    Args:
-        path (str or PathLike): Image file.
-        size (tuple[int, int]): Height and width of the central cut, in
-            pixels, to whose smaller side the image is resized.
-
-    Returns:
-        Tensor: Normalised RGB values, (1, 3, H, W).
-    """
-    image = read_image(path)
-    scale = max(n / m for n, m in zip(size, image.shape))
-    image = cv2.resize(image, None, fx=scale, fy=scale)
-    top, left = ((m - n) // 2 for n, m in zip(size, image.shape))
-    image = image[top : top + size[0], left : left + size[1], ::-1]
-    image = ((image - MEAN) / STD).astype(np.float32)
-    return torch.from_numpy(image).permute(2, 0, 1)[None]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -169,24 +134,20 @@ def parse_network(text: str) -> NetworkSpec:
         FileNotFoundError: The checkpoint does not exist.
         ImportError: timm is asked for and missing.
     """
-    name, *options = str(text).split(',')
+    name, *options = text.split(',')
     name, _, checkpoint = name.partition('=')
     found = re.fullmatch(r'(.*?)(?:@([1-9]\d*)(?:x([1-9]\d*))?)?', name)
     name, high, wide = found.groups()
-    if '@' in os.path.basename(name):
-        raise ValueError(
-            f'{text}: a size is SIDE or HEIGHTxWIDTH in pixels, as in '
-            'mobilemamba:b1@256.'
-        )
     kind, colon, network = name.partition(':')
     if not colon:
         kind, network = _SUFFIXES.get(Path(name).suffix, 'timm'), name
         kind = 'mobilemamba' if name in SIDES else kind
-    if kind not in KINDS or not network:
+    if kind not in KINDS or not network or '@' in os.path.basename(name):
         raise ValueError(
-            f'{text} names no network; write KIND:NETWORK with one of '
-            f'{", ".join(KINDS)}, as in mobilemamba:b1@256, or the path of a '
-            f'config.{did_you_mean(kind, KINDS)}'
+            f'{text} names no network; write KIND:NETWORK@SIZE with one of '
+            f'{", ".join(KINDS)} and SIDE or HEIGHTxWIDTH in pixels, as in '
+            'mobilemamba:b1@256, or the path of a config.'
+            f'{did_you_mean(kind, KINDS)}'
         )
     if kind == 'mambaout':
         kind, network = 'timm', f'mambaout_{network}'
@@ -203,14 +164,9 @@ def parse_network(text: str) -> NetworkSpec:
         check_checkpoint_file(checkpoint)
     if not all('=' in option for option in options):
         raise ValueError(f'{text}: options are written KEY=VALUE.')
-    return NetworkSpec(
-        text=str(text),
-        kind=kind,
-        network=network,
-        size=(int(high), int(wide or high)) if high else None,
-        checkpoint=checkpoint or None,
-        options=dict(option.split('=', 1) for option in options),
-    )
+    size = (int(high), int(wide or high)) if high else None
+    read = dict(option.split('=', 1) for option in options)
+    return NetworkSpec(text, kind, network, size, checkpoint or None, read)
 
 
 def backbone_config(spec: NetworkSpec) -> dict:
@@ -225,23 +181,26 @@ def backbone_config(spec: NetworkSpec) -> dict:
     Raises:
         ValueError: The kind has no backbone to be put into a config.
     """
+    name = spec.network
     kinds = dict(
-        mobilemamba=dict(type='mmmobilemamba.MobileMamba', arch=spec.network),
-        timm=dict(type='mmmobilemamba.TIMMBackbone', model_name=spec.network),
-        host=HOST_BACKBONES.get(spec.network),
+        mobilemamba=dict(type='mmmobilemamba.MobileMamba', arch=name),
+        timm=dict(type='mmmobilemamba.TIMMBackbone', model_name=name),
+        host=HOST_BACKBONES.get(name),
     )
     if spec.kind not in kinds:
         raise ValueError(f'{spec.text} is no backbone by name.')
-    init_cfg = dict(type='Pretrained', checkpoint=spec.checkpoint)
-    more = dict(init_cfg=init_cfg) if spec.checkpoint else {}
-    return {**kinds[spec.kind], **more}
+    config = dict(kinds[spec.kind])
+    if spec.checkpoint:
+        init_cfg = dict(type='Pretrained', checkpoint=spec.checkpoint)
+        config['init_cfg'] = init_cfg
+    return config
 
 
 def build_network(spec: NetworkSpec, features: bool = False) -> Network:
     """Build a network with random weights, or those of its checkpoint.
 
     Args:
-        spec (NetworkSpec): What :func:`parse_network` gave.
+        spec (NetworkSpec): Any kind but an exported file.
         features (bool): Build the part that maps images to a tuple of
             feature maps, the backbone of a config. Defaults to False, the
             whole model; a backbone alone gets a linear classifier.
@@ -250,79 +209,76 @@ def build_network(spec: NetworkSpec, features: bool = False) -> Network:
         Network: The network.
 
     Raises:
-        ValueError: The weights do not fit, or there is no torch module.
+        ValueError: The weights do not fit, or the model has no backbone.
         FileNotFoundError: A file is missing.
     """
     torch.manual_seed(0)
+    side = SIDES.get(spec.network, 224)
+    size = (side, side)
     if spec.kind == 'config':
-        network = _from_config(spec, features)
+        cfg = load_config(spec.network)
+        size = usual_size(cfg)
+        if 'test_dataloader' in cfg:  # with the names of the classes
+            module = load_model(cfg, spec.checkpoint, 'cpu')
+        else:
+            module = build_model(cfg)
+        module = getattr(module, 'backbone', None) if features else module
     elif spec.kind == 'timm' and not features:
-        network = _from_timm(spec)
-    elif spec.checkpoint and not features:
-        raise ValueError(
-            f'{spec.text}: the weights of a whole network come by its config, '
-            f'as CONFIG={spec.checkpoint}.'
-        )
+        module, size = _from_timm(spec)
     else:
-        side = SIDES.get(spec.network, 224)
-        module = _build_backbone(spec)
-        network = Network(
-            spec,
-            module if features else Classifier(module),
-            spec.size or (side, side),
+        host = next((name for name in HOSTS if find_spec(name)), None)
+        with DefaultScope.overwrite_default_scope(host):
+            module = MODELS.build(backbone_config(spec))
+        if spec.checkpoint:
+            module.init_weights()  # reads the file
+        module = module if features else _Classifier(module)
+    if module is None or (spec.checkpoint and type(module) is _Classifier):
+        raise ValueError(
+            f'{spec.text}: the model has no backbone, or no trained head; '
+            'the weights of a whole network come by its config.'
         )
-    network.module.eval()
-    return network
-
-
-def _build_backbone(spec: NetworkSpec) -> nn.Module:
-    host = None
-    if spec.kind == 'host':
-        host = next((name for name in HOSTS if find_spec(name)), HOSTS[0])
-        check_host(Config(dict(default_scope=host)), spec.text)
-    with DefaultScope.overwrite_default_scope(host):
-        module = MODELS.build(backbone_config(spec))
-    if spec.checkpoint:
-        module.init_weights()  # reads the file
-    return module
+    module.eval()
+    return Network(spec, module, spec.size or size)
 
 
 def _import_timm():
     try:
         import timm
     except ImportError as error:
-        raise ImportError(
-            'A network of timm needs timm: `pip install timm`.'
-        ) from error
+        raise ImportError('This needs timm: `pip install timm`.') from error
     return timm
 
 
-def _from_timm(spec: NetworkSpec) -> Network:
+def _from_timm(spec: NetworkSpec) -> tuple[nn.Module, tuple[int, int]]:
     timm = _import_timm()
     cfg = timm.get_pretrained_cfg(spec.network)
-    usual = tuple(cfg.input_size[1:]) if cfg else (224, 224)
-    size = spec.size or usual
+    size = tuple(cfg.input_size[1:]) if cfg else (224, 224)
+    more = {}
     # Networks of one size hold tables for it; the rest take any image.
-    fixed = cfg is not None and cfg.fixed_input_size and size != usual
-    module = timm.create_model(
-        spec.network,
-        checkpoint_path=spec.checkpoint or '',
-        **(dict(img_size=size) if fixed else {}),
-    )
-    return Network(spec, module, size)
+    if cfg and cfg.fixed_input_size and spec.size not in (None, size):
+        more['img_size'] = spec.size
+    path = spec.checkpoint or ''
+    return timm.create_model(spec.network, checkpoint_path=path, **more), size
 
 
-def _from_config(spec: NetworkSpec, features: bool) -> Network:
-    cfg = load_config(spec.network)
-    if 'test_dataloader' in cfg:  # with the names of the classes
-        model = load_model(cfg, spec.checkpoint, 'cpu')
-    else:
-        model = build_model(cfg)
-    module = getattr(model, 'backbone', None) if features else model
-    if module is None:
-        raise ValueError(f'{spec.text}: the model has no backbone.')
-    size = spec.size or usual_size(cfg)
-    return Network(spec, module, size, input_channels(model), host_of(model))
+def read_rgb(path: str | os.PathLike, size: tuple[int, int]) -> Tensor:
+    """Read an image as networks for ImageNet expect it.
+
+    Args:
+        path (str or PathLike): Image file.
+        size (tuple[int, int]): Height and width of the central cut in pixels,
+            to which the image is resized first.
+
+    Returns:
+        Tensor: Normalised RGB values, (1, 3, H, W).
+    """
+    image = read_image(path)
+    scale = max(n / m for n, m in zip(size, image.shape))
+    image = cv2.resize(image, None, fx=scale, fy=scale)
+    top, left = ((m - n) // 2 for n, m in zip(size, image.shape))
+    image = image[top : top + size[0], left : left + size[1], ::-1]
+    image = ((image - MEAN) / STD).astype(np.float32)
+    return torch.from_numpy(image).permute(2, 0, 1)[None]
 
 
 def host_of(model: nn.Module) -> str | None:
@@ -338,16 +294,8 @@ def input_channels(model: nn.Module) -> int:
 
 
 def usual_size(cfg: Config) -> tuple[int, int]:
-    """Return the size that a config's test pipeline gives every image.
-
-    Args:
-        cfg (Config): Config of any of the libraries.
-
-    Returns:
-        tuple[int, int]: Height and width in pixels; where the pipeline keeps
-        the ratio of the images, the size that papers count at: 800x1280 for
-        detectors, 512x512 for segmentors, 224x224 for classifiers.
-    """
+    """Return height and width that a config's test pipeline gives images;
+    where it keeps their ratio, those that papers count at."""
     loader = cfg.get('test_dataloader') or {}
     steps = innermost_dataset(loader.dataset).pipeline if loader else []
     for step in reversed(steps):
@@ -365,23 +313,17 @@ def usual_size(cfg: Config) -> tuple[int, int]:
     return _USUAL.get(cfg.get('default_scope'), (224, 224))
 
 
-def first_size(cfg: Config) -> tuple[int, int]:
-    """Return the padded height and width of the first validation image.
-
-    Args:
-        cfg (Config): Config with a ``val_dataloader``, whose data is read.
-
-    Returns:
-        tuple[int, int]: Height and width in pixels, as the network gets it.
-    """
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-        image = DATASETS.build(cfg.val_dataloader.dataset)[0]['inputs']
-    return padded(tuple(image.shape[-2:]), cfg)
-
-
 def padded(size: tuple[int, int], cfg: Config) -> tuple[int, int]:
     """Round a size up as the data preprocessor of a config pads it."""
     settings = cfg.model.get('data_preprocessor') or {}
     divisor = settings.get('pad_size_divisor', 1)
     height, width = (-(-side // divisor) * divisor for side in size)
     return height, width
+
+
+def first_size(cfg: Config) -> tuple[int, int]:
+    """Return height and width of a config's first validation image, as the
+    network gets it."""
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        image = DATASETS.build(cfg.val_dataloader.dataset)[0]['inputs']
+    return padded(tuple(image.shape[-2:]), cfg)

@@ -23,8 +23,8 @@ class Fields:
     Args:
         name (str): Name of the network.
         weights (str): ``'random weights'``, or the name of a checkpoint.
-        stages (list[tuple[int, np.ndarray]]): Stride in pixels and field of
-            each stage, (H, W), with a sum of 1.
+        stages (list[tuple[int, np.ndarray]]): Stride in pixels and share of
+            each pixel in the gradient, (H, W), per stage.
     """
 
     name: str
@@ -53,8 +53,7 @@ def receptive_fields(
             the end.
 
     Returns:
-        list[tuple[int, np.ndarray]]: Stride in pixels and share of each pixel
-        in the gradient, (H, W), per stage.
+        list[tuple[int, np.ndarray]]: As :class:`Fields` holds them.
 
     Raises:
         ValueError: There is no such stage, or no gradient reaches a pixel.
@@ -63,7 +62,7 @@ def receptive_fields(
     (arXiv:1701.04128); Scaling Up Your Kernels to 31x31
     (arXiv:2203.06717), section 5.
     """
-    total: list = [0.0] * len(stages)
+    total: list = [torch.zeros(1)] * len(stages)
     strides = [0] * len(stages)
     for x in images:
         x = x.detach().requires_grad_()
@@ -74,55 +73,19 @@ def receptive_fields(
                     f'Stage {stage} is none of the {len(maps)} stages, 0 to '
                     f'{len(maps) - 1}.'
                 )
+            shape = maps[stage].shape[2:]
             # A side may have been rounded up.
-            ratio = x.shape[2] / maps[stage].shape[2]
-            strides[i] = 2 ** round(math.log2(ratio))
-            rows, columns = (
-                slice((side - 1) // 2, side // 2 + 1)
-                for side in maps[stage].shape[2:]
-            )
+            strides[i] = 2 ** round(math.log2(x.shape[2] / shape[0]))
+            rows, columns = (slice((n - 1) // 2, n // 2 + 1) for n in shape)
             centre = maps[stage][:, :, rows, columns].relu().sum()
             # The graph is needed until its last use.
-            (grad,) = torch.autograd.grad(
-                centre, x, retain_graph=i + 1 < len(stages)
-            )
+            again = i + 1 < len(stages)
+            (grad,) = torch.autograd.grad(centre, x, retain_graph=again)
             total[i] = total[i] + grad.relu().sum((0, 1)).double().cpu()
-    for stage, field in zip(stages, total, strict=True):
-        if not torch.is_tensor(field) or not field.sum() > 0:
-            raise ValueError(f'No gradient of stage {stage} reaches a pixel.')
-    return [
-        (stride, (field / field.sum()).numpy())
-        for stride, field in zip(strides, total, strict=True)
-    ]
-
-
-def square_shares(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return how much of the gradient lies in squares around the centre.
-
-    Args:
-        field (np.ndarray): Receptive field, (H, W), with a sum of 1.
-
-    Returns:
-        tuple[np.ndarray, np.ndarray]: Sides of centred rectangles over those
-        of the image, rising to 1, and their shares in the gradient.
-    """
-    down, across = (
-        np.abs(np.arange(side) + 0.5 - side / 2) / (side / 2)
-        for side in field.shape
-    )
-    reach = np.maximum(down[:, None], across[None, :])
-    sides, which = np.unique(reach, return_inverse=True)
-    within = np.bincount(which.ravel(), weights=field.ravel())
-    # The outer edge of a pixel, whose centre the distances are of.
-    return np.minimum(sides + 1 / max(field.shape), 1), within.cumsum()
-
-
-def covered_areas(field: np.ndarray) -> list[float]:
-    """Return the shares of the image that hold :data:`SHARES` of the
-    gradient, in the smallest rectangles around the centre."""
-    sides, within = square_shares(field)
-    places = np.searchsorted(within, SHARES)
-    return [float(sides[min(i, len(sides) - 1)] ** 2) for i in places]
+    if not all(field.sum() > 0 for field in total):
+        raise ValueError(f'No gradient of stages {stages} reaches a pixel.')
+    fields = [(field / field.sum()).numpy() for field in total]
+    return list(zip(strides, fields, strict=True))
 
 
 @torch.no_grad()
@@ -140,17 +103,17 @@ def wake_branches(module: nn.Module) -> None:
 
 
 def field_table(rows: Sequence[Fields]) -> str:
-    """Lay the areas that hold shares of the gradient out, in Markdown."""
-    shares = [f'{share:.0%} of gradient' for share in SHARES]
-    return markdown_rows(
-        ['network', 'weights', 'stride', *shares],
-        [
-            [row.name, row.weights, stride]
-            + [f'{area:.1%}' for area in covered_areas(field)]
-            for row in rows
-            for stride, field in row.stages
-        ],
-    )
+    """Return the areas that hold shares of the gradient, as Markdown."""
+    header = ['network', 'weights', 'stride']
+    header += [f'{share:.0%} of gradient' for share in SHARES]
+    lines = []
+    for row in rows:
+        for stride, field in row.stages:
+            sides, within = _square_shares(field)
+            places = np.searchsorted(within, SHARES).clip(max=len(sides) - 1)
+            areas = [f'{area:.1%}' for area in sides[places] ** 2]
+            lines.append([row.name, row.weights, stride, *areas])
+    return markdown_rows(header, lines)
 
 
 def draw_fields(
@@ -169,17 +132,15 @@ def draw_fields(
         figure.suptitle(title)
         grid = figure.subplots(count, len(rows) + 1, squeeze=False)
         for j, row in enumerate(rows):
-            grid[0][j].set_title(
-                f'{row.name}\n{row.weights}', fontsize='medium', color=f'C{j}'
-            )
+            name = f'{row.name}\n{row.weights}'
+            grid[0][j].set_title(name, fontsize='medium', color=f'C{j}')
             for i, (stride, field) in enumerate(row.stages):
                 # Three decades below the strongest pixels.
                 top = np.quantile(field, 0.999)
                 visible = np.log10(np.maximum(field, 1e-12) / top)
                 grid[i][j].imshow(visible, cmap='magma', vmin=-3, vmax=0)
-                grid[i][j].set(xticks=[], yticks=[])
-                grid[i][j].set_xlabel(f'stride {stride}', labelpad=2)
-                grid[i][-1].plot(*square_shares(field), color=f'C{j}')
+                grid[i][j].set(xticks=[], yticks=[], xlabel=f'stride {stride}')
+                grid[i][-1].plot(*_square_shares(field), color=f'C{j}')
         for panel in grid[:, -1]:
             panel.set(xlim=(0, 1), ylim=(0, 1.02), box_aspect=1)
             panel.xaxis.set_major_formatter(PercentFormatter(1))
@@ -187,3 +148,16 @@ def draw_fields(
             panel.grid(alpha=0.3)
         grid[0][-1].set_title('share of the gradient', fontsize='medium')
         grid[-1][-1].set_xlabel('in a central square with this side')
+
+
+def _square_shares(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return sides of centred squares and their shares in the gradient."""
+    down, across = (
+        np.abs(np.arange(side) + 0.5 - side / 2) / (side / 2)
+        for side in field.shape
+    )
+    reach = np.maximum(down[:, None], across[None, :])
+    sides, which = np.unique(reach, return_inverse=True)
+    within = np.bincount(which.ravel(), weights=field.ravel())
+    # The outer edge of a pixel, whose centre the distances are of.
+    return np.minimum(sides + 1 / max(field.shape), 1), within.cumsum()

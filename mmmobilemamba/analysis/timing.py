@@ -5,7 +5,6 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -24,11 +23,9 @@ class Timing:
     Args:
         seconds (tuple[float]): Seconds of a call in each round; the mean of
             a round's calls where it had several.
-        repeats (int): Calls in each round. Defaults to 1.
     """
 
     seconds: tuple[float, ...]
-    repeats: int = 1
 
     @property
     def median(self) -> float:
@@ -38,11 +35,9 @@ class Timing:
     @property
     def quartiles(self) -> tuple[float, float]:
         """First and third quartile over the rounds, in seconds."""
-        if len(self.seconds) == 1:
-            return self.seconds * 2
-        low, _, high = statistics.quantiles(
-            self.seconds, n=4, method='inclusive'
-        )
+        # Twice, as one round alone has no quartiles.
+        values = self.seconds if len(self.seconds) > 1 else self.seconds * 2
+        low, _, high = statistics.quantiles(values, n=4, method='inclusive')
         return low, high
 
     def speedup_over(self, other: 'Timing') -> float:
@@ -98,19 +93,17 @@ def time_interleaved(
         dict[str, Timing]: Timings by name, in the order of ``calls``.
 
     Raises:
-        ValueError: There is nothing to time, or a count is out of range.
+        ValueError: There is nothing to time, or a count is below 1.
     """
-    if not calls or rounds < 1 or warmup < bool(min_turn):
+    if not calls or rounds < 1 or warmup < 1:
         raise ValueError(
             f'calls, rounds and warmup must be 1 or more, got {len(calls)}, '
             f'{rounds} and {warmup}.'
         )
-    spins = any(getattr(call, 'spins', False) for call in calls.values())
-    pause = _SETTLE if spins else 0
-    device = torch.device(device)
-    synchronize = time.time
-    if device.type != 'cpu':
-        synchronize = torch.get_device_module(device).synchronize
+    spin = any(getattr(call, 'spins', False) for call in calls.values())
+    on_cpu = torch.device(device).type == 'cpu'
+    backend = torch.cpu if on_cpu else torch.get_device_module(device)
+    synchronize = backend.synchronize
 
     def turn(call: Callable, repeats: int) -> float:
         if repeats > 1:
@@ -121,17 +114,20 @@ def time_interleaved(
             call()
             synchronize()
         seconds = (clock() - started) / repeats
-        time.sleep(pause)
+        time.sleep(_SETTLE * spin)
         return seconds
 
-    with _without_garbage_collection():
+    collecting = gc.isenabled()
+    gc.collect()
+    gc.disable()  # not within a call
+    try:
         repeats = {}
         for name, call in calls.items():
-            last = [turn(call, 1) for _ in range(warmup)][-1:]
+            last = [turn(call, 1) for _ in range(warmup)][-1]
             # A clock too coarse to see a call gives 0 seconds for it.
-            wanted = min_turn / last[0] if last and last[0] else math.inf
-            wanted = wanted if min_turn else 1
-            repeats[name] = math.ceil(min(max(wanted, 1), _MAX_REPEATS))
+            wanted = min_turn / last if last else min_turn * math.inf
+            wanted = min(wanted, _MAX_REPEATS) if min_turn else 1
+            repeats[name] = max(math.ceil(wanted), 1)
         seconds: dict[str, list[float]] = {name: [] for name in calls}
         order, started = list(calls), clock()
         for done in range(rounds):
@@ -142,20 +138,7 @@ def time_interleaved(
                 seconds[name].append(turn(calls[name], repeats[name]))
             order.reverse()
             progress(done + 1)
-    return {
-        name: Timing(tuple(values), repeats[name])
-        for name, values in seconds.items()
-    }
-
-
-@contextmanager
-def _without_garbage_collection():
-    """Keep the collector from running within a call."""
-    enabled = gc.isenabled()
-    gc.collect()
-    gc.disable()
-    try:
-        yield
     finally:
-        if enabled:
+        if collecting:
             gc.enable()
+    return {name: Timing(tuple(values)) for name, values in seconds.items()}

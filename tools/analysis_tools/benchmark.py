@@ -23,7 +23,6 @@ from mmmobilemamba.analysis.benchmark import (
     RUNTIMES,
     Form,
     Settings,
-    compare_speeds,
     profile_network,
     run_benchmark,
 )
@@ -180,12 +179,10 @@ def main(argv: Sequence[str] | None = None) -> None:
                 ['python', 'tools/analysis_tools/benchmark.py', *words]
             ),
             environment=environment(args.device),
-            settings=asdict(settings),
+            train=args.train,
             form=asdict(form),
             models=models,
-            pairs=compare_speeds(
-                models, pairs + list(PAPER_PAIRS if paper else ())
-            ),
+            pairs=[*pairs, *(PAPER_PAIRS if paper else ())],
         )
         print(markdown(report), end='')
         if args.out_dir:

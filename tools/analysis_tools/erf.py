@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Sequence
 
-import torch
 from mmengine.device import get_device
 from mmengine.utils import track_iter_progress
 from torch import Tensor
@@ -12,6 +11,7 @@ from mmmobilemamba.analysis.figures import check_figure_path
 from mmmobilemamba.analysis.networks import (
     Network,
     build_network,
+    input_channels,
     parse_network,
     read_rgb,
 )
@@ -60,19 +60,14 @@ def make_parser() -> argparse.ArgumentParser:
 def load_images(network: Network, args: argparse.Namespace) -> list[Tensor]:
     """Make noise, or read images, resized and cropped to a square."""
     if args.images is None:
-        generator = torch.Generator().manual_seed(0)
-        size = (1, network.channels, args.size, args.size)
-        return [
-            torch.randn(size, generator=generator)
-            for _ in range(args.num_images)
-        ]
-    if network.channels != 3:
+        return list(network.random_images(args.num_images).unsqueeze(1))
+    if input_channels(network.module) != 3:
         raise ValueError(
-            f'{network.spec.text} takes {network.channels} channels, and '
-            '--images are RGB; leave --images out for noise.'
+            f'--images are RGB, and {network.spec.text} takes another number '
+            'of channels; leave them out for noise.'
         )
     paths = find_images(args.images)[: args.num_images]
-    return [read_rgb(path, (args.size, args.size)) for path in paths]
+    return [read_rgb(path, network.size) for path in paths]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -94,6 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows = []
         for spec, name in zip(specs, names, strict=True):
             network = build_network(spec, features=True)
+            network.size = (args.size, args.size)
             images = load_images(network, args)
             if not spec.checkpoint:
                 wake_branches(network.module)

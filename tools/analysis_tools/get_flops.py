@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 
 import torch
+from mmengine.analysis.print_helper import complexity_stats_table
 
 from mmmobilemamba.analysis.complexity import count_complexity
 from mmmobilemamba.analysis.networks import padded, usual_size
@@ -70,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         shape = padded(shape, cfg)
         cost = count_complexity(model, shape)
     if args.table:
-        print(cost.table(args.table))
+        options = dict(max_depth=args.table, show_param_shapes=False)
+        print(complexity_stats_table(cost.analyzer, **options))
     names = (name.rpartition('::')[2] for name in cost.uncounted)
     print(f'input        {shape[0]} x {shape[1]}')
     print(f'MACs         {readable(cost.macs)}; most papers say FLOPs')
