@@ -109,11 +109,11 @@ def run_benchmark(
         specs (Sequence[NetworkSpec]): Networks, each once.
         form (Form): What their options do not say.
         settings (Settings): How to run.
-        say (Callable): Told what is being done. Defaults to silence.
+        say (Callable): Told what is being done.
 
     Returns:
-        list[dict]: Per network its facts and ``results``, one per batch size
-        with times in seconds.
+        list[dict]: Per network its facts and ``results`` in seconds, one per
+        batch size.
 
     Raises:
         ValueError: A network does not run so, or gives values that are not

@@ -75,14 +75,7 @@ PAPER_PAIRS = (
 
 
 def environment(device: str) -> dict[str, str | int]:
-    """Say what a benchmark is measured with.
-
-    Args:
-        device (str): Where the networks run.
-
-    Returns:
-        dict[str, str | int]: Versions, processor and threads, or the GPU.
-    """
+    """Return versions, scan and processor or GPU of a device."""
     on_gpu = torch.device(device).type == 'cuda'
     where = f'{cpu_name()}, {torch.get_num_threads()} threads'
     if on_gpu:
@@ -99,9 +92,6 @@ def markdown(report: dict) -> str:
     Args:
         report (dict): ``environment``, ``form``, ``train``, ``models`` and
             ``pairs`` of names whose speed to compare.
-
-    Returns:
-        str: Markdown.
     """
     models = report['models']
     batches = [result['batch'] for result in models[0]['results']]
@@ -138,12 +128,7 @@ def markdown(report: dict) -> str:
 
 def write_report(report: dict, folder: str | os.PathLike) -> None:
     """Write ``benchmark.json``, ``benchmark.md`` and, where accuracies are
-    published, ``benchmark.png``.
-
-    Args:
-        report (dict): As of :func:`markdown`, and ``command``.
-        folder (str or PathLike): Folder, which is made.
-    """
+    published, ``benchmark.png``; the report holds the ``command`` as well."""
     file = Path(folder, 'benchmark.json')
     with atomic_write(file) as draft:
         draft.write_text(json.dumps(report, indent=1) + '\n')

@@ -28,12 +28,12 @@ class Views:
     """What a network sees in an image.
 
     Args:
-        image (np.ndarray): RGB pixels, or the mean of other channels, as the
-            network gets them, (H, W, 3) or (H, W), from 0 to 1.
+        image (np.ndarray): RGB or grey pixels as the network gets them, (H,
+            W, 3) or (H, W), from 0 to 1.
         target (str): What the gradient is of.
         layers (dict[str, tuple]): By name of the layer the shape of its map,
-            the mean magnitude over the channels, and the class activation
-            map, both (H, W), from 0 to 1.
+            its mean magnitude, and its class activation map, both (H, W),
+            from 0 to 1.
     """
 
     image: np.ndarray
@@ -115,13 +115,7 @@ def compute_cam(
 
 
 def draw_cam(views: Views, path: str | os.PathLike, title: str) -> None:
-    """Draw the image and its feature maps, below them its activation maps.
-
-    Args:
-        views (Views): What :func:`compute_cam` gave.
-        path (str or PathLike): Figure to write.
-        title (str): Above all panels.
-    """
+    """Draw an image and its feature maps, below them its activation maps."""
     columns = len(views.layers) + 1
     height, width = views.image.shape[:2]
     size = (2.6 * columns + 0.3, 5.2 * height / width + 1.1)

@@ -1,6 +1,5 @@
 """Backbones side by side in one detector, segmentor or classifier."""
 
-import os
 import re
 import statistics
 from collections.abc import Sequence
@@ -12,7 +11,6 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 
 from ..apis.inference import build_model
-from ..apis.options import build_runner, set_loader_defaults
 from ..apis.training import FinishedTraining, training_length
 from ..checkpoints.checkpoint import read_state_dict
 from .complexity import count_complexity
@@ -63,28 +61,18 @@ class Compared:
         self.metric = self.metric or (keys or [''])[0]
         steps, values = run.curve(self.metric)
         if not steps or steps[-1] != training_length(cfg)[1]:
-            # It was stopped between the last checkpoint and its evaluation.
-            found = _evaluate(cfg, str(done.checkpoint))
-            if self.metric not in found:
-                raise ValueError(
-                    f'{self.metric!r} is no metric of {cfg.work_dir}; it has '
-                    f'{", ".join(found)}.'
-                )
-            values = [found[self.metric]]
-        self.values[seed] = float(values[-1])
+            raise ValueError(
+                f'{cfg.work_dir} has no {self.metric!r} of its last step, but '
+                f'{", ".join(run.metrics) or "nothing"}; where it was stopped '
+                f'just before, delete {done.checkpoint} to repeat that.'
+            )
+        self.values[seed] = values[-1]
         self.seconds.append(done.seconds)
         self.runs.append(run)
 
 
 def make_table(results: Sequence[Compared]) -> str:
-    """Lay results out as a table of Markdown.
-
-    Args:
-        results (Sequence[Compared]): Backbones with finished trainings.
-
-    Returns:
-        str: Mean and standard deviation over the seeds, and what it cost.
-    """
+    """Return mean, deviation and cost of each backbone, as Markdown."""
     rows = []
     for result in results:
         values = list(result.values.values())
@@ -105,30 +93,20 @@ def make_table(results: Sequence[Compared]) -> str:
     return markdown_rows(header, rows)
 
 
-def _evaluate(cfg: Config, checkpoint: str) -> dict[str, float]:
-    cfg = Config(cfg.to_dict())
-    set_loader_defaults(cfg)
-    cfg.load_from = checkpoint
-    cfg.work_dir = os.path.join(cfg.work_dir, 'evaluation')
-    return build_runner(cfg).val()
-
-
 def swap_backbone(cfg: Config, spec: NetworkSpec) -> None:
     """Put a backbone into the model of a config, and fit the rest to it.
 
     In a classifier the head takes the channels of the last map. In detectors
-    and segmentors everything behind the neck stays as it is and sees the same
-    strides: a ``DeconvFPN``, beside the backbone or within a
-    ``PyramidBackbone``, makes the levels that the backbone lacks; other necks
-    need a backbone with the strides of the old one.
+    and segmentors everything behind the neck sees the same strides: a
+    ``DeconvFPN``, beside the backbone or within a ``PyramidBackbone``, makes
+    the levels that the backbone lacks; other necks need the old strides.
 
     Args:
         cfg (Config): Config, changed in place.
         spec (NetworkSpec): The new backbone.
 
     Raises:
-        ValueError: The model has nothing to fit, the backbone not the
-            strides that the neck wants, or its file does not fit.
+        ValueError: The backbone or its file does not fit.
     """
     scope, model = cfg.get('default_scope'), cfg.model
     old, neck = model.get('backbone') or {}, model.get('neck')

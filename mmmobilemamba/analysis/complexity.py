@@ -47,9 +47,6 @@ def count_complexity(
         model (nn.Module): Any module; it is left as it is.
         inputs (Sequence[int] or Tensor): Height and width of an image, or
             the batch itself.
-
-    Returns:
-        Complexity: Counts, those of a batch for a batch.
     """
     if not isinstance(inputs, Tensor):
         inputs = torch.rand(1, input_channels(model), *inputs)
@@ -79,14 +76,8 @@ def count_complexity(
 
 
 def detector_samples(x: Tensor) -> list:
-    """Return what MMDetection wants to know of images that no set made.
-
-    Args:
-        x (Tensor): Images (batch, channels, H, W), neither scaled nor padded.
-
-    Returns:
-        list[DetDataSample]: One per image.
-    """
+    """Return a DetDataSample for each image (batch, channels, H, W) that no
+    data set made, neither scaled nor padded."""
     from mmdet.structures import DetDataSample
 
     names = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')

@@ -22,14 +22,13 @@ def check_figure_path(path: str | os.PathLike) -> None:
 
 @contextmanager
 def figure_file(
-    path: str | os.PathLike, size: tuple[float, float], dpi: int = 120
+    path: str | os.PathLike, size: tuple[float, float]
 ) -> Iterator[Figure]:
-    """Give a figure, which is written to a file at the end.
+    """Give a figure, which is written to a file, whole, at the end.
 
     Args:
-        path (str or PathLike): Image or PDF file; written whole.
+        path (str or PathLike): Image or PDF file.
         size (tuple[float, float]): Width and height in inches.
-        dpi (int): Pixels per inch. Defaults to 120.
 
     Yields:
         Figure: A figure to draw on, with constrained layout.
@@ -40,19 +39,11 @@ def figure_file(
     FigureCanvasAgg(figure)
     yield figure
     with atomic_write(path) as draft:
-        figure.savefig(draft, dpi=dpi)
+        figure.savefig(draft, dpi=120)
 
 
 def markdown_rows(header: Sequence, rows: Sequence[Sequence]) -> str:
-    """Lay rows out as a table of Markdown, all but the first column right.
-
-    Args:
-        header (Sequence): Names of the columns.
-        rows (Sequence[Sequence]): Cells, shown by ``str``.
-
-    Returns:
-        str: The table.
-    """
+    """Lay rows out as a table of Markdown, all but the first column right."""
     rule = ['---'] + ['---:'] * (len(header) - 1)
     return '\n'.join(
         f'| {" | ".join(map(str, row))} |' for row in (header, rule, *rows)

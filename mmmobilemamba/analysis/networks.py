@@ -121,10 +121,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def parse_network(text: str) -> NetworkSpec:
-    """Read the name of a network.
+    """Read the name of a network, as this module describes it.
 
     Args:
-        text (str): ``KIND:NETWORK@SIZE=CHECKPOINT,KEY=VALUE,...``.
+        text (str): The name.
 
     Returns:
         NetworkSpec: What was asked for.
@@ -144,10 +144,9 @@ def parse_network(text: str) -> NetworkSpec:
         kind = 'mobilemamba' if name in SIDES else kind
     if kind not in KINDS or not network or '@' in os.path.basename(name):
         raise ValueError(
-            f'{text} names no network; write KIND:NETWORK@SIZE with one of '
-            f'{", ".join(KINDS)} and SIDE or HEIGHTxWIDTH in pixels, as in '
-            'mobilemamba:b1@256, or the path of a config.'
-            f'{did_you_mean(kind, KINDS)}'
+            f'{text} names no network. Write KIND:NETWORK@HEIGHTxWIDTH, as in '
+            'mobilemamba:b1@256, or the path of a config; kinds are '
+            f'{", ".join(KINDS)}.{did_you_mean(kind, KINDS)}'
         )
     if kind == 'mambaout':
         kind, network = 'timm', f'mambaout_{network}'
@@ -172,14 +171,8 @@ def parse_network(text: str) -> NetworkSpec:
 def backbone_config(spec: NetworkSpec) -> dict:
     """Return the config of a backbone for the registry of any host library.
 
-    Args:
-        spec (NetworkSpec): Any kind but a config and an exported file.
-
-    Returns:
-        dict: Config, with ``init_cfg`` where there is a checkpoint.
-
     Raises:
-        ValueError: The kind has no backbone to be put into a config.
+        ValueError: The network is a file, which has no backbone by name.
     """
     name = spec.network
     kinds = dict(
@@ -201,16 +194,15 @@ def build_network(spec: NetworkSpec, features: bool = False) -> Network:
 
     Args:
         spec (NetworkSpec): Any kind but an exported file.
-        features (bool): Build the part that maps images to a tuple of
-            feature maps, the backbone of a config. Defaults to False, the
-            whole model; a backbone alone gets a linear classifier.
+        features (bool): Build the part that maps images to a tuple of maps,
+            the backbone of a config. Defaults to False, the whole model; a
+            backbone alone gets a linear classifier.
 
     Returns:
         Network: The network.
 
     Raises:
         ValueError: The weights do not fit, or the model has no backbone.
-        FileNotFoundError: A file is missing.
     """
     torch.manual_seed(0)
     side = SIDES.get(spec.network, 224)
@@ -266,8 +258,7 @@ def read_rgb(path: str | os.PathLike, size: tuple[int, int]) -> Tensor:
 
     Args:
         path (str or PathLike): Image file.
-        size (tuple[int, int]): Height and width of the central cut in pixels,
-            to which the image is resized first.
+        size (tuple[int, int]): Height and width of the central cut in pixels.
 
     Returns:
         Tensor: Normalised RGB values, (1, 3, H, W).

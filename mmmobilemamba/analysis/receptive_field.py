@@ -2,8 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,22 +13,6 @@ from .figures import figure_file, markdown_rows
 
 # Shares of the gradient at which areas are told.
 SHARES = (0.2, 0.3, 0.5, 0.99)
-
-
-@dataclass
-class Fields:
-    """The receptive fields of a network.
-
-    Args:
-        name (str): Name of the network.
-        weights (str): ``'random weights'``, or the name of a checkpoint.
-        stages (list[tuple[int, np.ndarray]]): Stride in pixels and share of
-            each pixel in the gradient, (H, W), per stage.
-    """
-
-    name: str
-    weights: str
-    stages: list[tuple[int, np.ndarray]]
 
 
 def receptive_fields(
@@ -45,15 +28,15 @@ def receptive_fields(
     count.
 
     Args:
-        features (Callable): Maps images to the feature maps of its stages,
-            in evaluation mode.
-        images (Iterable[Tensor]): Normalised images, (batch, channels, H, W)
-            each, all of one size.
+        features (Callable): Maps images to a tuple of maps.
+        images (Iterable[Tensor]): Normalised images of one size, (batch,
+            channels, H, W) each.
         stages (Sequence[int]): Which of the maps; negative ones count from
             the end.
 
     Returns:
-        list[tuple[int, np.ndarray]]: As :class:`Fields` holds them.
+        list[tuple[int, np.ndarray]]: Stride in pixels and share of each
+        pixel in the gradient, (H, W), per stage.
 
     Raises:
         ValueError: There is no such stage, or no gradient reaches a pixel.
@@ -69,10 +52,7 @@ def receptive_fields(
         maps = features(x)
         for i, stage in enumerate(stages):
             if stage not in range(-len(maps), len(maps)):
-                raise ValueError(
-                    f'Stage {stage} is none of the {len(maps)} stages, 0 to '
-                    f'{len(maps) - 1}.'
-                )
+                raise ValueError(f'Stage {stage} is none of {len(maps)}.')
             shape = maps[stage].shape[2:]
             # A side may have been rounded up.
             strides[i] = 2 ** round(math.log2(x.shape[2] / shape[0]))
@@ -102,39 +82,34 @@ def wake_branches(module: nn.Module) -> None:
                 weight.fill_(1)
 
 
-def field_table(rows: Sequence[Fields]) -> str:
-    """Return the areas that hold shares of the gradient, as Markdown."""
-    header = ['network', 'weights', 'stride']
+def field_table(networks: Mapping[str, list[tuple]]) -> str:
+    """Return the areas that hold shares of the gradient, by names of networks
+    and their fields, as Markdown."""
+    header = ['network', 'stride']
     header += [f'{share:.0%} of gradient' for share in SHARES]
-    lines = []
-    for row in rows:
-        for stride, field in row.stages:
+    rows = []
+    for name, stages in networks.items():
+        for stride, field in stages:
             sides, within = _square_shares(field)
             places = np.searchsorted(within, SHARES).clip(max=len(sides) - 1)
             areas = [f'{area:.1%}' for area in sides[places] ** 2]
-            lines.append([row.name, row.weights, stride, *areas])
-    return markdown_rows(header, lines)
+            rows.append([name, stride, *areas])
+    return markdown_rows(header, rows)
 
 
 def draw_fields(
-    rows: Sequence[Fields], path: str | os.PathLike, title: str
+    networks: Mapping[str, list[tuple]], path: str | os.PathLike, title: str
 ) -> None:
-    """Draw fields, a column per network and one with how far they reach.
-
-    Args:
-        rows (Sequence[Fields]): Networks with as many stages each.
-        path (str or PathLike): File of the figure.
-        title (str): Above all panels.
-    """
-    count = len(rows[0].stages)
-    size = (2.5 * (len(rows) + 1) + 0.6, 2.6 * count + 0.7)
+    """Draw fields with as many stages each into a file, a column per network
+    and one with how far they reach."""
+    count = max(map(len, networks.values()))
+    size = (2.5 * (len(networks) + 1) + 0.6, 2.6 * count + 0.7)
     with figure_file(path, size) as figure:
         figure.suptitle(title)
-        grid = figure.subplots(count, len(rows) + 1, squeeze=False)
-        for j, row in enumerate(rows):
-            name = f'{row.name}\n{row.weights}'
+        grid = figure.subplots(count, len(networks) + 1, squeeze=False)
+        for j, (name, stages) in enumerate(networks.items()):
             grid[0][j].set_title(name, fontsize='medium', color=f'C{j}')
-            for i, (stride, field) in enumerate(row.stages):
+            for i, (stride, field) in enumerate(stages):
                 # Three decades below the strongest pixels.
                 top = np.quantile(field, 0.999)
                 visible = np.log10(np.maximum(field, 1e-12) / top)

@@ -47,22 +47,15 @@ class RunLog:
         return [name for name in names if name not in _NO_METRICS]
 
     def curve(self, key: str) -> tuple[list[int], list[float]]:
-        """Return a value over the training.
-
-        Args:
-            key (str): Name of a metric, or of what the training logs.
-
-        Returns:
-            tuple[list[int], list[float]]: Iterations or epochs, and values;
-            empty where the run has none.
-        """
+        """Return steps, in iterations or epochs, and values of what was
+        logged or measured; empty where the run has none."""
         records = self.val if key in self.metrics else self.train
         steps = [step for step in sorted(records) if key in records[step]]
         return steps, [float(records[step][key]) for step in steps]
 
 
 def read_run(path: str | os.PathLike, name: str | None = None) -> RunLog:
-    """Read the logs of a work folder.
+    """Read the logs of a work folder as if it had never been stopped.
 
     A folder of a resumed training has several. They are joined in the order
     of their time stamps; from its first iteration on a later one replaces
@@ -72,9 +65,6 @@ def read_run(path: str | os.PathLike, name: str | None = None) -> RunLog:
         path (str or PathLike): Work folder, or one of its time-stamped ones.
         name (str, optional): Name of the run. Defaults to None, the folder's.
 
-    Returns:
-        RunLog: The run as if it had never been stopped.
-
     Raises:
         FileNotFoundError: The folder holds no log.
         ValueError: A log holds something else than records.
@@ -83,10 +73,7 @@ def read_run(path: str | os.PathLike, name: str | None = None) -> RunLog:
     files = sorted(Path(path).glob('*/vis_data/scalars.json'))
     files = files or list(Path(path).glob('vis_data/scalars.json'))
     if not files:
-        raise FileNotFoundError(
-            f'{path} holds no */vis_data/scalars.json, which a training '
-            'writes.'
-        )
+        raise FileNotFoundError(f'{path} holds no */vis_data/scalars.json.')
     run = RunLog(name or Path(path).resolve().name)
     for file in files:
         records = _read_records(file)
@@ -155,15 +142,14 @@ def draw_curves(
     smooth: int = 1,
     title: str | None = None,
 ) -> None:
-    """Draw values of several runs, a panel per value.
+    """Draw values of several runs into a file, a panel per value.
 
     Args:
         runs (list[RunLog]): Runs to compare.
         keys (list[str]): What to draw, as the logs name it.
         path (str or PathLike): File of the figure.
         smooth (int): Records over which training curves are averaged.
-            Defaults to 1.
-        title (str, optional): Above all panels. Defaults to None.
+        title (str, optional): Above all panels.
     """
     columns = min(len(keys), 3)
     rows = math.ceil(len(keys) / columns)
@@ -179,13 +165,11 @@ def draw_curves(
                 measured = key in run.metrics
                 units.add('epoch' if measured and run.by_epoch else 'iter.')
                 if not measured:
-                    values = [
-                        np.mean(values[max(0, i - smooth) : i])
-                        for i in range(1, len(values) + 1)
-                    ]
-                style = dict(marker='o', markersize=4) if measured else {}
+                    ends = range(1, len(values) + 1)
+                    values = [np.mean(values[:i][-smooth:]) for i in ends]
                 # Also where it has no values, so that colours stay.
-                panel.plot(steps, values, label=run.name, **style)
+                marker = 'o' if measured else None
+                panel.plot(steps, values, label=run.name, marker=marker)
             panel.set(title=key, xlabel=' or '.join(sorted(units)))
             panel.grid(alpha=0.3)
         panels[0].legend(fontsize='small')

@@ -41,16 +41,10 @@ class Timing:
         return low, high
 
     def speedup_over(self, other: 'Timing') -> float:
-        """Return how many times as fast as another callable this one is.
+        """Return how many times as fast as another of the run this one is.
 
         Calls of one round stand side by side in time, so the median of the
         rounds' ratios is steadier than the ratio of the medians.
-
-        Args:
-            other (Timing): Timing from the same run.
-
-        Returns:
-            float: Above 1 where this callable is the faster one.
         """
         pairs = zip(self.seconds, other.seconds, strict=True)
         return statistics.median(theirs / own for own, theirs in pairs)
@@ -78,13 +72,12 @@ def time_interleaved(
     Args:
         calls (Mapping[str, Callable]): What to time, by name.
         rounds (int): Number of rounds. Defaults to 20.
-        warmup (int): Untimed calls of each callable before the first round.
-            Defaults to 3.
+        warmup (int): Untimed calls of each before. Defaults to 3.
         budget (float, optional): Seconds after which no new round begins,
-            once three are done. Defaults to None, which is no limit.
-        min_turn (float): Seconds that a turn should last: a callable that is
-            quicker, judged by its warm-up, is called several times per turn,
-            once more before, and counts with their mean. Defaults to 0.
+            once three are done.
+        min_turn (float): Seconds that a turn should last: a quicker callable
+            is called several times per turn, once more before, and counts
+            with their mean. Defaults to 0.
         device (str or torch.device): Defaults to ``'cpu'``.
         clock (Callable): Clock in seconds.
         progress (Callable): Called with the number of rounds done.
@@ -95,11 +88,11 @@ def time_interleaved(
     Raises:
         ValueError: There is nothing to time, or a count is below 1.
     """
-    if not calls or rounds < 1 or warmup < 1:
-        raise ValueError(
-            f'calls, rounds and warmup must be 1 or more, got {len(calls)}, '
-            f'{rounds} and {warmup}.'
-        )
+    for name, count in dict(
+        calls=len(calls), rounds=rounds, warmup=warmup
+    ).items():
+        if count < 1:
+            raise ValueError(f'{name} must be at least 1, got {count}.')
     spin = any(getattr(call, 'spins', False) for call in calls.values())
     on_cpu = torch.device(device).type == 'cpu'
     backend = torch.cpu if on_cpu else torch.get_device_module(device)

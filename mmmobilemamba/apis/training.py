@@ -1,7 +1,5 @@
 """Trainings in processes of their own, resumed where they were stopped."""
 
-import json
-import os
 import shlex
 import subprocess
 import sys
@@ -15,7 +13,7 @@ from mmengine.logging import print_log
 from ..checkpoints.atomic import atomic_write
 from .config import load_config
 
-_COST = 'training_cost.json'
+_COST = 'training_seconds.txt'
 
 
 @dataclass(frozen=True)
@@ -26,12 +24,10 @@ class FinishedTraining:
         checkpoint (Path): Checkpoint of its last step.
         seconds (float): Time that it took, the parts of an interrupted one
             together.
-        peak_bytes (int): Resident memory of its process at the peak.
     """
 
     checkpoint: Path
     seconds: float
-    peak_bytes: int
 
 
 def training_length(cfg: Config) -> tuple[str, int]:
@@ -82,26 +78,22 @@ def run_training(config: Path, tool: Path) -> FinishedTraining:
     kind, length = training_length(cfg)
     checkpoint = Path(cfg.work_dir, f'{kind}_{length}.pth')
     file = Path(cfg.work_dir, _COST)
-    seconds, peak = json.loads(file.read_text()) if file.is_file() else (0, 0)
+    seconds = float(file.read_text()) if file.is_file() else 0.0
     if checkpoint.is_file():
         print_log(f'Already trained: {checkpoint}', 'current')
-        return FinishedTraining(checkpoint, seconds, peak)
+        return FinishedTraining(checkpoint, seconds)
     command = [sys.executable, str(tool), str(config), '--resume', 'auto']
     print_log(shlex.join(command), 'current')
     started = time.perf_counter()
-    code = None
     try:
-        with subprocess.Popen(command) as process:
-            _, status, usage = os.wait4(process.pid, 0)
-            process.returncode = code = os.waitstatus_to_exitcode(status)
-        peak = max(peak, usage.ru_maxrss * 1024)
+        code = subprocess.run(command).returncode
     finally:
         seconds += time.perf_counter() - started
         with atomic_write(file) as draft:
-            draft.write_text(json.dumps([seconds, peak]))
+            draft.write_text(str(seconds))
     if code:
         raise ChildProcessError(
             f'{config} ended with exit status {code}, see above; the same '
             'command goes on from where it is.'
         )
-    return FinishedTraining(checkpoint, seconds, peak)
+    return FinishedTraining(checkpoint, seconds)

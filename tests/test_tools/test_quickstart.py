@@ -82,7 +82,7 @@ def test_finished_training_is_taken_as_it_is(
     def fail(*args, **kwargs):
         raise AssertionError('trains again')
 
-    monkeypatch.setattr(subprocess, 'Popen', fail)
+    monkeypatch.setattr(subprocess, 'run', fail)
     for config in sorted((out / 'configs').iterdir()):
         done = quickstart.run_training(config, 'no tool')
         assert done.checkpoint.is_file()

@@ -16,7 +16,6 @@ from mmmobilemamba.analysis.networks import (
     read_rgb,
 )
 from mmmobilemamba.analysis.receptive_field import (
-    Fields,
     draw_fields,
     field_table,
     receptive_fields,
@@ -86,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f'--names takes one for each of the {len(specs)} networks, '
                 f'got {len(names)}.'
             )
-        rows = []
+        networks = {}
         for spec, name in zip(specs, names, strict=True):
             network = build_network(spec, features=True)
             network.size = (args.size, args.size)
@@ -97,17 +96,18 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f'{name} ({spec.weights})')
             moved = (image.to(args.device) for image in images)
             progress = track_iter_progress((moved, len(images)))
-            fields = receptive_fields(module, progress, args.stages)
-            rows.append(Fields(name, spec.weights, fields))
+            networks[f'{name}, {spec.weights}'] = receptive_fields(
+                module, progress, args.stages
+            )
             print()
         kind = 'images' if args.images else 'noise images'
         draw_fields(
-            rows,
+            networks,
             args.out,
             f'Effective receptive field, {len(images)} {kind} of '
             f'{args.size} x {args.size} px',
         )
-    print(field_table(rows))
+    print(field_table(networks))
     print(f'\nThe figure is {args.out}')
 
 
