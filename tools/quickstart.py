@@ -3,9 +3,7 @@
 import argparse
 import json
 import math
-import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,14 +18,15 @@ from mmengine.runner import Runner
 from mmmobilemamba.analysis.run_logs import read_run
 from mmmobilemamba.apis.config import load_config
 from mmmobilemamba.apis.options import build_runner
+from mmmobilemamba.apis.training import run_training, write_training_config
 from mmmobilemamba.checkpoints.checkpoint import load_checkpoint
+from mmmobilemamba.checkpoints.safe_loading import allow_mmengine_checkpoints
 from mmmobilemamba.datasets import (
     SHAPES_CLASSES,
     SHAPES_PALETTE,
     SHAPES_SEG_PALETTE,
     make_shapes,
 )
-from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = dict(
@@ -99,50 +98,8 @@ def write_config(task: str, args: argparse.Namespace, data: Path) -> Path:
         cfg.train_cfg.update(max_epochs=2, val_interval=1)
         cfg.default_hooks.logger.interval = 1
     path = args.out / 'configs' / CONFIGS[task]
-    trained = list(Path(cfg.work_dir).glob('*.pth'))
-    if trained and path.is_file() and path.read_text() != cfg.pretty_text:
-        # Its checkpoints fit neither another network nor another schedule.
-        sys.exit(
-            f'error: {cfg.work_dir} was trained with other settings, those '
-            f'of {path}; delete it, or name another place with --out'
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cfg.dump(path)
+    write_training_config(cfg, path)
     return path
-
-
-def train(config: Path) -> tuple[Path, float]:
-    """Train through tools/train.py; return the checkpoint and the seconds.
-
-    A training that was interrupted goes on, a finished one is taken as is.
-    """
-    cfg = load_config(config)
-    work_dir = Path(cfg.work_dir)
-    checkpoint = work_dir / f'epoch_{cfg.train_cfg.max_epochs}.pth'
-    spent = work_dir / 'train_seconds.json'
-    seconds = json.loads(spent.read_text()) if spent.is_file() else 0.0
-    if checkpoint.is_file():
-        print(f'Already trained: {checkpoint}; delete it to train again.')
-        return checkpoint, seconds
-    command = [
-        sys.executable,
-        str(ROOT / 'tools' / 'train.py'),
-        str(config),
-        '--resume',
-        'auto',
-    ]
-    print('$', *command, flush=True)
-    work_dir.mkdir(parents=True, exist_ok=True)
-    start = time.perf_counter()
-    try:
-        code = subprocess.run(command).returncode
-    finally:
-        # the parts of an interrupted training add up
-        seconds += time.perf_counter() - start
-        spent.write_text(json.dumps(seconds))
-    if code:
-        sys.exit(f'error: training ended with exit status {code}, see above')
-    return checkpoint, seconds
 
 
 def make_runner(config: Path, checkpoint: Path | None) -> Runner:
@@ -338,20 +295,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     files: dict = dict(pictures=[], curves=[], checkpoints=[], summary=[])
     for number, task in enumerate(CONFIGS, 2):
         announce(f'{number}/4 {task.capitalize()} on {device}')
-        config = write_config(task, args, data)
-        checkpoint, seconds = train(config)
+        try:
+            config = write_config(task, args, data)
+            done = run_training(config, ROOT / 'tools' / 'train.py')
+        except (ValueError, ChildProcessError) as error:
+            sys.exit(f'error: {error} --out names another folder.')
         announce(f'{number}/4 {task.capitalize()}: the untrained network')
         untrained = evaluate(make_runner(config, None), task)
         announce(f'{number}/4 {task.capitalize()}: the trained network')
-        runner = make_runner(config, checkpoint)
+        runner = make_runner(config, done.checkpoint)
         trained = evaluate(runner, task)
         picture = pictures / f'{task}.png'
         draw_pictures(predict(runner, SCENES_DRAWN), task, picture)
         summary[task] = dict(
-            trained=trained, untrained=untrained, train_seconds=seconds
+            trained=trained, untrained=untrained, train_seconds=done.seconds
         )
         files['pictures'].append(str(picture))
-        files['checkpoints'].append(str(checkpoint))
+        files['checkpoints'].append(str(done.checkpoint))
 
     announce('4/4 Curves')
     curves = pictures / 'curves.png'

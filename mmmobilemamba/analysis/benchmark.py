@@ -1,29 +1,76 @@
-"""Speed and memory of several networks side by side."""
+"""Speed of networks side by side, each in the form that was asked for."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
-from torch import nn
+import torch.nn.functional as F
+from mmengine.structures import BaseDataElement
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.profiler import profile
+from torch.utils._pytree import tree_leaves
 
-from ..deploy import RUNTIMES
-from .breakdown import break_down, shares_table
-from .candidates import Candidate, build_candidate
-from .complexity import count_complexity
-from .exported import RuntimeProcess, TimedSession, export_candidate
-from .memory import cuda_peak, process_peak
-from .preparation import (
-    check_finite,
-    compiler_settings,
-    make_pictures,
-    prepare,
-    prepare_training,
-)
-from .requests import Form, Request
-from .timing import Timing, time_interleaved
+from ..ops import BACKENDS, ENV_NAME, hold_weights_constant, scan_backend
+from .complexity import count_complexity, detector_samples
+from .networks import NetworkSpec, build_network, did_you_mean, host_of
+from .timing import time_interleaved
+
+DTYPES = ('float32', 'bfloat16', 'float16')
+RUNTIMES = ('onnxruntime', 'openvino')
+# Maps of a stride of 64 still give each norm some 16 values of these.
+_CALIBRATION_PIXELS = 16 * 64 * 64
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a network is run.
+
+    Args:
+        deploy (bool): Fuse what is fixed after training: branches, norms,
+            shortcuts. Defaults to True.
+        backend (str, optional): Scan of our networks; None takes the fastest
+            at hand. Defaults to None.
+        compile (bool): By :func:`torch.compile`, with weights as constants.
+            Defaults to False.
+        channels_last (bool): Layout of maps and weights. Defaults to False.
+        dtype (str): One of :data:`DTYPES`, in a training that of autocast.
+            Defaults to ``'float32'``.
+        cuda_graph (bool): Replay a graph of all kernels, which leaves out
+            what launching them costs. Defaults to False.
+        runtime (str): What runs an exported file. Defaults to
+            ``'onnxruntime'``.
+    """
+
+    deploy: bool = True
+    backend: str | None = None
+    compile: bool = False
+    channels_last: bool = False
+    dtype: str = 'float32'
+    cuda_graph: bool = False
+    runtime: str = 'onnxruntime'
+
+    def changed(self, spec: NetworkSpec) -> 'Form':
+        """Return this form with the options of a network; raise ValueError
+        where one is unknown."""
+        names = dict.fromkeys(asdict(self), ('yes', 'no'))
+        names |= dict(dtype=DTYPES, runtime=RUNTIMES, backend=BACKENDS)
+        for name, value in spec.options.items():
+            if value not in names.get(name, ()):
+                allowed = ', '.join(names.get(name, names))
+                raise ValueError(
+                    f'{spec.text}: {name}={value} is no option of a network; '
+                    f'allowed: {allowed}.{did_you_mean(name, names)}'
+                )
+        read = dict(yes=True, no=False)
+        options = {k: read.get(v, v) for k, v in spec.options.items()}
+        return replace(self, **options)
 
 
 @dataclass(frozen=True)
@@ -32,429 +79,342 @@ class Settings:
 
     Args:
         device (str): Where. Defaults to ``'cpu'``.
-        batch_sizes (tuple[int]): Each is timed by itself. Defaults to
-            (1, 16).
-        train (bool): Time forward and backward of a training, not the
-            forward pass of a prediction. Defaults to False.
-        threads (int, optional): Threads of torch on the CPU; None leaves
-            them. Defaults to None.
-        freezing (bool): Let the compiler take weights as constants where it
-            compiles a prediction. Defaults to True.
+        batch_sizes (tuple[int]): Each is timed by itself.
+        train (bool): Time forward and backward. Defaults to False.
         rounds (int): Rounds of measuring. Defaults to 20.
         budget (float, optional): Seconds per batch size after which no new
             round begins. Defaults to None.
-        warmup (int): Untimed calls before the first round. Defaults to 3.
-        min_turn (float): Seconds that a network's turn in a round should
-            last. Defaults to 0.1.
-        memory (bool): On a CPU, measure memory too, in a process per network
-            and batch size; on a GPU it always is. Defaults to False.
-        pairs (tuple): Pairs (label, label) whose speed to compare. Defaults
-            to ().
-        export_dir (str): Folder that keeps what is exported for a runtime.
-            Defaults to ``'work_dirs/exported'``.
-
-    Raises:
-        ValueError: A value is out of range.
+        warmup (int): Untimed calls before. Defaults to 3.
+        min_turn (float): Seconds that a turn should last. Defaults to 0.1.
     """
 
     device: str = 'cpu'
     batch_sizes: tuple[int, ...] = (1, 16)
     train: bool = False
-    threads: int | None = None
-    freezing: bool = True
     rounds: int = 20
     budget: float | None = None
     warmup: int = 3
     min_turn: float = 0.1
-    memory: bool = False
-    pairs: tuple[tuple[str, str], ...] = ()
-    export_dir: str = 'work_dirs/exported'
-
-    def __post_init__(self):
-        for name in ('threads', 'rounds', 'warmup'):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f'{name} must be at least 1, got {value}.')
-        if self.budget is not None and self.budget <= 0:
-            raise ValueError(
-                f'budget must be positive seconds, got {self.budget}.'
-            )
-        if not self.batch_sizes or min(self.batch_sizes) < 1:
-            raise ValueError(
-                'batch_sizes must be positive numbers, got '
-                f'{list(self.batch_sizes)}.'
-            )
-
-
-@dataclass
-class _Entry:
-    """A network on its way through a benchmark."""
-
-    request: Request
-    size: tuple[int, int]
-    call: Callable | None
-    module: nn.Module | None
-    convert: Callable
-    exported: Callable | None
-    facts: dict
 
 
 def run_benchmark(
-    requests: Sequence[Request],
+    specs: Sequence[NetworkSpec],
+    form: Form,
     settings: Settings,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[dict]:
     """Build networks, check that they compute, and time them in turn.
 
     Args:
-        requests (Sequence[Request]): Networks, each once.
+        specs (Sequence[NetworkSpec]): Networks, each once.
+        form (Form): What their options do not say.
         settings (Settings): How to run.
-        say (Callable): Told what is being done. Defaults to silence.
+        say (Callable): Told what is being done.
 
     Returns:
-        list[dict]: Per network its facts and ``results``, one per batch size
-        with times in seconds and memory in bytes.
+        list[dict]: Per network its facts and ``results`` in seconds, one per
+        batch size.
 
     Raises:
-        ValueError: A network is unknown, does not run so, or gives values
-            that are not finite.
-        ImportError: A library is missing.
+        ValueError: A network does not run so, or gives values that are not
+            finite.
     """
-    _check_requests(requests, settings)
-    with _process(settings, len(requests)):
-        entries: list[_Entry] = []
-        for number, request in enumerate(requests, start=1):
-            say(f'building {number} of {len(requests)}: {request.label}')
-            entries.append(_build(request, settings, entries))
-        for batch in settings.batch_sizes:
-            _measure(entries, batch, settings, say)
-    return [entry.facts for entry in entries]
-
-
-def profile_network(request: Request, settings: Settings) -> str:
-    """Show where the time of a network's forward pass goes.
-
-    Args:
-        request (Request): Network; it has to run eagerly.
-        settings (Settings): How to run; one profile per batch size.
-
-    Returns:
-        str: Tables by module and by operator, in markdown.
-
-    Raises:
-        ValueError: As :func:`run_benchmark`, or the network is compiled or
-            no network of torch.
-    """
-    parts = []
-    with _process(settings, 1):
-        entry = _build(request, settings)
-        form = request.form
-        if entry.module is None or form.compile or form.runtime:
-            raise ValueError(
-                f'{request.label}: only a network that torch runs eagerly '
-                'can be broken down.'
-            )
-        for batch in settings.batch_sizes:
-            call = _call_on(entry, batch, settings)
-            shares = break_down(call, entry.module, settings.device)
-            parts.append(f'{request.label}, batch {batch}')
-            parts += map(shares_table, ('module', 'operator'), shares)
-    return '\n\n'.join(parts) + '\n'
-
-
-def compare(models: list[dict], pairs: Sequence[tuple[str, str]]) -> list:
-    """Compare the speed of networks of one run.
-
-    Args:
-        models (list[dict]): What :func:`run_benchmark` gave.
-        pairs (Sequence[tuple[str, str]]): Labels of two networks each.
-
-    Returns:
-        list[dict]: ``model``, ``baseline``, ``batch`` and ``speed``: how
-        many times as fast as the baseline the model is.
-    """
-    timings = {
-        (model['label'], result['batch']): Timing(tuple(result['seconds']))
-        for model in models
-        for result in model['results']
-    }
-    return [
-        dict(
-            model=one,
-            baseline=other,
-            batch=batch,
-            speed=timing.speedup_over(timings[other, batch]),
-        )
-        for one, other in pairs
-        for (label, batch), timing in timings.items()
-        if label == one
-    ]
-
-
-def _check_requests(requests, settings: Settings) -> None:
-    labels = [request.label for request in requests]
-    if not labels:
-        raise ValueError('Name at least one network to time.')
-    for label in labels:
-        if labels.count(label) > 1:
-            raise ValueError(f'{label} is named more than once.')
-    for label in {label for pair in settings.pairs for label in pair}:
-        if label not in labels:
-            raise ValueError(
-                f'{label} is to be compared with, but not among the networks '
-                f'to time: {", ".join(labels)}.'
-            )
-    if settings.train and any(r.form.deploy for r in requests):
-        raise ValueError('A deployed network does not train; use deploy=no.')
-    if settings.train and settings.memory and settings.device == 'cpu':
-        raise ValueError('memory on a CPU is measured for predictions only.')
-    _check_runtimes(requests, settings)
-
-
-def _check_runtimes(requests, settings: Settings) -> None:
-    for request in requests:
-        if request.form.runtime is None:
-            continue
-        label = request.label
-        if settings.train:
-            raise ValueError(f'{label}: a runtime does not train.')
-        if torch.device(settings.device).type != 'cpu':
-            raise ValueError(f'{label}: runtimes are timed on the CPU.')
-        if request.kind == 'config':
-            raise ValueError(
-                f'{label}: write it with tools/deploy/export_onnx.py and name '
-                'the file.'
-            )
-        if settings.memory and request.kind != 'onnx':
-            raise ValueError(f'{label}: memory is measured of a file only.')
-
-
-@contextmanager
-def _process(settings: Settings, count: int) -> Iterator[None]:
-    """Set what belongs to the process, and set it back."""
-    threads = torch.get_num_threads()
-    tuning = torch.backends.cudnn.benchmark
-    compilations = count * len(settings.batch_sizes) + 1
-    with ExitStack() as stack:
-        stack.callback(torch.set_num_threads, threads)
-        if settings.threads is not None:
-            torch.set_num_threads(settings.threads)
-        torch.backends.cudnn.benchmark = True
-        stack.callback(setattr, torch.backends.cudnn, 'benchmark', tuning)
-        freezing = settings.freezing and not settings.train
-        stack.enter_context(compiler_settings(freezing, compilations))
-        # Weights are made within, so that none is an inference tensor.
-        stack.enter_context(torch.set_grad_enabled(settings.train))
-        yield
-
-
-def _build(
-    request: Request, settings: Settings, built: Sequence[_Entry] = ()
-) -> _Entry:
-    if request.form.runtime:
-        for entry in built:
-            like = replace(entry.request, label=request.label)
-            if replace(like, form=request.form) == request:
-                return _another(entry, request, settings)
-    candidate = build_candidate(request)
-    ready = prepare_training if settings.train else prepare
-    exported, call = candidate.exported, None
-    with _explained(request, candidate, settings):
-        facts = _facts(request, candidate)
-        if request.form.runtime and exported is None:
-            exported = _exporter(request, settings)
-        else:
-            call = ready(candidate, request.form, settings.device)
-    return _Entry(
-        request,
-        candidate.size,
-        call,
-        candidate.module,
-        candidate.convert,
-        exported,
-        facts,
-    )
-
-
-def _another(entry: _Entry, request: Request, settings: Settings) -> _Entry:
-    """Return a network that was built before, for a runtime."""
-    facts = dict(
-        entry.facts,
-        label=request.label,
-        name=_name(request),
-        form=asdict(request.form),
-        results=[],
-    )
-    return replace(
-        entry,
-        request=request,
-        call=None,
-        exported=entry.exported
-        if request.kind == 'onnx'
-        else _exporter(request, settings),
-        facts=facts,
-    )
-
-
-def _exporter(request: Request, settings: Settings) -> Callable[[int], Path]:
-    """Return what exports a network; an export uses it up."""
-
-    def export(batch: int) -> Path:
-        candidate = build_candidate(request)
-        return export_candidate(candidate, request, batch, settings.export_dir)
-
-    return export
-
-
-def _facts(request: Request, candidate: Candidate) -> dict:
-    published = request.published
-    facts = dict(
-        label=request.label,
-        name=_name(request),
-        kind=request.kind,
-        network=request.network,
-        size=list(candidate.size),
-        form=asdict(request.form),
-        published=asdict(published) if published else None,
-        params=None,
-        macs=None,
-        results=[],
-    )
-    if candidate.module is not None:
-        count = count_complexity(candidate.module, candidate.size)
-        facts.update(params=count.params, macs=count.macs)
-        scans = {
-            module.backend
-            for module in candidate.module.modules()
-            if hasattr(module, 'scan_directions') or hasattr(module, 'A_log')
-        }
-        facts['form']['backend'] = ' '.join(sorted(scans)) or None
-    return facts
-
-
-def _name(request: Request) -> str:
-    """Return a name for tables: what differs from the others is kept."""
-    name = request.label.partition(',')[0].partition('@')[0]
-    if request.published:
-        name = request.published.name
-    elif request.kind in ('config', 'onnx'):
-        name = Path(request.network).name
-    elif request.kind == 'scan':
-        name = request.label.partition(',')[0]
-    options = request.label.partition(',')[2]
-    return f'{name} ({options.replace(",", ", ")})' if options else name
-
-
-@contextmanager
-def _explained(request, candidate, settings) -> Iterator[None]:
-    """Say which network does not run, and how it was asked to."""
-    try:
-        yield
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        height, width = candidate.size
-        reason = str(error).strip().partition('\n')[0]
-        raise ValueError(
-            f'{request.label} does not run on {height}x{width} pictures in '
-            f'{request.form.dtype} on {settings.device}: '
-            f'{reason or type(error).__name__}'
-        ) from error
-
-
-def _measure(entries, batch: int, settings: Settings, say) -> None:
-    calls = {}
-    processes: dict[str, RuntimeProcess] = {}
-    with ExitStack() as stack:
-        for entry in entries:
-            label = entry.request.label
-            if entry.request.form.compile:
-                say(f'batch {batch}: compiling {label}')
-            if entry.exported is None:
-                calls[label] = _call_on(entry, batch, settings)
-                continue
-            say(f'batch {batch}: loading {label}')
-            runtime = entry.request.form.runtime or RUNTIMES[0]
-            if runtime not in processes:
-                threads = torch.get_num_threads()
-                processes[runtime] = RuntimeProcess(runtime, threads)
-                stack.callback(processes[runtime].close)
-            calls[label] = _session(entry, batch, settings, processes[runtime])
+    texts = [spec.text for spec in specs]
+    if not texts or len(set(texts)) < len(texts):
+        raise ValueError(f'Name networks, each once; got {texts or "none"}.')
+    entries: list[_Entry] = []
+    for number, spec in enumerate(specs, 1):
+        say(f'building {number} of {len(specs)}: {spec.text}')
+        entries.append(_Entry(spec, form, settings))
+    for batch in settings.batch_sizes:
+        say(f'batch {batch}: warming up')
         timings = time_interleaved(
-            calls,
+            {entry.spec.text: entry.call_on(batch) for entry in entries},
             settings.rounds,
             settings.warmup,
             budget=settings.budget,
             min_turn=settings.min_turn,
             device=settings.device,
-            progress=lambda done: say(
-                f'batch {batch}: round {done} of {settings.rounds}'
-            ),
+            progress=lambda n, b=batch: say(f'batch {b}: round {n}'),
         )
-    for entry in entries:
-        label = entry.request.label
-        peak = None
-        if torch.device(settings.device).type == 'cuda':
-            peak = cuda_peak(calls[label], entry.module, settings.device)
-        elif settings.memory:
-            say(f'batch {batch}: memory of {label}')
-            peak = process_peak(entry.request, batch, settings.threads)
-        entry.facts['results'].append(_result(timings[label], batch, peak))
+        for entry in entries:
+            timing = timings[entry.spec.text]
+            result = dict(
+                batch=batch,
+                images_per_second=batch / timing.median,
+                median=timing.median,
+                quartiles=timing.quartiles,
+                seconds=timing.seconds,
+            )
+            entry.facts['results'].append(result)
+    return [entry.facts for entry in entries]
 
 
-def _session(
-    entry: _Entry, batch: int, settings: Settings, process: RuntimeProcess
-) -> TimedSession:
-    """Return an exported network in its runtime's process, tried once."""
-    label = entry.request.label
-    x = entry.convert(make_pictures(batch, entry.size, Form()))
-    with _explained(entry.request, entry, settings):
-        path = entry.exported(batch)
-    try:
-        session = process.load(path, np.asarray(x))
-    except ValueError as error:
-        raise ValueError(f'{label}: {error}') from error
-    if not session.finite:
-        raise ValueError(
-            f'{label} gives values that are not finite; it is not timed.'
+def profile_network(spec: NetworkSpec, form: Form, settings: Settings) -> str:
+    """Return a table of torch's profiler per batch size: the operators that
+    take most of the time, by shapes of their inputs."""
+    entry, parts = _Entry(spec, form, settings), []
+    for batch in settings.batch_sizes:
+        call = entry.call_on(batch)
+        with profile(record_shapes=True) as profiler:
+            call()
+        averages = profiler.key_averages(group_by_input_shape=True)
+        key = f'self_{torch.device(settings.device).type}_time_total'
+        table = averages.table(key, 25, max_shapes_column_width=50)
+        parts.append(f'{spec.text}, batch {batch}\n{table}')
+    return '\n'.join(parts)
+
+
+class _Entry:
+    """A network on its way through a benchmark.
+
+    All are treated alike: norms get the statistics of a random batch, a
+    deployed form fuses what the network itself can fuse and folds every
+    BatchNorm that is left behind a convolution.
+    """
+
+    def __init__(self, spec: NetworkSpec, form: Form, settings: Settings):
+        self.spec, self.settings = spec, settings
+        self.form, self.network = form.changed(spec), None
+        cost = size = None
+        if spec.kind != 'onnx':
+            name = self.form.backend
+            with patch.dict(os.environ, {ENV_NAME: name} if name else {}):
+                self.form = replace(self.form, backend=scan_backend())
+                self.network = build_network(spec)
+            size = self.network.size
+        self.facts = dict(
+            text=spec.text,
+            key=f'{spec.kind}:{spec.network}',
+            label=spec.label,
+            options=spec.options,
+            form=asdict(self.form),
+            size=list(size or ()),
+            params=None,
+            macs=None,
+            results=[],
         )
-    return session
+        if self.network:
+            with self._explained():
+                cost = count_complexity(self.network.module, size)
+                self._prepare()
+            self.facts.update(params=cost.params, macs=cost.macs)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say which network does not run, and how it was asked to."""
+        try:
+            yield
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            size = 'x'.join(map(str, self.facts['size']))
+            reason = str(error).strip().partition('\n')[0]
+            raise ValueError(
+                f'{self.spec.text} does not run on {size} images in '
+                f'{self.form.dtype} on {self.settings.device}: '
+                f'{reason or type(error).__name__}'
+            ) from error
+
+    def _prepare(self) -> None:
+        """Bring the network into its form, ours and peers alike."""
+        network, form = self.network, self.form
+        network.module.to(self.settings.device).train(self.settings.train)
+        if not self.settings.train:
+            height, width = network.size
+            batch = max(2, _CALIBRATION_PIXELS // (height * width))
+            x = network.random_images(batch).to(self.settings.device)
+            with torch.no_grad():
+                _calibrate_norms(network.module, lambda: self._dense(x))
+                if form.deploy:
+                    self._deploy(x)
+            network.module.to(getattr(torch, form.dtype))
+            network.module.requires_grad_(False)
+        if form.channels_last:
+            network.module.to(memory_format=torch.channels_last)
+        if form.compile:
+            # Networks of one family share code, and count against one limit.
+            torch._dynamo.config.cache_size_limit = 256
+            hold_weights_constant(network.module)
+            # Heads of detectors branch on values.
+            part = getattr(network.module, 'backbone', network.module)
+            part.compile(dynamic=False, options=dict(freezing=True))
+
+    def _deploy(self, x: Tensor) -> None:
+        """Fuse by the libraries' own ways, then fold what norms are left."""
+        network = self.network
+        if type(network.module).__module__.startswith('timm.'):
+            from timm.utils.model import reparameterize_model
+
+            network.module = reparameterize_model(network.module, True)
+        backbone = getattr(network.module, 'backbone', None)
+        if hasattr(backbone, 'switch_to_deploy'):
+            backbone.switch_to_deploy()
+        trained, wanted = deepcopy(network.module), _tensors(self._dense(x))
+        _fold_norms(network.module)
+        found = _tensors(self._dense(x))
+        for new, old in zip(found, wanted, strict=True):
+            limit = 1e-3 * float(old.abs().max())
+            if not torch.allclose(new, old, rtol=1e-3, atol=limit):
+                # Some norm is defined behind a convolution and runs elsewhere.
+                network.module = trained
+
+    def _dense(self, x: Tensor) -> object:
+        """Run what sees whole maps; regions depend on values."""
+        module = self.network.module
+        if host_of(module) not in ('mmdet', 'mmseg'):
+            return module(x)
+        maps = module.extract_feat(x)
+        names = ('rpn_head', 'bbox_head', 'decode_head')
+        heads = (getattr(module, name, None) for name in names)
+        return [maps, *(head(maps) for head in heads if head is not None)]
+
+    def call_on(self, batch: int) -> Callable[[], object]:
+        """Return what runs the network on a batch, tried once."""
+        with self._explained():
+            if self.network is None:
+                call = self._exported(batch)
+            elif self.settings.train:
+                call = self._training_step(batch)
+            else:
+                call = self._prediction(batch)
+            finite = all(t.isfinite().all() for t in _tensors(call()))
+        if not finite:
+            raise ValueError(
+                f'{self.spec.text} gives values that are not finite; it is '
+                'not timed.'
+            )
+        return call
+
+    def _images(self, batch: int) -> Tensor:
+        x = self.network.random_images(batch).to(self.settings.device)
+        if not self.settings.train:
+            x = x.to(getattr(torch, self.form.dtype))
+        if self.form.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        return x
+
+    def _prediction(self, batch: int) -> Callable:
+        module, x, more = self.network.module, self._images(batch), {}
+        if host_of(module) == 'mmdet':
+            more = dict(data_samples=detector_samples(x), mode='predict')
+        elif host_of(module) == 'mmseg':
+            more = dict(mode='predict')
+
+        @torch.inference_mode()
+        def call():
+            return module(x, **more)
+
+        return _capture(call) if self.form.cuda_graph else call
+
+    def _training_step(self, batch: int) -> Callable:
+        module, x = self.network.module, self._images(batch)
+        if host_of(module) in ('mmdet', 'mmseg'):
+            raise ValueError(
+                f'{self.spec.text}: training is timed for classifiers only.'
+            )
+        dtype = getattr(torch, self.form.dtype)
+        mixed = dtype != torch.float32
+        target = torch.zeros(batch, dtype=torch.long, device=x.device)
+
+        def step():
+            module.zero_grad(set_to_none=True)
+            with torch.autocast(x.device.type, dtype, enabled=mixed):
+                scores = module(x)
+            loss = F.cross_entropy(scores.float(), target)
+            loss.backward()
+            return loss.detach()
+
+        return step
+
+    def _exported(self, batch: int) -> Callable:
+        # Needs onnx and onnxruntime, which only this kind does.
+        import onnx
+
+        from ..deploy.session import Session
+
+        spec = self.spec
+        if self.settings.train or self.settings.device != 'cpu':
+            raise ValueError(f'{spec.text}: files predict, and on a CPU.')
+        threads = torch.get_num_threads()
+        session = Session(spec.network, self.form.runtime, threads)
+        size = spec.size or session.metadata['size']
+        if not size:
+            raise ValueError(
+                f'{spec.text}: the file takes images of any size; say which, '
+                f'as in {spec.network}@224.'
+            )
+        self.facts['size'] = list(size)
+        (image,) = onnx.load(spec.network).graph.input
+        channels = image.type.tensor_type.shape.dim[1].dim_value
+        x = np.random.default_rng(0).normal(size=(batch, channels, *size))
+        if session.dtype == np.uint8:
+            x = np.clip(x * 64 + 128, 0, 255)  # pixels, preprocessed within
+        x = x.astype(session.dtype)
+
+        def call():
+            return list(session(x).values())
+
+        call.spins = True
+        return call
 
 
-def _call_on(entry: _Entry, batch: int, settings: Settings) -> Callable:
-    """Return what runs a network on a batch, tried once."""
-    x = entry.convert(
-        make_pictures(
-            batch,
-            entry.size,
-            entry.request.form,
-            settings.device,
-            settings.train,
-        )
-    )
+def _capture(call: Callable) -> Callable:
+    """Return what replays the kernels of a call on a GPU."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):  # chooses kernels and fills the caches
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = call()
 
-    packed = entry.request.form.pack
+    def replay():
+        graph.replay()
+        return output
 
-    def call():
-        # A prediction needs no bookkeeping for gradients at all. Weights are
-        # not packed where there might be some.
-        with torch.inference_mode(packed and not settings.train):
-            with torch.set_grad_enabled(settings.train or not packed):
-                return entry.call(x)
-
-    with _explained(entry.request, entry, settings):
-        check_finite(call(), entry.request.label)
-    return call
+    return replay
 
 
-def _result(timing: Timing, batch: int, peak: int | None) -> dict:
-    return dict(
-        batch=batch,
-        images_per_second=batch / timing.median,
-        median=timing.median,
-        low=timing.low,
-        high=timing.high,
-        minimum=timing.minimum,
-        rounds=timing.rounds,
-        repeats=timing.repeats,
-        seconds=list(timing.seconds),
-        peak_memory=peak,
-    )
+def _calibrate_norms(module: nn.Module, run: Callable) -> None:
+    """Give every BatchNorm the statistics of a batch, as values grow or
+    vanish with the depth of a network that was only initialised."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.train()
+        norm.momentum = 1.0
+    run()
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.eval()
+        norm.momentum = momentum
+
+
+def _fold_norms(module: nn.Module) -> None:
+    """Fold each BatchNorm into the convolution that is defined before it.
+
+    As mmcv's fuse_conv_bn, but for norms that hold an activation, as timm's.
+    """
+    before = None
+    for name, child in list(module.named_children()):
+        if not isinstance(child, _BatchNorm):
+            _fold_norms(child)
+            before = name if isinstance(child, nn.Conv2d) else None
+        elif before:
+            fused = fuse_conv_bn_eval(getattr(module, before), child)
+            setattr(module, before, fused)
+            rest = (getattr(child, part, None) for part in ('drop', 'act'))
+            rest = [part for part in rest if isinstance(part, nn.Module)]
+            setattr(module, name, nn.Sequential(*rest))
+            before = None
+
+
+def _tensors(value: object) -> list[Tensor]:
+    """Return the floating tensors of a network's output."""
+    found = []
+    for leaf in tree_leaves(value):
+        if isinstance(leaf, BaseDataElement):
+            found += _tensors(list(leaf.values()))
+        elif isinstance(leaf, Tensor | np.ndarray):
+            found.append(torch.as_tensor(leaf))
+    return [tensor for tensor in found if tensor.is_floating_point()]

@@ -1,9 +1,8 @@
-"""Tables and files of a benchmark."""
+"""Tables, files and the plot of a benchmark, with published accuracies."""
 
 import json
 import os
-import platform
-from importlib.metadata import PackageNotFoundError, version
+import sys
 from pathlib import Path
 
 import torch
@@ -11,229 +10,216 @@ import torch
 from ..apis.environment import cpu_name
 from ..checkpoints.atomic import atomic_write
 from ..ops import find_extension
-from ..version import __version__
+from .figures import figure_file, markdown_rows
+from .timing import Timing
 
-JSON_NAME, TABLE_NAME, PLOT_NAME = (
-    f'benchmark.{suffix}' for suffix in ('json', 'md', 'png')
+# Network, name in its paper, side of the test images in pixels, ImageNet-1K
+# top-1 in per cent for training on ImageNet-1K alone, and the paper on arXiv;
+# a star marks a training with a teacher.
+_PUBLISHED = """
+mobilemamba:t2               MobileMamba-T2      192 73.6 2411.15941
+mobilemamba:t4               MobileMamba-T4      192 76.1 2411.15941
+mobilemamba:s6               MobileMamba-S6      224 78.0 2411.15941
+mobilemamba:b1               MobileMamba-B1      256 79.9 2411.15941
+mobilemamba:b2               MobileMamba-B2      384 81.6 2411.15941
+mobilemamba:b4               MobileMamba-B4      512 82.5 2411.15941
+timm:efficientvit_m2         EfficientViT-M2     224 70.8 2305.07027
+timm:efficientvit_m4         EfficientViT-M4     224 74.3 2305.07027
+timm:efficientvit_m5         EfficientViT-M5     224 77.1 2305.07027
+timm:shvit_s1                SHViT-S1            224 72.8 2401.16456
+timm:shvit_s2                SHViT-S2            224 75.2 2401.16456
+timm:shvit_s3                SHViT-S3            224 77.4 2401.16456
+timm:shvit_s4                SHViT-S4            256 79.4 2401.16456
+timm:mobilenetv2_100         MobileNetV2         224 72.0 1801.04381
+timm:mobilenetv4_conv_small  MobileNetV4-Conv-S  224 73.8 2404.10518
+timm:mobilenetv4_conv_medium MobileNetV4-Conv-M  256 79.9 2404.10518
+timm:repvit_m0_9             RepViT-M0.9*        224 78.7 2307.09283
+timm:repvit_m1_0             RepViT-M1.0*        224 80.0 2307.09283
+timm:repvit_m1_1             RepViT-M1.1*        224 80.7 2307.09283
+timm:starnet_s1              StarNet-S1          224 73.5 2403.19967
+timm:starnet_s2              StarNet-S2          224 74.8 2403.19967
+timm:starnet_s3              StarNet-S3          224 77.3 2403.19967
+timm:starnet_s4              StarNet-S4          224 78.4 2403.19967
+timm:fasternet_t0            FasterNet-T0        224 71.9 2303.03667
+timm:fasternet_t1            FasterNet-T1        224 76.2 2303.03667
+timm:fasternet_t2            FasterNet-T2        224 78.9 2303.03667
+timm:mobilevitv2_050         MobileViTv2-0.5     256 70.2 2206.02680
+timm:mobilevitv2_075         MobileViTv2-0.75    256 75.6 2206.02680
+timm:mobilevitv2_100         MobileViTv2-1.0     256 78.1 2206.02680
+timm:edgenext_xx_small       EdgeNeXt-XXS        256 71.2 2206.10589
+timm:edgenext_x_small        EdgeNeXt-XS         256 75.0 2206.10589
+timm:edgenext_small          EdgeNeXt-S          256 79.4 2206.10589
+timm:fastvit_t8              FastViT-T8          256 75.6 2303.14189
+timm:fastvit_t12             FastViT-T12         256 79.1 2303.14189
+timm:mambaout_femto          MambaOut-Femto      224 78.9 2405.07992
+"""
+PUBLISHED = {
+    key: dict(name=name, size=int(size), top1=float(top1), source=source)
+    for key, name, size, top1, source in map(
+        str.split, _PUBLISHED.strip().splitlines()
+    )
+}
+# The paper's efficiency table with the peers of its figures; B2 is B1's
+# network at a size between the two that are here.
+PAPER_MODELS = tuple(
+    f'{key}@{entry["size"]}'
+    for key, entry in PUBLISHED.items()
+    if key != 'mobilemamba:b2'
+)
+# Ours beside the peer of a like accuracy.
+PAPER_PAIRS = (
+    ('mobilemamba:t2@192', 'timm:efficientvit_m4@224'),
+    ('mobilemamba:s6@224', 'timm:efficientvit_m5@224'),
+    ('mobilemamba:b1@256', 'timm:shvit_s4@256'),
 )
 
 
-def environment(
-    device: str, threads: int | None = None
-) -> dict[str, str | int]:
-    """Say what a benchmark was measured with.
-
-    Args:
-        device (str): Where the networks ran.
-        threads (int, optional): Threads that were set for it. Defaults to
-            None, which is those of torch.
-
-    Returns:
-        dict[str, str | int]: Versions, processor, threads and, for a GPU,
-        its name.
-    """
-    found = {
-        'mmmobilemamba': __version__,
-        'torch': torch.__version__,
-        'python': platform.python_version(),
-        'platform': platform.platform(),
-        'cpu': cpu_name(),
-        'cpu_instructions': torch.backends.cpu.get_cpu_capability(),
-        'cpu_cores': os.cpu_count(),
-        'threads': threads or torch.get_num_threads(),
-        'scan_extension': ' '.join(find_extension().devices) or 'none',
-    }
-    for name in ('timm', 'onnxruntime', 'openvino'):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            pass
-    if torch.device(device).type == 'cuda':
-        found['gpu'] = torch.cuda.get_device_name(device)
-        found['cuda'] = torch.version.cuda
-        found['cudnn_tf32'] = torch.backends.cudnn.allow_tf32
-    return found
+def environment(device: str) -> dict[str, str | int]:
+    """Return versions, scan and processor or GPU of a device."""
+    on_gpu = torch.device(device).type == 'cuda'
+    where = f'{cpu_name()}, {torch.get_num_threads()} threads'
+    if on_gpu:
+        where = torch.cuda.get_device_name(device)
+    names = ('mmmobilemamba', 'torch', 'timm', 'onnxruntime', 'openvino')
+    used = {n: sys.modules[n].__version__ for n in names if n in sys.modules}
+    devices = ' '.join(find_extension().devices) or 'none'
+    return dict(used, where=where, scan_extension=devices)
 
 
 def markdown(report: dict) -> str:
-    """Lay a benchmark out as markdown.
+    """Lay a benchmark out: speeds, comparisons, and how it was measured.
 
     Args:
-        report (dict): ``environment``, ``settings``, ``models`` and
-            ``pairs``.
-
-    Returns:
-        str: A table of speeds, one of comparisons where there are pairs, and
-        what they were measured with.
+        report (dict): ``environment``, ``form``, ``train``, ``models`` and
+            ``pairs`` of names whose speed to compare.
     """
-    parts = [_speed_table(report['models'])]
+    models = report['models']
+    batches = [result['batch'] for result in models[0]['results']]
+    header = ['model', 'px', 'params', 'MACs', 'top-1, published']
+    for batch in batches:
+        header.append(f'batch {batch}, {"ms" if batch == 1 else "img/s"}')
+    rows = [
+        [
+            _name(model),
+            'x'.join(map(str, dict.fromkeys(model['size']))),
+            _count(model['params']),
+            _count(model['macs']),
+            (_published_of(model) or {}).get('top1', '-'),
+            *map(_speed, model['results']),
+        ]
+        for model in models
+    ]
+    parts = [markdown_rows(header, rows)]
     if report['pairs']:
-        parts.append(_pair_table(report['pairs'], report['models']))
-    parts.append(_conditions(report))
+        header = [f'batch {batch}, times its speed' for batch in batches]
+        by_text = {model['text']: model for model in models}
+        rows = [
+            [_name(model), _name(other), *_ratios(model, other)]
+            for model, other in (map(by_text.get, p) for p in report['pairs'])
+        ]
+        parts.append(markdown_rows(['model', 'beside', *header], rows))
+    rounds = len(models[0]['results'][0]['seconds'])
+    parts.append(
+        f'{_conditions(report)}; medians of {rounds} interleaved rounds, '
+        'first to third quartile in brackets. Weights are random.'
+    )
     return '\n\n'.join(parts) + '\n'
 
 
-def check_out_dir(out_dir: str | os.PathLike, overwrite: bool) -> Path:
-    """Check that a folder can take the files of a benchmark.
-
-    Args:
-        out_dir (str or PathLike): Folder.
-        overwrite (bool): Whether files of an earlier run may go.
-
-    Returns:
-        Path: The folder, which is made where it is missing.
-
-    Raises:
-        FileExistsError: An earlier run left its files there.
-        OSError: It is no folder that can be written to.
-    """
-    folder = Path(out_dir)
-    there = [
-        folder / name
-        for name in (JSON_NAME, TABLE_NAME, PLOT_NAME)
-        if (folder / name).exists()
-    ]
-    if there and not overwrite:
-        raise FileExistsError(
-            f'{there[0]} exists; choose another folder or pass --overwrite.'
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        raise PermissionError(f'{folder} is not writable.')
-    return folder
-
-
-def write_report(report: dict, out_dir: Path) -> list[Path]:
-    """Write a benchmark's json, table and plot.
-
-    Args:
-        report (dict): ``command``, ``environment``, ``settings``, ``models``
-            and ``pairs``.
-        out_dir (Path): Folder.
-
-    Returns:
-        list[Path]: Files written; no plot where no accuracy is published.
-    """
-    from .benchmark_plot import plot_speed
-
-    files = [out_dir / JSON_NAME, out_dir / TABLE_NAME]
-    with atomic_write(files[0]) as draft:
+def write_report(report: dict, folder: str | os.PathLike) -> None:
+    """Write ``benchmark.json``, ``benchmark.md`` and, where accuracies are
+    published, ``benchmark.png``; the report holds the ``command`` as well."""
+    file = Path(folder, 'benchmark.json')
+    with atomic_write(file) as draft:
         draft.write_text(json.dumps(report, indent=1) + '\n')
-    with atomic_write(files[1]) as draft:
+    with atomic_write(file.with_suffix('.md')) as draft:
         draft.write_text(f'    {report["command"]}\n\n{markdown(report)}')
-    picture = out_dir / PLOT_NAME
-    if any(model['published'] for model in report['models']):
-        plot_speed(report, picture)
-        files.append(picture)
-    else:
-        picture.unlink(missing_ok=True)  # one of an earlier run
-    return files
+    if any(_published_of(model) for model in report['models']):
+        _plot(report, file.with_suffix('.png'))
 
 
-def _speed_table(models: list[dict]) -> str:
-    batches = [result['batch'] for result in models[0]['results']]
-    with_memory = any(
-        result['peak_memory']
-        for model in models
-        for result in model['results']
-    )
-    columns = ['px', 'params', 'MACs', 'top-1, published']
-    for batch in batches:
-        columns.append(f'batch {batch}, {"ms" if batch == 1 else "img/s"}')
-        if with_memory:
-            columns.append('MB')
-    lines = [
-        f'| model | {" | ".join(columns)} |',
-        f'|---|{"---:|" * len(columns)}',
-    ]
-    for model in models:
-        height, width = model['size']
-        cells = [
-            str(height) if height == width else f'{height}x{width}',
-            _count(model['params']),
-            _count(model['macs']),
-            _accuracy(model['published']),
-        ]
-        for result in model['results']:
-            cells.append(_speed(result))
-            if with_memory:
-                peak = result['peak_memory']
-                cells.append('-' if peak is None else f'{peak / 2**20:.0f}')
-        lines.append(f'| {model["name"]} | {" | ".join(cells)} |')
-    return '\n'.join(lines)
+def _plot(report: dict, path: Path) -> None:
+    """Draw published accuracy against images per second at the last batch."""
+    families: dict[str, list] = {}
+    for model in report['models']:
+        if entry := _published_of(model):
+            # Other forms of a network are lines of their own.
+            name = entry['name']
+            family = _name(model).replace(name, name.partition('-')[0])
+            speed = model['results'][-1]['images_per_second']
+            point = (speed, entry['top1'], name)
+            families.setdefault(family, []).append(point)
+    batch = report['models'][0]['results'][-1]['batch']
+    with figure_file(path, (9, 6.5)) as figure:
+        axes = figure.subplots()
+        for number, (family, points) in enumerate(families.items()):
+            ours = family.startswith('MobileMamba')
+            style = dict(
+                color=f'C{number % 10}', marker='osD^vP<>'[number % 8]
+            )
+            if ours:
+                style = dict(color='crimson', marker='*', markersize=14)
+            places = [point[:2] for point in sorted(points)]
+            axes.plot(*zip(*places, strict=True), label=family, **style)
+            for *place, name in points:
+                text = dict(xytext=(5, 4), textcoords='offset points')
+                color = style['color']
+                axes.annotate(name, place, fontsize=7, color=color, **text)
+        axes.set(
+            xscale='log',
+            xlabel=f'images/s at batch {batch}, measured',
+            ylabel='ImageNet-1K top-1 in %, as published; * with a teacher',
+        )
+        axes.set_title(_conditions(report), fontsize=10)
+        axes.grid(alpha=0.3, which='both')
+        axes.legend(fontsize=8, loc='lower left', ncols=2)
 
 
-def _pair_table(pairs: list[dict], models: list[dict]) -> str:
-    names = {model['label']: model['name'] for model in models}
-    batches = list(dict.fromkeys(pair['batch'] for pair in pairs))
-    rows: dict[tuple, dict] = {}
-    macs = {model['label']: model['macs'] for model in models}
-    for pair in pairs:
-        label, other = pair['model'], pair['baseline']
-        row = rows.setdefault((label, other), {})
-        row[pair['batch']] = f'{pair["speed"]:.2f}'
-        if macs[label] and macs[other] and macs[label] != macs[other]:
-            per_mac = pair['speed'] * macs[label] / macs[other]
-            row[pair['batch']] += f' ({per_mac:.2f} per MAC)'
-    heads = ' | '.join(f'batch {batch}, times its speed' for batch in batches)
-    lines = [
-        f'| model | beside | {heads} |',
-        f'|---|---|{"---:|" * len(batches)}',
-    ]
-    for (model, baseline), speeds in rows.items():
-        cells = ' | '.join(speeds[batch] for batch in batches)
-        lines.append(f'| {names[model]} | {names[baseline]} | {cells} |')
-    return '\n'.join(lines)
+def _name(model: dict) -> str:
+    """Return a name for tables: what differs from the others is kept."""
+    published = _published_of(model)
+    name = published['name'] if published else model['label']
+    options = ', '.join(f'{k}={v}' for k, v in model['options'].items())
+    return f'{name} ({options})' if options else name
+
+
+def _published_of(model: dict) -> dict | None:
+    """Return what is published of a network at this size."""
+    entry = PUBLISHED.get(model['key'])
+    return entry if entry and model['size'] == [entry['size']] * 2 else None
 
 
 def _conditions(report: dict) -> str:
-    found, settings = report['environment'], report['settings']
-    rounds = report['models'][0]['results'][0]['rounds']
-    where = found.get('gpu') or f'{found["cpu"]}, {found["threads"]} threads'
-    what = 'forward and backward' if settings['train'] else 'forward'
-    forms = {_form_text(model['form']) for model in report['models']}
-    form = forms.pop() if len(forms) == 1 else 'forms as named'
+    found, form = report['environment'], report['form']
+    words = [form['dtype'], 'fused' if form['deploy'] else 'as trained']
+    names = ('channels_last', 'compile', 'cuda_graph')
+    words += [name for name in names if form[name]]
+    what = 'training step' if report['train'] else 'prediction'
     return (
-        f'{where}, torch {found["torch"]}; {what}, {form}; medians of '
-        f'{rounds} interleaved rounds, first to third quartile in brackets. '
-        'Weights are random.'
+        f'{found["where"]}, torch {found["torch"]}; {what}, {", ".join(words)}'
     )
 
 
-def _form_text(form: dict) -> str:
-    if form['runtime']:
-        return f'float32, exported, {form["runtime"]}'
-    parts = [form['dtype'], 'fused' if form['deploy'] else 'as trained']
-    parts.append('channels_last' if form['channels_last'] else 'contiguous')
-    parts.append(
-        f'torch.compile {form["compile"]}' if form['compile'] else 'eager'
-    )
-    return ', '.join(parts)
+def _ratios(model: dict, other: dict) -> list[str]:
+    """Return how many times as fast a network is, per batch size."""
+    return [
+        f'{Timing(mine["seconds"]).speedup_over(Timing(its["seconds"])):.2f}'
+        for mine, its in zip(model['results'], other['results'], strict=True)
+    ]
 
 
 def _count(value: int | None) -> str:
-    if value is None:
-        return '-'
-    if value >= 1e10:
-        return f'{value / 1e9:.0f} G'
-    return f'{value / 1e6:.0f} M' if value >= 1e8 else f'{value / 1e6:.1f} M'
-
-
-def _accuracy(published: dict | None) -> str:
-    if published is None:
-        return '-'
-    recipe = f', {published["recipe"]}' if published['recipe'] else ''
-    return f'{published["top1"]:.1f}{recipe}'
+    return '-' if value is None else f'{value / 1e6:.1f} M'
 
 
 def _speed(result: dict) -> str:
-    """Return milliseconds of a single picture, or pictures per second."""
+    """Return milliseconds of a single image, or images per second."""
+    values = [result['median'], *result['quartiles']]
     if result['batch'] == 1:
-        values = [1e3 * result[key] for key in ('median', 'low', 'high')]
+        values = [1e3 * value for value in values]
     else:
-        values = [
-            result['batch'] / result[key] for key in ('median', 'high', 'low')
-        ]
+        middle, low, high = (result['batch'] / value for value in values)
+        values = [middle, high, low]
     digits = max(0, 3 - len(str(int(values[0]))))
     middle, low, high = (f'{value:.{digits}f}' for value in values)
     return f'{middle} ({low}-{high})'

@@ -1,11 +1,15 @@
 """Effective receptive fields: which pixels a feature really depends on."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
+from matplotlib.ticker import PercentFormatter
 from torch import Tensor, nn
+
+from .figures import figure_file, markdown_rows
 
 # Shares of the gradient at which areas are told.
 SHARES = (0.2, 0.3, 0.5, 0.99)
@@ -13,10 +17,10 @@ SHARES = (0.2, 0.3, 0.5, 0.99)
 
 def receptive_fields(
     features: Callable[[Tensor], Sequence[Tensor]],
-    pictures: Iterable[Tensor],
+    images: Iterable[Tensor],
     stages: Sequence[int],
 ) -> list[tuple[int, np.ndarray]]:
-    """Average the gradient of central features over pictures.
+    """Average the gradient of central features over images.
 
     The features at the centre of a map are cut off at zero and summed, and
     the positive part of the gradient is kept, as in the figures of RepLKNet
@@ -24,120 +28,111 @@ def receptive_fields(
     count.
 
     Args:
-        features (Callable): Maps pictures to the feature maps of its stages,
-            in evaluation mode.
-        pictures (Iterable[Tensor]): Normalised pictures, (batch, 3, H, W)
-            each, all of one size.
+        features (Callable): Maps images to a tuple of maps.
+        images (Iterable[Tensor]): Normalised images of one size, (batch,
+            channels, H, W) each.
         stages (Sequence[int]): Which of the maps; negative ones count from
             the end.
 
     Returns:
-        list[tuple[int, np.ndarray]]: Stride in pixels and share of each pixel
-        in the gradient, (H, W), per stage.
+        list[tuple[int, np.ndarray]]: Stride in pixels and share of each
+        pixel in the gradient, (H, W), per stage.
 
     Raises:
-        ValueError: There is no such stage, or no gradient reaches the
-            pictures.
+        ValueError: There is no such stage, or no gradient reaches a pixel.
 
     Source: Understanding the Effective Receptive Field
     (arXiv:1701.04128); Scaling Up Your Kernels to 31x31
     (arXiv:2203.06717), section 5.
     """
-    total: list = [0.0] * len(stages)
+    total: list = [torch.zeros(1)] * len(stages)
     strides = [0] * len(stages)
-    for x in pictures:
+    for x in images:
         x = x.detach().requires_grad_()
         maps = features(x)
         for i, stage in enumerate(stages):
             if stage not in range(-len(maps), len(maps)):
-                raise ValueError(
-                    f'Stage {stage} is none of the {len(maps)} stages, 0 to '
-                    f'{len(maps) - 1}.'
-                )
-            strides[i] = _stride(x.shape[2], maps[stage].shape[2])
+                raise ValueError(f'Stage {stage} is none of {len(maps)}.')
+            shape = maps[stage].shape[2:]
+            # A side may have been rounded up.
+            strides[i] = 2 ** round(math.log2(x.shape[2] / shape[0]))
+            rows, columns = (slice((n - 1) // 2, n // 2 + 1) for n in shape)
+            centre = maps[stage][:, :, rows, columns].relu().sum()
             # The graph is needed until its last use.
-            (grad,) = torch.autograd.grad(
-                _centre(maps[stage]), x, retain_graph=i + 1 < len(stages)
-            )
+            again = i + 1 < len(stages)
+            (grad,) = torch.autograd.grad(centre, x, retain_graph=again)
             total[i] = total[i] + grad.relu().sum((0, 1)).double().cpu()
-    fields = []
-    for stage, stride, field in zip(stages, strides, total, strict=True):
-        if not torch.is_tensor(field) or not field.sum() > 0:
-            raise ValueError(f'No gradient of stage {stage} reaches a pixel.')
-        fields.append((stride, (field / field.sum()).numpy()))
-    return fields
-
-
-def _stride(pixels: int, places: int) -> int:
-    """Return the stride of a map, whose side may have been rounded up."""
-    if pixels % places == 0:
-        return pixels // places
-    return 2 ** round(math.log2(pixels / places))
-
-
-def _centre(features: Tensor) -> Tensor:
-    """Sum the positive part of the features at the centre of a map."""
-    rows, columns = (
-        slice((side - 1) // 2, side // 2 + 1) for side in features.shape[2:]
-    )
-    return features[:, :, rows, columns].relu().sum()
-
-
-def square_shares(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return how much of the gradient lies in squares around the centre.
-
-    Args:
-        field (np.ndarray): Receptive field, (H, W), with a sum of 1.
-
-    Returns:
-        tuple[np.ndarray, np.ndarray]: Sides of centred rectangles over those
-        of the picture, rising to 1, and their shares in the gradient.
-    """
-    height, width = field.shape
-    down = np.abs(np.arange(height) + 0.5 - height / 2) / (height / 2)
-    across = np.abs(np.arange(width) + 0.5 - width / 2) / (width / 2)
-    reach = np.maximum(down[:, None], across[None, :])
-    sides = np.unique(reach)
-    which = np.searchsorted(sides, reach)
-    within = np.bincount(which.ravel(), weights=field.ravel())
-    # The outer edge of a pixel, whose centre the distances are of.
-    edge = 1 / max(height, width)
-    return np.minimum(sides + edge, 1), within.cumsum()
-
-
-def covered_areas(
-    field: np.ndarray, shares: Sequence[float] = SHARES
-) -> list[float]:
-    """Return the smallest areas that hold shares of the gradient.
-
-    Args:
-        field (np.ndarray): Receptive field, (H, W), with a sum of 1.
-        shares (Sequence[float]): Shares, each in (0, 1]. Defaults to 20, 30,
-            50 and 99 %.
-
-    Returns:
-        list[float]: Areas of centred rectangles over that of the picture.
-    """
-    sides, within = square_shares(field)
-    places = [np.searchsorted(within, share) for share in shares]
-    return [float(sides[min(i, len(sides) - 1)] ** 2) for i in places]
+    if not all(field.sum() > 0 for field in total):
+        raise ValueError(f'No gradient of stages {stages} reaches a pixel.')
+    fields = [(field / field.sum()).numpy() for field in total]
+    return list(zip(strides, fields, strict=True))
 
 
 @torch.no_grad()
 def wake_branches(module: nn.Module) -> None:
-    """Set norms that start at zero to one.
+    """Set norms that start at zero to one, in place.
 
     Networks begin with branches that add nothing. Their receptive field would
     be that of the few layers between.
-
-    Args:
-        module (nn.Module): Network with random weights, changed in place.
     """
     for part in module.modules():
         weight = getattr(part, 'weight', None)
-        if (
-            weight is not None
-            and 'Norm' in type(part).__name__
-            and not weight.any()
-        ):
-            weight.fill_(1)
+        if 'Norm' in type(part).__name__ and weight is not None:
+            if not weight.any():
+                weight.fill_(1)
+
+
+def field_table(networks: Mapping[str, list[tuple]]) -> str:
+    """Return the areas that hold shares of the gradient, by names of networks
+    and their fields, as Markdown."""
+    header = ['network', 'stride']
+    header += [f'{share:.0%} of gradient' for share in SHARES]
+    rows = []
+    for name, stages in networks.items():
+        for stride, field in stages:
+            sides, within = _square_shares(field)
+            places = np.searchsorted(within, SHARES).clip(max=len(sides) - 1)
+            areas = [f'{area:.1%}' for area in sides[places] ** 2]
+            rows.append([name, stride, *areas])
+    return markdown_rows(header, rows)
+
+
+def draw_fields(
+    networks: Mapping[str, list[tuple]], path: str | os.PathLike, title: str
+) -> None:
+    """Draw fields with as many stages each into a file, a column per network
+    and one with how far they reach."""
+    count = max(map(len, networks.values()))
+    size = (2.5 * (len(networks) + 1) + 0.6, 2.6 * count + 0.7)
+    with figure_file(path, size) as figure:
+        figure.suptitle(title)
+        grid = figure.subplots(count, len(networks) + 1, squeeze=False)
+        for j, (name, stages) in enumerate(networks.items()):
+            grid[0][j].set_title(name, fontsize='medium', color=f'C{j}')
+            for i, (stride, field) in enumerate(stages):
+                # Three decades below the strongest pixels.
+                top = np.quantile(field, 0.999)
+                visible = np.log10(np.maximum(field, 1e-12) / top)
+                grid[i][j].imshow(visible, cmap='magma', vmin=-3, vmax=0)
+                grid[i][j].set(xticks=[], yticks=[], xlabel=f'stride {stride}')
+                grid[i][-1].plot(*_square_shares(field), color=f'C{j}')
+        for panel in grid[:, -1]:
+            panel.set(xlim=(0, 1), ylim=(0, 1.02), box_aspect=1)
+            panel.xaxis.set_major_formatter(PercentFormatter(1))
+            panel.yaxis.set_major_formatter(PercentFormatter(1))
+            panel.grid(alpha=0.3)
+        grid[0][-1].set_title('share of the gradient', fontsize='medium')
+        grid[-1][-1].set_xlabel('in a central square with this side')
+
+
+def _square_shares(field: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return sides of centred squares and their shares in the gradient."""
+    down, across = (
+        np.abs(np.arange(side) + 0.5 - side / 2) / (side / 2)
+        for side in field.shape
+    )
+    reach = np.maximum(down[:, None], across[None, :])
+    sides, which = np.unique(reach, return_inverse=True)
+    within = np.bincount(which.ravel(), weights=field.ravel())
+    # The outer edge of a pixel, whose centre the distances are of.
+    return np.minimum(sides + 1 / max(field.shape), 1), within.cumsum()

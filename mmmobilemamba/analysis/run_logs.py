@@ -1,11 +1,16 @@
-"""Reading the logs of trainings, resumed ones included."""
+"""Logs of trainings, resumed ones included: curves and metrics."""
 
 import json
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_TIMES = ('data_time', 'time', 'step', 'iter', 'epoch', 'memory')
+import numpy as np
+
+from .figures import figure_file, markdown_rows
+
+_NO_METRICS = ('data_time', 'time', 'step', 'iter', 'epoch', 'memory')
 # What a run is first judged by, in each library.
 _LEADING = (
     'coco/bbox_mAP',
@@ -22,7 +27,7 @@ _LOWER_IS_BETTER = ('loss', 'error', 'mae', 'rmse')
 class RunLog:
     """What a training has logged.
 
-    Attributes:
+    Args:
         name (str): Name in legends and tables.
         train (dict[int, dict]): Records of the training by iteration.
         val (dict[int, dict]): Records of the evaluations by epoch or
@@ -39,94 +44,51 @@ class RunLog:
     def metrics(self) -> list[str]:
         """Names of what the evaluations measured."""
         names = {key: None for record in self.val.values() for key in record}
-        return [name for name in names if name not in _TIMES]
+        return [name for name in names if name not in _NO_METRICS]
 
-    def curve(
-        self, key: str, in_iterations: bool = False
-    ) -> tuple[list[int], list[float]]:
-        """Return a value over the training.
-
-        Args:
-            key (str): Name of a metric, or of what the training logs.
-            in_iterations (bool): Count evaluations in iterations whatever
-                the log does. Defaults to False.
-
-        Returns:
-            tuple[list[int], list[float]]: Iterations or epochs, and values;
-            empty where the run has none.
-        """
+    def curve(self, key: str) -> tuple[list[int], list[float]]:
+        """Return steps, in iterations or epochs, and values of what was
+        logged or measured; empty where the run has none."""
         records = self.val if key in self.metrics else self.train
         steps = [step for step in sorted(records) if key in records[step]]
-        values = [float(records[step][key]) for step in steps]
-        if in_iterations and records is self.val and self.by_epoch:
-            steps = [self._last_iteration(epoch) for epoch in steps]
-        return steps, values
-
-    def _last_iteration(self, epoch: int) -> int:
-        return max(
-            (i for i, r in self.train.items() if r.get('epoch', 0) <= epoch),
-            default=epoch,
-        )
-
-    def final_and_best(self, key: str) -> tuple[float, float, int] | None:
-        """Return the last value of a metric, the best one, and its step.
-
-        Args:
-            key (str): Name of the metric.
-
-        Returns:
-            tuple[float, float, int]: Final value, best value and the epoch
-            or iteration of the best; None where the run has none.
-        """
-        steps, values = self.curve(key)
-        if not values:
-            return None
-        lower = any(word in key.lower() for word in _LOWER_IS_BETTER)
-        best = (min if lower else max)(values)
-        return values[-1], best, steps[values.index(best)]
+        return steps, [float(records[step][key]) for step in steps]
 
 
 def read_run(path: str | os.PathLike, name: str | None = None) -> RunLog:
-    """Read the logs of a work folder.
+    """Read the logs of a work folder as if it had never been stopped.
 
     A folder of a resumed training has several. They are joined in the order
     of their time stamps; from its first iteration on a later one replaces
     the earlier, whose training behind the checkpoint was lost.
 
     Args:
-        path (str or PathLike): Work folder, one of its time-stamped folders,
-            or a ``scalars.json``.
-        name (str, optional): Name of the run; None takes the folder's.
-            Defaults to None.
-
-    Returns:
-        RunLog: The run as if it had never been stopped.
+        path (str or PathLike): Work folder, or one of its time-stamped ones.
+        name (str, optional): Name of the run. Defaults to None, the folder's.
 
     Raises:
         FileNotFoundError: The folder holds no log.
         ValueError: A log holds something else than records.
     """
-    path = Path(path)
-    files = [path] if path.is_file() else _log_files(path)
-    if not files:
-        raise FileNotFoundError(
-            f'{path} holds no */vis_data/scalars.json, which a training '
-            'writes.'
-        )
-    run = RunLog(
-        name or (path.stem if path.is_file() else path.resolve().name)
-    )
-    for file in files:
-        _append(run, _read_records(file))
-    return run
-
-
-def _log_files(folder: Path) -> list[Path]:
-    own = folder / 'vis_data' / 'scalars.json'
-    if own.is_file():
-        return [own]
     # Time stamps sort as text.
-    return sorted(folder.glob('*/vis_data/scalars.json'))
+    files = sorted(Path(path).glob('*/vis_data/scalars.json'))
+    files = files or list(Path(path).glob('vis_data/scalars.json'))
+    if not files:
+        raise FileNotFoundError(f'{path} holds no */vis_data/scalars.json.')
+    run = RunLog(name or Path(path).resolve().name)
+    for file in files:
+        records = _read_records(file)
+        train = {r['iter']: r for r in records if r.get('iter')}
+        val = {r['step']: r for r in records if not r.get('iter')}
+        epochs = [r['epoch'] for r in train.values() if 'epoch' in r]
+        if train:
+            run.by_epoch = bool(epochs) and max(val, default=0) <= max(epochs)
+            first = min(epochs) if run.by_epoch else min(train)
+            run.val = {i: r for i, r in run.val.items() if i < first}
+            first = min(train)
+            run.train = {i: r for i, r in run.train.items() if i < first}
+        run.train |= train
+        run.val |= val
+    return run
 
 
 def _read_records(file: Path) -> list[dict]:
@@ -134,78 +96,80 @@ def _read_records(file: Path) -> list[dict]:
     lines = file.read_text(encoding='utf-8').splitlines()
     for number, line in enumerate(lines, start=1):
         try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
+            records.append(dict(json.loads(line)))
+        except (TypeError, ValueError) as error:
             if number == len(lines):  # the process died while writing
                 break
             raise ValueError(f'{file}:{number} is no record.') from error
-        if not isinstance(record, dict):
-            raise ValueError(f'{file}:{number} is no record.')
-        records.append(record)
     return records
 
 
-def _append(run: RunLog, records: list[dict]) -> None:
-    """Let a run go on with the records of a later log."""
-    train = {r['iter']: r for r in records if r.get('iter')}
-    val = {r['step']: r for r in records if not r.get('iter') and 'step' in r}
-    epochs = [r['epoch'] for r in train.values() if 'epoch' in r]
-    by_epoch = bool(epochs) and max(val, default=0) <= max(epochs)
-    if train:
-        first = min(train)
-        run.train = {i: r for i, r in run.train.items() if i < first}
-        first = min(epochs) if by_epoch else first
-        run.val = {i: r for i, r in run.val.items() if i < first}
-        run.by_epoch = by_epoch
-    run.train.update(train)
-    run.val.update(val)
-
-
 def default_keys(runs: list[RunLog]) -> list[str]:
-    """Choose what to draw of some runs.
-
-    Args:
-        runs (list[RunLog]): Runs to compare.
-
-    Returns:
-        list[str]: The loss and the metrics that the runs' libraries are
-        judged by, or all metrics where none of these is known.
-    """
-    found = list(dict.fromkeys(k for run in runs for k in run.metrics))
+    """Return the loss and the metrics that the runs' libraries are judged
+    by, or all metrics where none of these is known."""
+    found = list(dict.fromkeys(key for run in runs for key in run.metrics))
+    loss = any('loss' in record for r in runs for record in r.train.values())
     leading = [key for key in _LEADING if key in found]
-    loss = any('loss' in r for run in runs for r in run.train.values())
     return ['loss'] * loss + (leading or found)
 
 
-def markdown_table(runs: list[RunLog], keys: list[str] | None = None) -> str:
-    """Lay the metrics of some runs side by side.
+def metric_table(runs: list[RunLog]) -> str:
+    """Return the last and the best values of all metrics, as Markdown."""
+    keys = dict.fromkeys(key for run in runs for key in run.metrics)
+    return markdown_rows(
+        ['metric', *(run.name for run in runs)],
+        [[key, *(_last_and_best(run, key) for run in runs)] for key in keys],
+    )
+
+
+def _last_and_best(run: RunLog, key: str) -> str:
+    steps, values = run.curve(key)
+    if not values:
+        return ''
+    lower = any(word in key.lower() for word in _LOWER_IS_BETTER)
+    best = (min if lower else max)(values)
+    if best == values[-1]:
+        return f'{best:.4g}'
+    unit = 'epoch' if run.by_epoch else 'iter.'
+    step = steps[values.index(best)]
+    return f'{values[-1]:.4g} (best {best:.4g}, {unit} {step})'
+
+
+def draw_curves(
+    runs: list[RunLog],
+    keys: list[str],
+    path: str | os.PathLike,
+    smooth: int = 1,
+    title: str | None = None,
+) -> None:
+    """Draw values of several runs into a file, a panel per value.
 
     Args:
         runs (list[RunLog]): Runs to compare.
-        keys (list[str], optional): Metrics; None takes all. Defaults to
-            None.
-
-    Returns:
-        str: A table with a row per metric and a column per run, the last
-        value and, where it is another one, the best with its step.
+        keys (list[str]): What to draw, as the logs name it.
+        path (str or PathLike): File of the figure.
+        smooth (int): Records over which training curves are averaged.
+        title (str, optional): Above all panels.
     """
-    keys = keys or list(dict.fromkeys(k for run in runs for k in run.metrics))
-    lines = [
-        '| metric | ' + ' | '.join(run.name for run in runs) + ' |',
-        '|---|' + '---:|' * len(runs),
-    ]
-    for key in keys:
-        cells = []
-        for run in runs:
-            found = run.final_and_best(key)
-            if found is None:
-                cells.append('')
-                continue
-            final, best, step = found
-            unit = 'epoch' if run.by_epoch and key in run.metrics else 'iter.'
-            extra = (
-                '' if best == final else f' (best {best:.4g}, {unit} {step})'
-            )
-            cells.append(f'{final:.4g}{extra}')
-        lines.append(f'| {key} | ' + ' | '.join(cells) + ' |')
-    return '\n'.join(lines)
+    columns = min(len(keys), 3)
+    rows = math.ceil(len(keys) / columns)
+    with figure_file(path, (4.6 * columns, 3.4 * rows)) as figure:
+        figure.suptitle(title)
+        panels = figure.subplots(rows, columns, squeeze=False).flatten()
+        for panel in panels[len(keys) :]:
+            panel.set_axis_off()
+        for panel, key in zip(panels, keys):
+            units = set()
+            for run in runs:
+                steps, values = run.curve(key)
+                measured = key in run.metrics
+                units.add('epoch' if measured and run.by_epoch else 'iter.')
+                if not measured:
+                    ends = range(1, len(values) + 1)
+                    values = [np.mean(values[:i][-smooth:]) for i in ends]
+                # Also where it has no values, so that colours stay.
+                marker = 'o' if measured else None
+                panel.plot(steps, values, label=run.name, marker=marker)
+            panel.set(title=key, xlabel=' or '.join(sorted(units)))
+            panel.grid(alpha=0.3)
+        panels[0].legend(fontsize='small')

@@ -1,25 +1,20 @@
+"""Networks in their forms: what is fused, checked and timed."""
+
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from mmmobilemamba.analysis import benchmark, candidates
+from mmmobilemamba.analysis import benchmark
 from mmmobilemamba.analysis.benchmark import (
+    Form,
     Settings,
-    compare,
     profile_network,
     run_benchmark,
 )
-from mmmobilemamba.analysis.breakdown import break_down, shares_table
-from mmmobilemamba.analysis.candidates import Candidate, build_candidate
-from mmmobilemamba.analysis.memory import process_peak
-from mmmobilemamba.analysis.preparation import (
-    make_pictures,
-    prepare,
-    prepare_training,
-)
-from mmmobilemamba.analysis.requests import Form, parse_request
+from mmmobilemamba.analysis.networks import Network, parse_network
 from mmmobilemamba.deploy import METADATA
 
 pytest.importorskip('timm')
@@ -29,31 +24,31 @@ OURS, PEER = 'mobilemamba:t2@32', 'timm:test_efficientnet@64'
 
 
 class Tiny(nn.Module):
-    """A network that scales its input."""
-
     def __init__(self, scale=1.0):
         super().__init__()
-        self.scale = nn.Parameter(torch.tensor(scale))
+        self.conv = nn.Conv2d(3, 3, 1)
+        self.scale = scale
 
     def forward(self, x):
-        return (x * self.scale).flatten(1)[:, :7]
+        return (self.conv(x) * self.scale).flatten(1)[:, :7]
 
 
 @pytest.fixture
 def tiny(monkeypatch):
-    """Let ``timm:SCALE`` be a tiny network, ``timm:fails`` one that fails."""
+    """Let every network be a tiny one, and give it a factor."""
 
-    def build(request):
-        if request.network == 'fails':
-            return Candidate((8, 8), nn.Linear(3, 3))
-        return Candidate((8, 8), Tiny(float(request.network)))
+    def use(scale=1.0, module=None):
+        module = module or Tiny(scale)
+        build = lambda spec: Network(spec, module.eval(), (8, 8))  # noqa: E731
+        monkeypatch.setattr(benchmark, 'build_network', build)
+        return module
 
-    monkeypatch.setitem(candidates.BUILDERS, 'timm', build)
+    return use
 
 
 def run(*names, form=None, **changes):
-    settings = Settings(**{**vars(QUICK), **changes})
-    return run_benchmark([parse_request(n, form) for n in names], settings)
+    specs = [parse_network(name) for name in names]
+    return run_benchmark(specs, form or Form(), replace(QUICK, **changes))
 
 
 def norms(module):
@@ -64,137 +59,115 @@ def norms(module):
 def test_networks_of_both_kinds_side_by_side():
     plain = f'{OURS},deploy=no,backend=parallel'
     models = run(OURS, plain, PEER)
-    assert [model['label'] for model in models] == [OURS, plain, PEER]
+    assert [model['text'] for model in models] == [OURS, plain, PEER]
     assert [model['form']['deploy'] for model in models] == [True, False, True]
     assert models[1]['form']['backend'] == 'parallel'
     assert models[0]['params'] == models[1]['params'] == 8806682
     assert 0 < models[2]['macs'] < models[0]['macs'] == models[1]['macs']
-    for model in models:
-        assert model['size'] in ([32, 32], [64, 64])
-        assert [result['batch'] for result in model['results']] == [1, 2]
-        for result in model['results']:
-            assert result['rounds'] == len(result['seconds']) == 2
-            assert 0 < result['low'] <= result['median'] <= result['high']
-            assert result['images_per_second'] == pytest.approx(
-                result['batch'] / result['median']
-            )
-            assert result['peak_memory'] is None
+    for result in (r for model in models for r in model['results']):
+        assert len(result['seconds']) == 2
+        low, high = result['quartiles']
+        assert 0 < low <= result['median'] <= high
+        speed = result['batch'] / result['median']
+        assert result['images_per_second'] == pytest.approx(speed)
     json.dumps(models)
 
 
-def test_speeds_are_compared_round_by_round():
-    def model(label, *seconds):
-        return dict(label=label, results=[dict(batch=4, seconds=seconds)])
-
-    # The machine slows down; every round still says twice as fast.
-    models = [model('a', 1.0, 10.0, 100.0), model('b', 2.0, 20.0, 200.0)]
-    assert compare(models, [('a', 'b')]) == [
-        dict(model='a', baseline='b', batch=4, speed=2.0)
-    ]
-
-
-@pytest.mark.parametrize('name', [OURS, PEER, 'timm:efficientvit_m0'])
+@pytest.mark.parametrize(
+    'name', [OURS, PEER, 'timm:efficientvit_m0', 'timm:mobilenetv2_035@64']
+)
 def test_ours_and_peers_are_fused_alike_and_compute_the_same(name):
-    trained = build_candidate(parse_request(name))
-    x = make_pictures(2, trained.size, Form())
-    assert norms(trained.module)
-    with torch.no_grad():
-        wanted = prepare(trained, Form(deploy=False))(x)
-        fused = prepare(build_candidate(parse_request(name)), Form())
-        limit = 1e-3 * float(wanted.abs().max())
-        torch.testing.assert_close(fused(x), wanted, rtol=0, atol=limit)
-    assert not norms(fused.args[0])
+    def entry(form):
+        return benchmark._Entry(parse_network(name), form, QUICK)
+
+    trained, fused = entry(Form(deploy=False)), entry(Form())
+    wanted, found = trained.call_on(2)(), fused.call_on(2)()
+    limit = 1e-3 * float(wanted.abs().max())
+    torch.testing.assert_close(found, wanted, rtol=0, atol=limit)
+    assert (
+        len(norms(fused.network.module))
+        <= 1
+        < len(norms(trained.network.module))
+    )
     # Values of a trained network's size, not ones that grew or vanished.
     assert 1e-3 < float(wanted.std()) < 1e3
 
 
-def test_form_reaches_network_and_pictures(monkeypatch):
+def test_norm_that_runs_elsewhere_is_left(tiny):
+    class Before(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+        def forward(self, x):
+            return self.conv(self.norm(x).relu()).flatten(1)[:, :7]
+
+    tiny(module=Before())
+    entry = benchmark._Entry(parse_network('t2'), Form(), QUICK)
+    assert norms(entry.network.module)
+
+
+def test_form_reaches_network_and_images(tiny, monkeypatch):
     compiled = []
     monkeypatch.setattr(
         nn.Module, 'compile', lambda self, **kwargs: compiled.append(kwargs)
     )
-    form = Form(compile='default', channels_last=True, dtype='bfloat16')
-    candidate = build_candidate(parse_request(PEER, form))
-    with torch.no_grad():
-        module = prepare(candidate, form).args[0]
-    assert compiled == [dict(dynamic=False, mode='default')]
-    weights = [m.weight for m in module.modules() if isinstance(m, nn.Conv2d)]
-    x = make_pictures(2, (64, 64), form)
-    for tensor in (weights[0], x):
-        assert tensor.dtype == torch.bfloat16
+    tiny()
+    form = Form(compile=True, channels_last=True, dtype='bfloat16')
+    entry = benchmark._Entry(parse_network('t2,dtype=float16'), form, QUICK)
+    assert entry.form.dtype == 'float16' and compiled
+    for tensor in (entry.network.module.conv.weight, entry._images(2)):
+        assert tensor.dtype == torch.float16
         assert tensor.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_backend_is_chosen_while_building_only(monkeypatch):
-    monkeypatch.setenv('MMMOBILEMAMBA_SCAN', 'reference')
-    request = parse_request(f'{OURS},backend=parallel')
-    module = build_candidate(request).module
-    found = {m.backend for m in module.modules() if hasattr(m, 'A_log')}
-    assert found == {'parallel'}
-    module = build_candidate(parse_request(OURS)).module
-    found = {m.backend for m in module.modules() if hasattr(m, 'A_log')}
-    assert found == {'reference'}
-
-
-def test_training_runs_backward_through_every_parameter():
-    candidate = build_candidate(parse_request(PEER))
-    step = prepare_training(candidate, Form(deploy=False))
-    x = make_pictures(4, (64, 64), Form())
-    loss = step(x)
-    assert torch.isfinite(loss)
-    parameters = list(candidate.module.parameters())
-    assert all(p.grad is not None for p in parameters)
-    (model,) = run(PEER, form=Form(deploy=False), train=True, batch_sizes=(4,))
+def test_training_runs_backward_through_every_parameter(tiny):
+    module = tiny()
+    (model,) = run('t2', train=True, form=Form(deploy=False))
+    assert all(p.grad is not None for p in module.parameters())
     assert model['results'][0]['median'] > 0
 
 
-def test_process_is_left_as_it_was(tiny):
-    before = torch.get_num_threads(), torch.is_grad_enabled()
-    run('timm:1', threads=before[0] + 1)
-    assert (torch.get_num_threads(), torch.is_grad_enabled()) == before
-
-
 def test_broken_network_is_not_timed(tiny, monkeypatch):
-    def time(*args, **kwargs):
-        raise AssertionError('it was timed')
-
-    monkeypatch.setattr(benchmark, 'time_interleaved', time)
-    with pytest.raises(ValueError, match='timm:inf gives values that are not'):
-        run('timm:1', 'timm:inf')
-    with pytest.raises(ValueError, match='timm:fails does not run on 8x8'):
-        run('timm:fails')
-
-
-def test_weights_are_not_packed_where_gradients_are_kept(monkeypatch):
-    modes = set()
-
-    class Asks(Tiny):
-        def forward(self, x):
-            modes.add(
-                (torch.is_inference_mode_enabled(), torch.is_grad_enabled())
-            )
-            return super().forward(x)
-
-    def build(request):
-        modes.clear()
-        return Candidate((8, 8), Asks())
-
-    monkeypatch.setitem(candidates.BUILDERS, 'timm', build)
-    run('timm:1')
-    assert (True, False) in modes
-    run('timm:1,pack=no')
-    assert (False, True) in modes
-    assert not any(inference for inference, _ in modes)
+    monkeypatch.setattr(benchmark, 'time_interleaved', pytest.fail)
+    tiny(float('inf'))
+    with pytest.raises(ValueError, match='t2 gives values that are not'):
+        run('t2')
+    tiny(module=nn.Linear(5, 5))
+    with pytest.raises(ValueError, match='t2 does not run on 8x8'):
+        run('t2')
 
 
-@pytest.fixture
-def written(tmp_path):
-    """Give a function that writes a file of one operator."""
+@pytest.mark.parametrize(
+    'names, said',
+    [
+        ([], 'Name networks'),
+        (['t2', 't2'], 'each once'),
+        (['t2,deploy=maybe'], 'yes, no'),
+        (['t2,deplo=no'], 'deploy'),
+        (['t2,dtype=int8'], 'bfloat16'),
+        (['t2,backend=fast'], 'parallel'),
+        (['a.onnx,runtime=tensorrt'], 'openvino'),
+    ],
+)
+def test_wrong_settings_are_named(tiny, names, said):
+    tiny()
+    with pytest.raises(ValueError, match=said):
+        run(*names)
+
+
+def test_profile_names_operators():
+    said = profile_network(parse_request := parse_network(PEER), Form(), QUICK)
+    assert parse_request.text in said and 'convolution' in said
+
+
+@pytest.mark.parametrize('channels', [1, 3])
+def test_exported_file(tmp_path, channels):
     onnx = pytest.importorskip('onnx')
     pytest.importorskip('onnxruntime')
 
-    def call(name, operator='Relu', size=(8, 12)):
-        shape = [None, 3, *(size or (None, None))]
+    def written(name, operator, size):
+        shape = [None, channels, *(size or (None, None))]
         value = onnx.helper.make_tensor_value_info
         graph = onnx.helper.make_graph(
             [onnx.helper.make_node(operator, ['image'], ['output'])],
@@ -211,124 +184,24 @@ def written(tmp_path):
         onnx.save(model, tmp_path / name)
         return str(tmp_path / name)
 
-    return call
-
-
-def test_exported_file_is_timed_by_its_runtime(written):
-    path = written('fixed.onnx')
-    (model,) = run(path)
+    (model,) = run(written('fixed.onnx', 'Relu', (8, 12)))
     assert (model['size'], model['macs']) == ([8, 12], None)
     assert model['results'][1]['images_per_second'] > 0
-    path = written('any.onnx', size=None)
+    path = written('any.onnx', 'Relu', None)
     with pytest.raises(ValueError, match='any.onnx@224'):
         run(path)
     assert run(f'{path}@32')[0]['size'] == [32, 32]
-    # the pictures have values below 0
+    # The images have values below 0.
     with pytest.raises(ValueError, match='not finite'):
-        run(written('sqrt.onnx', 'Sqrt'))
+        run(written('sqrt.onnx', 'Sqrt', (8, 8)))
 
 
-def test_network_in_a_runtime(tmp_path):
-    pytest.importorskip('onnxruntime')
-    names = ('scan:16@4', 'scan:16@4,runtime=onnxruntime')
-    other = f'{names[1]},scan=scan'
-    models = run(*names, other, export_dir=str(tmp_path))
-    assert [model['form']['runtime'] for model in models] == [
-        None,
-        'onnxruntime',
-        'onnxruntime',
-    ]
-    assert models[0]['macs'] == models[1]['macs'] > 0
-    # One file per form and batch size, taken again by the next run.
-    files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    assert len(files) == 4
-    run(names[1], export_dir=str(tmp_path))
-    assert files == {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
-
-
-@pytest.mark.parametrize(
-    ('name', 'changes', 'said'),
-    [
-        ('scan:16@4,runtime=onnxruntime', dict(train=True), 'does not train'),
-        ('scan:16@4,runtime=onnxruntime', dict(memory=True), 'of a file only'),
-        ('net.py,runtime=onnxruntime', {}, 'export_onnx.py'),
-        ('scan:x@4', {}, 'scan:160@14'),
-    ],
-)
-def test_what_no_runtime_takes(name, changes, said):
-    if 'train' in changes:
-        name += ',deploy=no'
-    with pytest.raises(ValueError, match=said):
-        run(name, **changes)
-
-
-@pytest.mark.parametrize(
-    ('names', 'changes', 'said'),
-    [
-        ([], {}, 'at least one'),
-        (['timm:1', 'timm:1'], {}, 'more than once'),
-        (['timm:1'], dict(pairs=(('timm:1', 'x'),)), 'x is to be compared'),
-        (['timm:1'], dict(train=True), 'deploy=no'),
-        (['timm:1'], dict(batch_sizes=(0,)), 'batch_sizes'),
-        (['timm:1'], dict(batch_sizes=()), 'batch_sizes'),
-        (['timm:1'], dict(rounds=0), 'rounds'),
-        (['timm:1'], dict(threads=0), 'threads'),
-    ],
-)
-def test_wrong_settings_are_named(tiny, names, changes, said):
-    with pytest.raises(ValueError, match=said):
-        run(*names, **changes)
-
-
-@pytest.mark.parametrize(
-    ('name', 'said'),
-    [
-        ('mobilemamba:b3', 't2, t4, s6, b1, b2, b4'),
-        ('timm:efficientvit_m55', 'efficientvit_m5'),
-    ],
-)
-def test_unknown_network_comes_with_near_ones(name, said):
-    with pytest.raises(ValueError, match=said):
-        run(name)
-
-
-def test_profile_names_modules_and_operators():
-    said = profile_network(parse_request(PEER), QUICK)
-    for name in ('EfficientNet >', 'InvertedResidual', 'conv', 'batch 2'):
-        assert name in said
-    with pytest.raises(ValueError, match='eagerly'):
-        profile_network(parse_request(f'{PEER},compile=default'), QUICK)
-
-
-def test_profile_counts_each_second_once():
-    class Inner(Tiny):
-        pass
-
-    class Outer(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = nn.Sequential(Inner(), Inner())
-
-        def forward(self, x):
-            return self.inner(x).sin()
-
-    net, x = Outer(), torch.ones(4, 9)
-    modules, operators = break_down(lambda: net(x), net, repeats=3)
-    calls = {item.name: item.calls for item in modules}
-    assert calls == {'Outer': 1, 'Outer > Inner': 2}
-    calls = {item.name: item.calls for item in operators}
-    assert (calls['aten::sin'], calls['aten::mul']) == (1, 2)
-    for shares in (modules, operators):
-        assert sum(item.share for item in shares) == pytest.approx(1)
-    total = sum(item.seconds for item in modules)
-    assert total == pytest.approx(sum(item.seconds for item in operators))
-    table = shares_table('operator', operators, rows=1).splitlines()
-    assert len(table) == 4
-    assert 'more |' in table[-1]
-
-
-def test_memory_holds_the_pictures():
-    peak = process_peak(parse_request(f'{PEER[:-3]}@224'), 32, 1)
-    if peak is None:
-        pytest.skip('this system does not tell the memory of a process')
-    assert 32 * 3 * 224 * 224 * 4 < peak < 2**31
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_cuda_graph_computes_what_the_network_does():
+    found = []
+    for graph in (False, True):
+        settings = replace(QUICK, device='cuda')
+        form = Form(cuda_graph=graph)
+        entry = benchmark._Entry(parse_network(OURS), form, settings)
+        found.append(entry.call_on(2)())
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-3)

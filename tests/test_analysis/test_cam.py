@@ -8,7 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from mmmobilemamba.analysis.cam import default_layers, look
+from mmmobilemamba.analysis import cam
+from mmmobilemamba.analysis.cam import compute_cam
+from mmmobilemamba.analysis.networks import (
+    Network,
+    build_network,
+    parse_network,
+)
 
 pytest.importorskip('mmpretrain')
 
@@ -16,19 +22,16 @@ pytest.importorskip('mmpretrain')
 class Pooling(nn.Module):
     """The pixels are the features; a linear layer reads their means."""
 
+    cfg = SimpleNamespace(
+        test_pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+    )
+    dataset_meta = dict(classes=('blue not green', 'red'))
+
     def __init__(self):
         super().__init__()
         self.backbone = nn.Identity()
         self.head = nn.Linear(3, 2, bias=False)
         self.head.weight.data = torch.tensor([[1.0, -1, 0], [0, 0, 2]])
-        self.cfg = SimpleNamespace(
-            default_scope='mmpretrain',
-            test_pipeline=[
-                dict(type='LoadImageFromFile'),
-                dict(type='PackInputs'),
-            ],
-        )
-        self.dataset_meta = dict(classes=('blue not green', 'red'))
 
     def data_preprocessor(self, data, training):
         return dict(inputs=torch.stack(data['inputs']).float())
@@ -38,63 +41,60 @@ class Pooling(nn.Module):
 
 
 @pytest.fixture
-def picture(tmp_path):
+def network(monkeypatch):
+    monkeypatch.setattr(cam, 'host_of', lambda model: 'mmpretrain')
+    return Network(parse_network('a.py'), Pooling().eval(), (8, 10))
+
+
+@pytest.fixture
+def image(tmp_path):
     """Blue above, green below, a little red at the right."""
-    image = np.zeros((8, 10, 3), np.uint8)
-    image[:4, :, 0] = 200  # OpenCV's order: blue, green, red
-    image[4:, :, 1] = 100
-    image[:, 9, 2] = 50
-    path = tmp_path / 'picture.png'
-    cv2.imwrite(str(path), image)
+    pixels = np.zeros((8, 10, 3), np.uint8)
+    pixels[:4, :, 0] = 200  # OpenCV's order: blue, green, red
+    pixels[4:, :, 1] = 100
+    pixels[:, 9, 2] = 50
+    path = tmp_path / 'image.png'
+    cv2.imwrite(str(path), pixels)
     return str(path)
 
 
-def test_gradcam_is_the_weighted_map(picture):
-    views = look(Pooling().eval(), picture)
-    assert views.method == 'gradcam'
-    assert views.target.startswith('blue not green')
-    assert views.names == ['backbone'] and views.shapes == [(3, 8, 10)]
+def test_gradcam_is_the_weighted_map(network, image):
+    views = compute_cam(network, image)
+    assert views.target == 'blue not green'
+    ((name, (shape, _, found)),) = views.layers.items()
+    assert (name, shape) == ('backbone', (3, 8, 10))
     # Blue speaks for the class, green against it.
     expected = np.zeros((8, 10))
     expected[:4] = 1
-    assert np.allclose(views.cam[0], expected)
-    assert views.image[0, 0].tolist() == [0, 0, 200]  # RGB
+    assert np.allclose(found, expected)
+    assert views.image[0, 0].tolist() == [0, 0, 200 / 255]  # RGB
 
 
-def test_class_that_is_asked_for(picture):
-    for method in ('gradcam', 'layercam'):
-        views = look(Pooling().eval(), picture, target=1, method=method)
-        assert views.target.startswith('red')
-        assert (views.cam[0][:, 9] == 1).all()
-        assert (views.cam[0][:, :9] == 0).all()
+@pytest.mark.parametrize('target', ['red', '1'])
+@pytest.mark.parametrize('method', ['gradcam', 'layercam'])
+def test_class_that_is_asked_for(network, image, target, method):
+    views = compute_cam(network, image, target=target, method=method)
+    assert views.target == 'red'
+    assert (views.layers['backbone'][2][:, 9] == 1).all()
+    assert (views.layers['backbone'][2][:, :9] == 0).all()
 
 
-def test_arguments(picture):
-    model = Pooling().eval()
-    with pytest.raises(ValueError, match='target must be 0 to 1'):
-        look(model, picture, target=2)
-    with pytest.raises(ValueError, match='method must be one of'):
-        look(model, picture, method='cam')
-    with pytest.raises(
-        ValueError, match="no module 'backbones', but backbone"
-    ):
-        look(model, picture, layers=['backbones'])
-    with pytest.raises(ValueError, match='None of the layers head'):
-        look(model, picture, layers=['head'])
+@pytest.mark.parametrize(
+    'change, named',
+    [
+        (dict(target='2'), 'Class 2'),
+        (dict(target='green'), "'green'"),
+        (dict(layers=['backbones']), 'mean backbone'),
+        (dict(layers=['head']), 'No layer'),
+    ],
+)
+def test_what_there_is_not(network, image, change, named):
+    with pytest.raises(ValueError, match=named):
+        compute_cam(network, image, **change)
 
 
-def test_layers_of_our_backbone():
-    from mmmobilemamba.models import MobileMamba
-
-    model = nn.Module()
-    model.backbone = MobileMamba(
-        dict(channels=(32, 40, 48), depths=(1, 3, 1)), out_indices=(0, 1)
-    )
-    assert default_layers(model) == [
-        'backbone.stages.0.blocks.0',
-        'backbone.stages.1.blocks.2',
-    ]
-    model.backbone = nn.Identity()
-    assert default_layers(model) == ['backbone']
-    with pytest.raises(ValueError, match='has no backbone'):
-        default_layers(nn.Linear(2, 2))
+def test_networks_by_name(image):
+    views = compute_cam(build_network(parse_network('t2@64')), image)
+    assert [name.split('.')[2] for name in views.layers] == ['0', '1', '2']
+    assert views.image.shape == (64, 64, 3)
+    assert views.target.startswith('class ')

@@ -82,11 +82,11 @@ def test_finished_training_is_taken_as_it_is(
     def fail(*args, **kwargs):
         raise AssertionError('trains again')
 
-    monkeypatch.setattr(quickstart.subprocess, 'run', fail)
+    monkeypatch.setattr(subprocess, 'run', fail)
     for config in sorted((out / 'configs').iterdir()):
-        checkpoint, seconds = quickstart.train(config)
-        assert checkpoint.is_file()
-        assert seconds > 0
+        done = quickstart.run_training(config, 'no tool')
+        assert done.checkpoint.is_file()
+        assert done.seconds > 0
 
 
 @pytest.mark.slow
@@ -107,7 +107,7 @@ def test_checkpoints_of_other_settings_are_refused(finished, quickstart):
         assert quickstart.write_config(task, args, out / 'shapes') == path
         assert path.read_text() == before
         path.write_text(before.replace('max_epochs=2', 'max_epochs=3'))
-        with pytest.raises(SystemExit, match='other settings'):
+        with pytest.raises(ValueError, match='other settings'):
             quickstart.write_config(task, args, out / 'shapes')
         path.write_text(before)
 

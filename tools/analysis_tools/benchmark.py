@@ -3,9 +3,8 @@
 A network is named KIND:NETWORK@SIZE, such as mobilemamba:b1@256,
 timm:efficientvit_m5@224 or configs/det/CONFIG.py@800x1344 (height x width);
 without a size it takes its own. Options behind it, such as
-mobilemamba:b1,deploy=no,backend=parallel,compile=default,dtype=bfloat16,
-differ from those of the run. With runtime=onnxruntime or runtime=openvino a
-network is exported first; scan=FORM and chunk=N say how its scan goes out.
+mobilemamba:b1,deploy=no,backend=parallel,compile=yes,dtype=bfloat16, differ
+from those of the run. A path that ends in .onnx runs in onnxruntime.
 """
 
 import argparse
@@ -13,47 +12,29 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from pathlib import Path
 
+import torch
 from mmengine.device import get_device
 
 from mmmobilemamba.analysis.benchmark import (
+    DTYPES,
+    RUNTIMES,
+    Form,
     Settings,
-    compare,
     profile_network,
     run_benchmark,
 )
 from mmmobilemamba.analysis.benchmark_report import (
-    check_out_dir,
+    PAPER_MODELS,
+    PAPER_PAIRS,
     environment,
     markdown,
     write_report,
 )
-from mmmobilemamba.analysis.published import PAPER_MODELS, PAPER_PAIRS
-from mmmobilemamba.analysis.requests import (
-    COMPILE_MODES,
-    DTYPES,
-    Form,
-    Request,
-    parse_request,
-)
-from mmmobilemamba.analysis.runtime_tables import (
-    DEPLOY_MODELS,
-    DEPLOY_PAIRS,
-    SCAN_MAPS,
-    SCAN_MODELS,
-    SCAN_PAIRS,
-)
+from mmmobilemamba.analysis.networks import parse_network
 from mmmobilemamba.apis.command_line import check_device, user_errors
-from mmmobilemamba.deploy import RUNTIMES
-from mmmobilemamba.ops import BACKENDS
-
-# Networks of a table, and which of them are compared with which.
-TABLES = dict(
-    paper=(PAPER_MODELS, PAPER_PAIRS),
-    deploy=(DEPLOY_MODELS, DEPLOY_PAIRS),
-    scans=(SCAN_MODELS, SCAN_PAIRS),
-)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -61,197 +42,94 @@ def make_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
-        'models', nargs='*', metavar='MODEL', help='networks to time'
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add('models', nargs='*', metavar='MODEL', help='networks to time')
+    add(
         '--table',
-        choices=list(TABLES),
-        help="add the networks of a table: the paper's efficiency table with "
-        'its peers; B1 and its peers in all runtimes; the forms of the scan, '
-        'stage by stage',
+        choices=['paper'],
+        help="add the networks of the paper's efficiency table and its peers",
     )
-    parser.add_argument(
+    add(
         '--baseline',
         metavar='MODEL',
         help='one of the networks, with which the others are compared',
     )
-    form = parser.add_argument_group('form of the networks')
-    form.add_argument(
+    add(
         '--plain',
         action='store_true',
         help='time the networks as trained; by default what is fixed after '
         'training is fused, in ours and in the peers',
     )
-    form.add_argument(
-        '--backends',
-        nargs='+',
-        choices=BACKENDS,
-        default=[],
-        help='time ours once with each of these scans; by default with the '
-        'fastest at hand',
-    )
-    form.add_argument(
-        '--dtype',
-        choices=DTYPES,
-        default='float32',
-        help='dtype of weights and pictures, or of autocast with --train; '
-        'default: %(default)s',
-    )
-    form.add_argument(
-        '--channels-last', action='store_true', help='lay maps out so'
-    )
-    form.add_argument(
+    add('--train', action='store_true', help='time forward and backward')
+    add('--dtype', choices=DTYPES, default='float32')
+    add('--channels-last', action='store_true', help='lay maps out so')
+    add(
         '--compile',
-        nargs='?',
-        const='default',
-        choices=COMPILE_MODES,
+        action='store_true',
         help='compile with torch.compile, weights as constants',
     )
-    form.add_argument(
-        '--runtime',
-        choices=RUNTIMES,
-        help='export all networks, and run them in this',
-    )
-    form.add_argument(
-        '--no-freezing',
+    add(
+        '--cuda-graph',
         action='store_true',
-        help='do not let the compiler take weights as constants',
+        help='replay a graph of all kernels on a GPU',
     )
-    run = parser.add_argument_group('measuring')
-    run.add_argument(
-        '--device',
-        default=get_device(),
-        help='where to run; default here: %(default)s',
-    )
-    run.add_argument('--threads', type=int, help='threads of torch on a CPU')
-    run.add_argument(
+    add('--runtime', choices=RUNTIMES, default='onnxruntime', help='of files')
+    add('--device', default=get_device(), help='default here: %(default)s')
+    add('--threads', type=int, help='threads on a CPU')
+    add(
         '--batch-sizes',
         type=int,
         nargs='+',
         default=[1, 16],
         metavar='N',
-        help='pictures per call, each timed by itself; default: 1 16',
+        help='images per call, each timed by itself; default: 1 16',
     )
-    run.add_argument(
-        '--train',
-        action='store_true',
-        help='time forward and backward of training classifiers',
-    )
-    run.add_argument(
+    add(
         '--rounds',
         type=int,
         default=20,
         help='interleaved rounds; default: %(default)s',
     )
-    run.add_argument(
+    add(
         '--seconds',
         type=float,
         help='begin no new round after this long, per batch size',
     )
-    run.add_argument(
+    add(
         '--warmup',
         type=int,
         default=3,
         help='untimed calls before; default: %(default)s',
     )
-    run.add_argument(
-        '--memory',
-        action='store_true',
-        help='measure memory on a CPU too, in a process for each network',
-    )
-    run.add_argument(
+    add(
         '--breakdown',
         action='store_true',
-        help='instead of comparing, show where the time of each network goes',
+        help='instead of comparing, show which operators take the time',
     )
-    out = parser.add_argument_group('results')
-    out.add_argument(
-        '--export-dir',
-        default=Settings.export_dir,
-        help='folder that keeps exported networks for the next run; default: '
-        '%(default)s',
-    )
-    out.add_argument(
+    add(
         '--out-dir',
+        type=Path,
         help='folder that takes benchmark.json, .md and .png; by default the '
         'tables are printed only',
     )
-    out.add_argument(
-        '--overwrite',
-        action='store_true',
-        help="replace an earlier run's files in --out-dir",
-    )
+    add('--overwrite', action='store_true', help='those of an earlier run')
     return parser
 
 
-def read_requests(args: argparse.Namespace) -> list[Request]:
-    """Return the networks that were asked for, in order."""
-    form = Form(
-        deploy=not (args.plain or args.train),
-        compile=args.compile,
-        channels_last=args.channels_last,
-        dtype=args.dtype,
-        runtime=args.runtime,
-    )
-    names = [*args.models, *(TABLES[args.table][0] if args.table else ())]
-    requests = []
-    for name in dict.fromkeys(names):
-        request = parse_request(name, form)
-        if request.kind != 'mobilemamba' or ',backend=' in name:
-            requests.append(request)
-            continue
-        variants = [f'{name},backend={b}' for b in args.backends] or [name]
-        requests += [parse_request(variant, form) for variant in variants]
-    return requests
-
-
-def read_settings(
-    args: argparse.Namespace, requests: list[Request]
-) -> Settings:
-    """Return how to run, with the pairs that are to be compared."""
-    labels = [request.label for request in requests]
-    pairs = []
-    if args.baseline:
-        pairs = [(x, args.baseline) for x in labels if x != args.baseline]
-    if args.table:
-        pairs += [p for p in TABLES[args.table][1] if set(p) <= set(labels)]
-    return Settings(
-        device=args.device,
-        batch_sizes=tuple(dict.fromkeys(args.batch_sizes)),
-        train=args.train,
-        threads=args.threads,
-        freezing=not args.no_freezing,
-        rounds=args.rounds,
-        budget=args.seconds,
-        warmup=args.warmup,
-        memory=args.memory,
-        pairs=tuple(dict.fromkeys(pairs)),
-        export_dir=args.export_dir,
-    )
-
-
-def run_apart(requests: Sequence[Request], settings: Settings) -> list[dict]:
-    """Time maps of different sizes one after the other.
-
-    Only forms of one map are compared, in short turns, so that more of them
-    fit in.
-    """
-    settings = replace(settings, pairs=(), min_turn=0.02)
-    models = []
-    for name, _ in SCAN_MAPS:
-        group = [r for r in requests if r.label.startswith(f'{name},')]
-        models += run_benchmark(group, settings, say)
-    return models
-
-
-def widen_kernel_cache() -> None:
-    """Let oneDNN keep the kernels of all networks of a run.
-
-    It keeps 1024. Networks in turn would drive each other's out, and each
-    would compile its own again at every turn, which it never does alone.
-    """
-    os.environ.setdefault('ONEDNN_PRIMITIVE_CACHE_CAPACITY', '65536')
+def check_args(args: argparse.Namespace, texts: Sequence[str]) -> None:
+    """Raise ValueError where arguments do not go together."""
+    check_device(args.device)
+    if min(args.batch_sizes) < 1 or (args.threads or 1) < 1:
+        raise ValueError('--batch-sizes and --threads must be 1 or more.')
+    if args.baseline and args.baseline not in texts:
+        raise ValueError(
+            f'--baseline {args.baseline} is not among the networks to time.'
+        )
+    if args.cuda_graph and not args.device.startswith('cuda'):
+        raise ValueError('--cuda-graph needs --device cuda.')
+    if args.out_dir and args.out_dir.joinpath('benchmark.json').exists():
+        if not args.overwrite:
+            raise ValueError(f'{args.out_dir} is taken; pass --overwrite.')
 
 
 def say(text: str) -> None:
@@ -262,36 +140,54 @@ def say(text: str) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser()
     args = parser.parse_args(argv)
-    words = sys.argv[1:] if argv is None else list(argv)
-    command = shlex.join(
-        ['python', 'tools/analysis_tools/benchmark.py', *words]
+    words = sys.argv[1:] if argv is None else argv
+    # oneDNN keeps the kernels of 1024 shapes: networks in turn would drive
+    # each other's out, which they never do alone.
+    os.environ.setdefault('ONEDNN_PRIMITIVE_CACHE_CAPACITY', '65536')
+    torch.backends.cudnn.benchmark = True
+    paper = args.table == 'paper'
+    texts = [*args.models, *(PAPER_MODELS if paper else ())]
+    form = Form(
+        deploy=not (args.plain or args.train),
+        compile=args.compile,
+        channels_last=args.channels_last,
+        dtype=args.dtype,
+        cuda_graph=args.cuda_graph,
+        runtime=args.runtime,
     )
-    widen_kernel_cache()
     with user_errors(parser):
-        check_device(args.device)
-        requests = read_requests(args)
-        settings = read_settings(args, requests)
+        check_args(args, texts)
+        torch.set_num_threads(args.threads or torch.get_num_threads())
+        specs = [parse_network(text) for text in dict.fromkeys(texts)]
+        settings = Settings(
+            device=args.device,
+            batch_sizes=tuple(dict.fromkeys(args.batch_sizes)),
+            train=args.train,
+            rounds=args.rounds,
+            budget=args.seconds,
+            warmup=args.warmup,
+        )
         if args.breakdown:
-            for request in requests:
-                say(f'profiling {request.label}')
-                print(profile_network(request, settings))
+            for spec in specs:
+                print(profile_network(spec, form, settings))
             return
-        folder = args.out_dir and check_out_dir(args.out_dir, args.overwrite)
-        if args.table == 'scans':
-            models = run_apart(requests, settings)
-        else:
-            models = run_benchmark(requests, settings, say)
+        pairs = [(x, args.baseline) for x in texts if x != args.baseline]
+        pairs = pairs if args.baseline else []
+        models = run_benchmark(specs, form, settings, say)
         report = dict(
-            command=command,
-            environment=environment(args.device, args.threads),
-            settings=asdict(settings),
+            command=shlex.join(
+                ['python', 'tools/analysis_tools/benchmark.py', *words]
+            ),
+            environment=environment(args.device),
+            train=args.train,
+            form=asdict(form),
             models=models,
-            pairs=compare(models, settings.pairs),
+            pairs=[*pairs, *(PAPER_PAIRS if paper else ())],
         )
         print(markdown(report), end='')
-        if folder:
-            files = write_report(report, folder)
-            say(f'Results are in {", ".join(map(str, files))}')
+        if args.out_dir:
+            write_report(report, args.out_dir)
+            say(f'Results are in {args.out_dir}')
 
 
 if __name__ == '__main__':

@@ -4,11 +4,11 @@ import argparse
 from collections.abc import Sequence
 
 from mmmobilemamba.apis.command_line import user_errors
+from mmmobilemamba.checkpoints.safe_loading import allow_mmengine_checkpoints
 from mmmobilemamba.deploy.export_arguments import (
     add_export_arguments,
     read_export_arguments,
 )
-from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -1,50 +1,26 @@
-"""Train one detector or segmentor with several backbones and compare them."""
+"""Train one detector, segmentor or classifier with several backbones.
+
+All but the backbone, and the neck's or the head's fit to it, stays as the
+config says. Finished trainings are taken as they are, interrupted ones go on.
+"""
 
 import argparse
-import json
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 
-import torch
-from mmengine.config import Config
-
-from mmmobilemamba.analysis.comparison import (
-    Training,
-    check_least,
-    describe_device,
-    measure_speeds,
-    run_or_exit,
-    write_text,
-    write_trainings,
-)
-from mmmobilemamba.analysis.comparison_report import (
-    Compared,
-    draw_comparison,
-    make_table,
-)
-from mmmobilemamba.analysis.complexity import count_complexity
-from mmmobilemamba.analysis.input_shapes import first_shape
-from mmmobilemamba.analysis.run_logs import read_run
-from mmmobilemamba.apis.backbone_swap import (
-    BackboneChoice,
-    parse_backbones,
-    swap_backbone,
-)
+from mmmobilemamba.analysis.compare import Compared, make_table, swap_backbone
+from mmmobilemamba.analysis.networks import first_size, parse_network
+from mmmobilemamba.analysis.run_logs import draw_curves
 from mmmobilemamba.apis.command_line import add_cfg_options, user_errors
 from mmmobilemamba.apis.config import load_config
-from mmmobilemamba.apis.inference import build_model
+from mmmobilemamba.apis.training import run_training, write_training_config
+from mmmobilemamba.checkpoints.atomic import atomic_write
+from mmmobilemamba.checkpoints.safe_loading import allow_mmengine_checkpoints
 from mmmobilemamba.datasets.data_paths import check_data
-from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
 
 TRAIN = Path(__file__).resolve().parents[1] / 'train.py'
-BACKBONES = [
-    't2',
-    'efficientvit_m4',
-    'mambaout_femto',
-    'host:resnet18',
-    'host:mobilenet_v2',
-]
+BACKBONES = 't2 efficientvit_m4 mambaout:femto mobilenetv2_100'.split()
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -52,12 +28,9 @@ def make_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument(
-        'config',
-        help='config of a detector or segmentor; all but its backbone, and '
-        "the neck's fit to that, stays as it is",
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add('config', help='config of a detector, segmentor or classifier')
+    add(
         '--backbones',
         nargs='+',
         default=BACKBONES,
@@ -65,142 +38,51 @@ def make_parser() -> argparse.ArgumentParser:
         help='t2 to b4, names of timm, host:resnet18 or host:mobilenet_v2; '
         'with a file, from these weights',
     )
-    parser.add_argument(
+    add(
         '--seeds',
         nargs='+',
         type=int,
         default=[0, 1, 2],
         help='a training of every backbone for each',
     )
-    parser.add_argument(
-        '--metric',
-        help='name in the logs; what the library is judged by if not given',
-    )
-    parser.add_argument(
-        '--speed-batch',
-        type=int,
-        default=1,
-        help='pictures per step where images per second are measured; 0 '
-        'measures none',
-    )
-    parser.add_argument(
-        '--out',
-        type=Path,
-        default=Path('work_dirs/backbones'),
-        help='folder that takes everything',
-    )
-    parser.add_argument(
-        '--report-only',
-        action='store_true',
-        help='train nothing: write the table of what is finished',
-    )
+    add('--metric', help='name in the logs; default: the leading one')
+    out = Path('work_dirs/backbones')
+    add('--out', type=Path, default=out, help='folder that takes everything')
+    add('--report-only', action='store_true', help='of what is finished')
     add_cfg_options(parser)
     return parser
 
 
-def check_args(args: argparse.Namespace) -> None:
-    """Raise where an argument is out of range."""
-    check_least(vars(args), dict(speed_batch=0))
-    check_least(dict(seeds=min(args.seeds)), dict(seeds=0))
-    if len(set(args.seeds)) < len(args.seeds):
-        raise ValueError(f'--seeds must differ, got {args.seeds}.')
-
-
-def plan(
-    args: argparse.Namespace,
-) -> tuple[list[Compared], dict[tuple[str, int], Training]]:
+def plan(args: argparse.Namespace) -> tuple[list[Compared], list[tuple]]:
     """Check everything, count every model and write every config."""
-    check_args(args)
-    choices = parse_backbones(args.backbones)
+    if min(args.seeds) < 0:
+        raise ValueError(f'--seeds must be 0 or more, got {min(args.seeds)}.')
     base = load_config(args.config, args.cfg_options)
     check_data(base, ('train', 'val'))
     if 'max_iters' in base.train_cfg:
         # By default mmengine notes all evaluations at epoch 0 then.
         base.default_hooks.logger.log_metric_by_epoch = False
-    args.out = args.out.absolute()
-    args.size = first_shape(base)
-    results, configs, keys = [], {}, []
-    for choice in choices:
+    args.out, size = args.out.absolute(), first_size(base)
+    results, trainings = [], []
+    for spec in map(parse_network, dict.fromkeys(args.backbones)):
         cfg = deepcopy(base)
-        swap_backbone(cfg, choice)
-        results.append(count(choice, cfg, args.size))
-        for seed in args.seeds:
+        swap_backbone(cfg, spec)
+        result = Compared(spec.label, cfg, size, args.metric)
+        results.append(result)
+        for seed in dict.fromkeys(args.seeds):
             cfg = deepcopy(cfg)
             cfg.setdefault('randomness', {})
             cfg.randomness.seed = seed
-            name = f'{choice.slug}_seed{seed}'
+            name = f'{result.slug}_seed{seed}'
             cfg.work_dir = str(args.out / name)
-            configs[args.out / 'configs' / f'{name}.py'] = cfg
-            keys.append((choice.label, seed))
-    trainings = dict(zip(keys, write_trainings(configs), strict=True))
-    if args.report_only:
-        trainings = {
-            key: training
-            for key, training in trainings.items()
-            if training.last_checkpoint.is_file()
-        }
-        if not trainings:
-            raise FileNotFoundError(f'{args.out} has no finished training.')
-    return results, trainings
-
-
-def count(choice: BackboneChoice, cfg: Config, size) -> Compared:
-    model = build_model(cfg)
-    cost = count_complexity(model, size)
-    own = sum(p.numel() for p in model.backbone.parameters())
-    return Compared(choice.label, cost.params, cost.macs, own)
-
-
-def add_result(
-    result: Compared, seed: int, training: Training, metric: str
-) -> None:
-    """Take in what a finished training came to."""
-    result.values[seed] = training.evaluate(metric)
-    result.runs.append(read_run(training.work_dir))
-    result.peak_bytes = max(result.peak_bytes, training.peak_bytes)
-    result.seconds.append(training.cost['seconds'])
-
-
-def report(results: list[Compared], args: argparse.Namespace) -> None:
-    """Write the table and the figure of what is there so far."""
-    done = [result for result in results if result.values]
-    settings = dict(
-        config=Path(args.config).stem,
-        pictures=f'{args.size[0]}x{args.size[1]}',
-        batch=args.batch,
-        device=describe_device(),
-        torch=torch.__version__,
-    )
-    summary = dict(
-        metric=args.metric,
-        settings=settings,
-        results=[result.as_dict() for result in done],
-    )
-    text = json.dumps(summary, indent=2) + '\n'
-    write_text(args.out / 'comparison.json', text)
-    table = make_table(done, args.metric, settings)
-    write_text(args.out / 'comparison.md', table)
-    draw_comparison(done, args.metric, args.out / 'comparison.png')
-
-
-def train_all(
-    results: list[Compared],
-    trainings: dict[tuple[str, int], Training],
-    args: argparse.Namespace,
-) -> None:
-    by_label = {result.label: result for result in results}
+            path = args.out / 'configs' / f'{name}.py'
+            write_training_config(cfg, path)
+            if any(args.out.glob(f'{name}/*.pth')) or not args.report_only:
+                trainings.append((seed, result, cfg, path))
+    if not trainings:
+        raise FileNotFoundError(f'{args.out} has no finished training.')
     # Seed by seed, so that what is there early is fair.
-    order = sorted(trainings, key=lambda key: args.seeds.index(key[1]))
-    for number, (label, seed) in enumerate(order, 1):
-        training = trainings[label, seed]
-        print(f'\n=== {number}/{len(order)} {label}, seed {seed}', flush=True)
-        if not args.report_only:
-            run_or_exit(training, TRAIN)
-        args.metric = args.metric or training.main_metric()
-        add_result(by_label[label], seed, training, args.metric)
-        value = by_label[label].values[seed]
-        print(f'{args.metric} {value:.4g}', flush=True)
-        report(results, args)
+    return results, sorted(trainings, key=lambda x: args.seeds.index(x[0]))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -209,24 +91,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     allow_mmengine_checkpoints()
     with user_errors(parser):
         results, trainings = plan(args)
-    first = next(iter(trainings.values()))
-    args.batch = first.cfg.train_dataloader.batch_size
-    print(f'Everything goes to {args.out}', flush=True)
-    train_all(results, trainings, args)
-    if args.speed_batch:
-        print('\n=== Images per second', flush=True)
-        # Any seed's, since weights do not matter.
-        configs = {
-            label: training.config
-            for (label, _), training in trainings.items()
-        }
-        speeds = measure_speeds(configs, args.size, args.speed_batch)
-        for result in results:
-            result.speeds = speeds.get(result.label, {})
-        report(results, args)
-    print((args.out / 'comparison.md').read_text())
-    for suffix in ('md', 'json', 'png'):
-        print(args.out / f'comparison.{suffix}')
+        for number, (seed, result, cfg, path) in enumerate(trainings, 1):
+            name = f'{result.label}, seed {seed}'
+            print(f'\n=== {number} of {len(trainings)}: {name}', flush=True)
+            result.add(seed, cfg, run_training(path, TRAIN))
+            done = [result for result in results if result.values]
+            table = make_table(done)
+            with atomic_write(args.out / 'comparison.md') as draft:
+                draft.write_text(table + '\n')
+            runs = [run for result in done for run in result.runs]
+            keys = ['loss', result.metric]
+            draw_curves(runs, keys, args.out / 'comparison.png', smooth=8)
+    print(f'\n{table}\n\nThe table and the curves are {args.out}/comparison.*')
+    print(f'Speed: tools/analysis_tools/benchmark.py {args.out}/configs/*.py')
 
 
 if __name__ == '__main__':

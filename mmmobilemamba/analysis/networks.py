@@ -1,0 +1,320 @@
+"""Networks by name: one grammar and one builder for all tools.
+
+A name is ``KIND:NETWORK@SIZE=CHECKPOINT,KEY=VALUE,...``, of which KIND may be
+left out of our variants, of timm's names and of paths:
+``mobilemamba:b1@256``, ``timm:shvit_s4``, ``mambaout:femto``,
+``host:resnet18``, ``config.py=epoch_12.pth``, ``network.onnx@224x320``.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS, MODELS, DefaultScope
+from torch import Tensor, nn
+
+from ..apis.config import load_config
+from ..apis.inference import build_model, load_model, read_image
+from ..apis.options import innermost_dataset
+from ..checkpoints.checkpoint import check_checkpoint_file
+from ..models.backbones import MobileMamba
+
+KINDS = ('mobilemamba', 'timm', 'mambaout', 'host', 'config', 'onnx')
+HOSTS = ('mmdet', 'mmseg', 'mmpretrain')
+# Our variants and the side of the images that each is published for.
+SIDES = dict(t2=192, t4=192, s6=224, b1=256, b2=384, b4=512)
+HOST_BACKBONES = {
+    'resnet18': dict(type='ResNet', depth=18, norm_eval=False),
+    'mobilenet_v2': dict(type='MobileNetV2', out_indices=(1, 2, 4, 6)),
+}
+# Of RGB pixels, on ImageNet.
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+_SUFFIXES = {'.py': 'config', '.onnx': 'onnx'}
+# What papers count at where a pipeline keeps the ratio of the images.
+_USUAL = dict(mmdet=(800, 1280), mmseg=(512, 512), mmpretrain=(224, 224))
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A network that was asked for; nothing is built.
+
+    Args:
+        text (str): What the user wrote.
+        kind (str): One of :data:`KINDS`, ``'timm'`` for MambaOut.
+        network (str): Name or path within the kind.
+        size (tuple[int, int], optional): Height and width in pixels.
+        checkpoint (str, optional): File of weights.
+        options (dict[str, str]): What stands behind commas.
+    """
+
+    text: str
+    kind: str
+    network: str
+    size: tuple[int, int] | None = None
+    checkpoint: str | None = None
+    options: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def weights(self) -> str:
+        """``'random weights'``, or the name of the checkpoint."""
+        return os.path.basename(self.checkpoint or '') or 'random weights'
+
+    @property
+    def label(self) -> str:
+        """Name for tables and figures."""
+        name = Path(self.network).stem
+        name = f'MobileMamba-{name.upper()}' if name in SIDES else name
+        return f'{name} ({self.weights})' if self.checkpoint else name
+
+
+@dataclass
+class Network:
+    """A network in evaluation mode on the CPU.
+
+    Args:
+        spec (NetworkSpec): What was asked for.
+        module (nn.Module): Whole model, or one that gives feature maps.
+        size (tuple[int, int]): Height and width of its images in pixels.
+    """
+
+    spec: NetworkSpec
+    module: nn.Module
+    size: tuple[int, int]
+
+    def random_images(self, batch: int) -> Tensor:
+        """Return normal noise (batch, channels, H, W), always the same."""
+        generator = torch.Generator().manual_seed(0)
+        shape = (batch, input_channels(self.module), *self.size)
+        return torch.randn(shape, generator=generator)
+
+
+class _Classifier(nn.Module):
+    """A backbone with a linear classifier of 1000 classes."""
+
+    def __init__(self, backbone: nn.Module):
+        super().__init__()
+        self.backbone = backbone
+        backbone.eval()  # by itself, as the hosts' train() returns None
+        with torch.no_grad():
+            channels = backbone(torch.zeros(1, 3, 64, 64))[-1].shape[1]
+        # The published head has a norm.
+        ours = isinstance(backbone, MobileMamba)
+        self.bn = nn.BatchNorm1d(channels) if ours else nn.Identity()
+        self.fc = nn.Linear(channels, 1000)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.bn(self.backbone(x)[-1].mean((2, 3))))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a sentence with the names most like a wrong one, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=3, cutoff=0.5)
+    return f' Did you mean {", ".join(near)}?' if near else ''
+
+
+def parse_network(text: str) -> NetworkSpec:
+    """Read the name of a network, as this module describes it.
+
+    Args:
+        text (str): The name.
+
+    Returns:
+        NetworkSpec: What was asked for.
+
+    Raises:
+        ValueError: The text is no such name, or there is no such network.
+        FileNotFoundError: The checkpoint does not exist.
+        ImportError: timm is asked for and missing.
+    """
+    name, *options = text.split(',')
+    name, _, checkpoint = name.partition('=')
+    found = re.fullmatch(r'(.*?)(?:@([1-9]\d*)(?:x([1-9]\d*))?)?', name)
+    name, high, wide = found.groups()
+    kind, colon, network = name.partition(':')
+    if not colon:
+        kind, network = _SUFFIXES.get(Path(name).suffix, 'timm'), name
+        kind = 'mobilemamba' if name in SIDES else kind
+    if kind not in KINDS or not network or '@' in os.path.basename(name):
+        raise ValueError(
+            f'{text} names no network. Write KIND:NETWORK@HEIGHTxWIDTH, as in '
+            'mobilemamba:b1@256, or the path of a config; kinds are '
+            f'{", ".join(KINDS)}.{did_you_mean(kind, KINDS)}'
+        )
+    if kind == 'mambaout':
+        kind, network = 'timm', f'mambaout_{network}'
+    known = dict(mobilemamba=SIDES, host=HOST_BACKBONES).get(kind, [network])
+    if kind == 'timm' and not (timm := _import_timm()).is_model(network):
+        known = timm.list_models()
+    if network not in known:
+        some = '' if kind == 'timm' else f', but {", ".join(known)}'
+        raise ValueError(
+            f'{text}: {kind} has no network {network!r}{some}.'
+            f'{did_you_mean(network, known)}'
+        )
+    if checkpoint:
+        check_checkpoint_file(checkpoint)
+    if not all('=' in option for option in options):
+        raise ValueError(f'{text}: options are written KEY=VALUE.')
+    size = (int(high), int(wide or high)) if high else None
+    read = dict(option.split('=', 1) for option in options)
+    return NetworkSpec(text, kind, network, size, checkpoint or None, read)
+
+
+def backbone_config(spec: NetworkSpec) -> dict:
+    """Return the config of a backbone for the registry of any host library.
+
+    Raises:
+        ValueError: The network is a file, which has no backbone by name.
+    """
+    name = spec.network
+    kinds = dict(
+        mobilemamba=dict(type='mmmobilemamba.MobileMamba', arch=name),
+        timm=dict(type='mmmobilemamba.TIMMBackbone', model_name=name),
+        host=HOST_BACKBONES.get(name),
+    )
+    if spec.kind not in kinds:
+        raise ValueError(f'{spec.text} is no backbone by name.')
+    config = dict(kinds[spec.kind])
+    if spec.checkpoint:
+        init_cfg = dict(type='Pretrained', checkpoint=spec.checkpoint)
+        config['init_cfg'] = init_cfg
+    return config
+
+
+def build_network(spec: NetworkSpec, features: bool = False) -> Network:
+    """Build a network with random weights, or those of its checkpoint.
+
+    Args:
+        spec (NetworkSpec): Any kind but an exported file.
+        features (bool): Build the part that maps images to a tuple of maps,
+            the backbone of a config. Defaults to False, the whole model; a
+            backbone alone gets a linear classifier.
+
+    Returns:
+        Network: The network.
+
+    Raises:
+        ValueError: The weights do not fit, or the model has no backbone.
+    """
+    torch.manual_seed(0)
+    side = SIDES.get(spec.network, 224)
+    size = (side, side)
+    if spec.kind == 'config':
+        cfg = load_config(spec.network)
+        size = usual_size(cfg)
+        if 'test_dataloader' in cfg:  # with the names of the classes
+            module = load_model(cfg, spec.checkpoint, 'cpu')
+        else:
+            module = build_model(cfg)
+        module = getattr(module, 'backbone', None) if features else module
+    elif spec.kind == 'timm' and not features:
+        module, size = _from_timm(spec)
+    else:
+        host = next((name for name in HOSTS if find_spec(name)), None)
+        with DefaultScope.overwrite_default_scope(host):
+            module = MODELS.build(backbone_config(spec))
+        if spec.checkpoint:
+            module.init_weights()  # reads the file
+        module = module if features else _Classifier(module)
+    if module is None or (spec.checkpoint and type(module) is _Classifier):
+        raise ValueError(
+            f'{spec.text}: the model has no backbone, or no trained head; '
+            'the weights of a whole network come by its config.'
+        )
+    module.eval()
+    return Network(spec, module, spec.size or size)
+
+
+def _import_timm():
+    try:
+        import timm
+    except ImportError as error:
+        raise ImportError('This needs timm: `pip install timm`.') from error
+    return timm
+
+
+def _from_timm(spec: NetworkSpec) -> tuple[nn.Module, tuple[int, int]]:
+    timm = _import_timm()
+    cfg = timm.get_pretrained_cfg(spec.network)
+    size = tuple(cfg.input_size[1:]) if cfg else (224, 224)
+    more = {}
+    # Networks of one size hold tables for it; the rest take any image.
+    if cfg and cfg.fixed_input_size and spec.size not in (None, size):
+        more['img_size'] = spec.size
+    path = spec.checkpoint or ''
+    return timm.create_model(spec.network, checkpoint_path=path, **more), size
+
+
+def read_rgb(path: str | os.PathLike, size: tuple[int, int]) -> Tensor:
+    """Read an image as networks for ImageNet expect it.
+
+    Args:
+        path (str or PathLike): Image file.
+        size (tuple[int, int]): Height and width of the central cut in pixels.
+
+    Returns:
+        Tensor: Normalised RGB values, (1, 3, H, W).
+    """
+    image = read_image(path)
+    scale = max(n / m for n, m in zip(size, image.shape))
+    image = cv2.resize(image, None, fx=scale, fy=scale)
+    top, left = ((m - n) // 2 for n, m in zip(size, image.shape))
+    image = image[top : top + size[0], left : left + size[1], ::-1]
+    image = ((image - MEAN) / STD).astype(np.float32)
+    return torch.from_numpy(image).permute(2, 0, 1)[None]
+
+
+def host_of(model: nn.Module) -> str | None:
+    """Return the library of :data:`HOSTS` that a model's class is from."""
+    packages = (k.__module__.partition('.')[0] for k in type(model).__mro__)
+    return next((name for name in packages if name in HOSTS), None)
+
+
+def input_channels(model: nn.Module) -> int:
+    """Return the channels of a model's images, by its first convolution."""
+    convs = (m for m in model.modules() if isinstance(m, nn.Conv2d))
+    return next((conv.in_channels for conv in convs), 3)
+
+
+def usual_size(cfg: Config) -> tuple[int, int]:
+    """Return height and width that a config's test pipeline gives images;
+    where it keeps their ratio, those that papers count at."""
+    loader = cfg.get('test_dataloader') or {}
+    steps = innermost_dataset(loader.dataset).pipeline if loader else []
+    for step in reversed(steps):
+        kind = getattr(step['type'], '__name__', step['type'])  # or a class
+        size = step.get('crop_size')
+        if size is None and 'Resize' in kind and not step.get('keep_ratio'):
+            size = step.get('scale')
+            # An edge of this length leaves the ratio as well.
+            size = None if 'Edge' in kind and isinstance(size, int) else size
+            size = size[::-1] if isinstance(size, tuple | list) else size
+        if size is not None:
+            return (size, size) if isinstance(size, int) else tuple(size)
+        if 'Resize' in kind:
+            break
+    return _USUAL.get(cfg.get('default_scope'), (224, 224))
+
+
+def padded(size: tuple[int, int], cfg: Config) -> tuple[int, int]:
+    """Round a size up as the data preprocessor of a config pads it."""
+    settings = cfg.model.get('data_preprocessor') or {}
+    divisor = settings.get('pad_size_divisor', 1)
+    height, width = (-(-side // divisor) * divisor for side in size)
+    return height, width
+
+
+def first_size(cfg: Config) -> tuple[int, int]:
+    """Return height and width of a config's first validation image, as the
+    network gets it."""
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        image = DATASETS.build(cfg.val_dataloader.dataset)[0]['inputs']
+    return padded(tuple(image.shape[-2:]), cfg)

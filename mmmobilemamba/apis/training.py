@@ -1,0 +1,99 @@
+"""Trainings in processes of their own, resumed where they were stopped."""
+
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from ..checkpoints.atomic import atomic_write
+from .config import load_config
+
+_COST = 'training_seconds.txt'
+
+
+@dataclass(frozen=True)
+class FinishedTraining:
+    """What a training came to.
+
+    Args:
+        checkpoint (Path): Checkpoint of its last step.
+        seconds (float): Time that it took, the parts of an interrupted one
+            together.
+    """
+
+    checkpoint: Path
+    seconds: float
+
+
+def training_length(cfg: Config) -> tuple[str, int]:
+    """Return what a training is counted in, epochs or iterations, and how
+    many it has: ``('epoch', 12)``."""
+    kind = 'iter' if 'max_iters' in cfg.train_cfg else 'epoch'
+    return kind, cfg.train_cfg[f'max_{kind}s']
+
+
+def write_training_config(cfg: Config, path: Path) -> None:
+    """Write the config of a training, unless another one began there.
+
+    Args:
+        cfg (Config): Config with a ``work_dir``.
+        path (Path): File to write; its folder is made.
+
+    Raises:
+        ValueError: The work folder holds checkpoints of other settings,
+            which fit neither another network nor another schedule.
+    """
+    trained = list(Path(cfg.work_dir).glob('*.pth'))
+    if trained and path.is_file() and path.read_text() != cfg.pretty_text:
+        raise ValueError(
+            f'{cfg.work_dir} was trained with other settings, those of '
+            f'{path}; delete it, or name another folder.'
+        )
+    with atomic_write(path) as draft:
+        draft.write_text(cfg.pretty_text)
+
+
+def run_training(config: Path, tool: Path) -> FinishedTraining:
+    """Train a config in a process of its own, and wait for it.
+
+    A training that was interrupted goes on, a finished one is taken as it
+    is. The log of the process is its progress, and goes to this terminal.
+
+    Args:
+        config (Path): Config file with a ``work_dir``.
+        tool (Path): ``tools/train.py``.
+
+    Returns:
+        FinishedTraining: What it came to.
+
+    Raises:
+        ChildProcessError: The process ended with an error.
+    """
+    cfg = load_config(config)
+    kind, length = training_length(cfg)
+    checkpoint = Path(cfg.work_dir, f'{kind}_{length}.pth')
+    file = Path(cfg.work_dir, _COST)
+    seconds = float(file.read_text()) if file.is_file() else 0.0
+    if checkpoint.is_file():
+        print_log(f'Already trained: {checkpoint}', 'current')
+        return FinishedTraining(checkpoint, seconds)
+    command = [sys.executable, str(tool), str(config), '--resume', 'auto']
+    print_log(shlex.join(command), 'current')
+    started = time.perf_counter()
+    try:
+        code = subprocess.run(command).returncode
+    finally:
+        seconds += time.perf_counter() - started
+        with atomic_write(file) as draft:
+            draft.write_text(str(seconds))
+    if code:
+        raise ChildProcessError(
+            f'{config} ended with exit status {code}, see above; the same '
+            'command goes on from where it is.'
+        )
+    return FinishedTraining(checkpoint, seconds)
