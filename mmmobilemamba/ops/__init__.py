@@ -11,6 +11,7 @@ from .backend import (
     scan_backend,
     selective_scan,
 )
+from .export import export_form, is_exporting, size_is_free
 from .inference import PackCache, PacksWeights, hold_weights_constant
 from .reference import state_dtype
 
@@ -21,11 +22,14 @@ __all__ = [
     'PackCache',
     'PacksWeights',
     'bidirectional_scan',
+    'export_form',
     'find_extension',
     'hold_weights_constant',
     'inference_kernels',
+    'is_exporting',
     'product_kernels',
     'scan_backend',
     'selective_scan',
+    'size_is_free',
     'state_dtype',
 ]

@@ -15,6 +15,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from . import parallel, reference
+from .export import is_exporting
 
 ENV_NAME = 'MMMOBILEMAMBA_SCAN'
 BACKENDS = ('extension', 'parallel', 'reference')
@@ -118,7 +119,7 @@ def _implementation(backend: str | None, u: Tensor) -> ModuleType:
     name = scan_backend() if backend is None else backend
     if name == 'reference':
         return reference
-    if name == 'parallel':
+    if name == 'parallel' or is_exporting():
         return parallel
     if name != 'extension':
         raise ValueError(

@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from .export import is_exporting
+
 
 def infers_on_cpu(x: Tensor) -> bool:
     """Return whether ``x`` may go through kernels that only infer on CPUs.
@@ -21,6 +23,8 @@ def infers_on_cpu(x: Tensor) -> bool:
     """
     # First, as a compiler stops at the questions below.
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    if is_exporting():
         return False
     return (
         type(x) is Tensor

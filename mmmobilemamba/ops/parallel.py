@@ -14,10 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .export import size_is_free
 from .reference import state_dtype
 
 # 8 was the fastest of 4, 8, 16 and 32 on CPU for lengths 16 to 4200.
 CHUNK = 8
+# Levels of chunks in a graph of free size, which holds for 8^6 tokens.
+MAX_LEVELS = 6
 
 
 def _shift(x: Tensor, forward: bool) -> Tensor:
@@ -27,21 +30,27 @@ def _shift(x: Tensor, forward: bool) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
-def _scan(a: Tensor, b: Tensor, reverse: bool) -> Tensor:
+def _scan(
+    a: Tensor, b: Tensor, reverse: bool, levels: int = MAX_LEVELS
+) -> Tensor:
     """Return all h of ``h_t = a_t h_(t-1) + b_t`` along dimension 1."""
     length = a.shape[1]
-    if length <= 1:
+    # A graph of free size is traced once, and no branch may depend on it.
+    free = size_is_free()
+    if not free and length <= 1:
         return b
-    chunk = min(CHUNK, length)
+    chunk = CHUNK if free else min(CHUNK, length)
     # Of positive numbers only: ONNX divides integers towards zero.
     count = (length + chunk - 1) // chunk
     pad = count * chunk - length
-    if pad:
+    if free or pad:
         # Padding stands at the end: read last, or first with a zero state.
         spec = [0, 0] * (a.dim() - 2) + [0, pad]
         a, b = F.pad(a, spec), F.pad(b, spec)
-    a_at = a.unflatten(1, (count, chunk)).unbind(2)
-    b_at = b.unflatten(1, (count, chunk)).unbind(2)
+    several = levels > 1 if free else count > 1
+    # (batch, count, 1, ...) each: dimensions of one cost a runtime nothing
+    a_at = a.unflatten(1, (-1, chunk)).split(1, 2)
+    b_at = b.unflatten(1, (-1, chunk)).split(1, 2)
     order = range(chunk - 1, -1, -1) if reverse else range(chunk)
     first, *rest = order
     state, decay = [None] * chunk, [None] * chunk
@@ -49,18 +58,18 @@ def _scan(a: Tensor, b: Tensor, reverse: bool) -> Tensor:
     last = first
     for i in rest:
         state[i] = torch.addcmul(b_at[i], a_at[i], state[last])
-        if count > 1:
+        if several:
             decay[i] = a_at[i] * decay[last]
         last = i
-    if count > 1:
-        ends = _scan(decay[last], state[last], reverse)
-        enter = _shift(ends, forward=not reverse)
-        state = [
-            torch.addcmul(h, p, enter)
-            for h, p in zip(state, decay, strict=True)
-        ]
-    h = torch.stack(state, dim=2).flatten(1, 2)
-    return h[:, :length] if pad else h
+    h = torch.cat(state, dim=2)
+    if several:
+        ends = _scan(
+            decay[last].squeeze(2), state[last].squeeze(2), reverse, levels - 1
+        )
+        enter = _shift(ends, forward=not reverse).unsqueeze(2)
+        h = torch.addcmul(h, torch.cat(decay, dim=2), enter)
+    h = h.flatten(1, 2)
+    return h[:, :length] if free or pad else h
 
 
 class _LinearRecurrence(torch.autograd.Function):

@@ -125,7 +125,7 @@ class SS2D(PacksWeights, nn.Module):
                 y.mT, z.flatten(2).mT, norm.weight, norm.bias, norm.eps
             )
             return y.mT.unflatten(2, z.shape[2:])
-        y = self.out_norm(y.mT).mT
+        y = self.out_norm(y.transpose(1, 2)).transpose(1, 2)
         return y.unflatten(2, z.shape[2:]) * self.act(z)
 
     def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...ops import size_is_free
+
 
 def haar_dwt2d(x: Tensor) -> Tensor:
     """Transform a map into its four Haar subbands.
@@ -22,7 +24,7 @@ def haar_dwt2d(x: Tensor) -> Tensor:
         Tensor: Subbands (batch, 4 * channels, ceil(H / 2), ceil(W / 2)).
     """
     batch, channels, height, width = x.shape
-    if height % 2 or width % 2:
+    if size_is_free() or height % 2 or width % 2:
         x = F.pad(x, (0, width % 2, 0, height % 2))
     x = x * 0.5
     top, bottom = x[:, :, 0::2], x[:, :, 1::2]
@@ -51,6 +53,8 @@ def haar_iwt2d(x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
     top = torch.stack((low_a + high_a, low_b + high_b), dim=-1).flatten(-2)
     bottom = torch.stack((low_a - high_a, low_b - high_b), dim=-1).flatten(-2)
     y = torch.stack((top, bottom), dim=3).flatten(2, 3)
-    if size is not None and tuple(size) != (2 * height, 2 * width):
+    if size is not None and (
+        size_is_free() or tuple(size) != (2 * height, 2 * width)
+    ):
         y = y[:, :, : size[0], : size[1]]
     return y
