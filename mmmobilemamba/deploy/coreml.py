@@ -1,8 +1,4 @@
-"""Converting a model to CoreML, and checking what can be checked anywhere.
-
-CoreML runs on a Mac only. Elsewhere the converted program is read back and its
-inputs, outputs, operators and weights are compared with what was traced.
-"""
+"""Converting a model to CoreML, which runs on a Mac or an iPhone only."""
 
 import json
 import logging
@@ -10,107 +6,74 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import torch
-from mmengine.config import Config
 from packaging.version import Version
 from torch import Tensor, nn
-from torch.export import ExportedProgram
 
-from ..apis.inference import load_model
-from .build import build_network, describe
-from .coreml_structure import CoreMLReport, read_back
-from .graph import METADATA
-from .networks import Network
-from .options import ExportOptions, kind_of, with_size
-from .pictures import random_image
+from ..ops import export_form
+from . import METADATA
+from .images import random_image
+from .networks import build_network, describe
+from .options import ExportOptions
 
 PRECISIONS = ('float32', 'float16')
 SUFFIX = '.mlpackage'
 
 
 def export_coreml(
-    cfg: Config,
-    checkpoint: str,
-    out: str | os.PathLike,
-    options: ExportOptions | None = None,
-    precision: str = 'float32',
-) -> CoreMLReport:
-    """Convert the model of a config to CoreML.
-
-    Args:
-        cfg (Config): Config of MMSegmentation or MMPretrain, or of
-            MMDetection for a backbone alone.
-        checkpoint (str): Checkpoint of its model.
-        out (str or PathLike): Package to write, ending in ``.mlpackage``;
-            whole or not at all.
-        options (ExportOptions, optional): How; size and batch are fixed.
-            Defaults to None, which takes all defaults.
-        precision (str): ``'float32'`` or ``'float16'``. Defaults to
-            ``'float32'``.
-
-    Returns:
-        CoreMLReport: What was written.
-
-    Raises:
-        FileExistsError: ``out`` is there already.
-        ImportError: coremltools is not installed.
-        ValueError: An option, the checkpoint or the model does not fit.
-    """
-    options = options or ExportOptions()
-    kind = 'backbone' if options.backbone else kind_of(cfg)
-    _check(kind, out, options, precision)
-    _import_coremltools()
-    options = with_size(options, cfg, kind)
-    model = load_model(cfg, checkpoint, 'cpu')
-    return export_coreml_model(model, kind, out, options, precision)
-
-
-def export_coreml_model(
     model: nn.Module,
     kind: str,
     out: str | os.PathLike,
     options: ExportOptions,
     precision: str = 'float32',
-) -> CoreMLReport:
-    """Convert a model that is built and filled.
+) -> str:
+    """Convert a model of MMSegmentation or MMPretrain, or a backbone.
 
     Args:
         model (nn.Module): Model of a host library, on the CPU, in evaluation
             mode; it is left as it is.
         kind (str): ``'backbone'``, ``'classifier'`` or ``'segmentor'``.
-        out (str or PathLike): Package to write.
-        options (ExportOptions): How; ``size`` is given.
-        precision (str): See :func:`export_coreml`. Defaults to
+        out (str or PathLike): Package to write, ending in ``.mlpackage``;
+            whole or not at all.
+        options (ExportOptions): How; ``size`` is given, size and batch are
+            fixed.
+        precision (str): ``'float32'`` or ``'float16'``. Defaults to
             ``'float32'``.
 
     Returns:
-        CoreMLReport: What was written.
+        str: What was written, and what is left to check on a Mac.
 
     Raises:
         FileExistsError: ``out`` is there already.
         ImportError: coremltools is not installed.
-        ValueError: The model cannot be converted, or what was written has
-            another structure.
+        ValueError: The model cannot be converted.
     """
     _check(kind, out, options, precision)
     ct = _import_coremltools()
-    metadata = describe(model, kind, options)
-    metadata['precision'] = precision
+    metadata = dict(describe(model, kind, options), precision=precision)
     network = build_network(model, kind, options, metadata)
-    traced = _trace(network, options)
-    shape = (options.batch, 3, *options.size)
-    image = ct.TensorType(name='image', shape=shape)
+    image = random_image(options, options.size, metadata['channels'], seed=0)
+    shape = tuple(image.shape)
+    tensor = ct.TensorType(name='image', shape=shape)
     if options.preprocess:
-        image = ct.ImageType(
-            name='image', shape=shape, color_layout=ct.colorlayout.BGR
+        tensor = ct.ImageType(
+            name='image', shape=shape, color_layout=_layout(ct, shape[1])
+        )
+    with torch.no_grad(), export_form():
+        traced = torch.export.export(network, (image.float(),))
+        # What coremltools has no counterpart of.
+        traced = traced.run_decompositions(
+            {
+                torch.ops.aten.addcmul.default: _addcmul,
+                torch.ops.aten.__and__.Tensor: torch.logical_and,
+            }
         )
     try:
         package = ct.convert(
             traced,
-            inputs=[image],
+            inputs=[tensor],
             outputs=[ct.TensorType(name=n) for n in network.output_names],
             convert_to='mlprogram',
             compute_precision=getattr(ct.precision, precision.upper()),
@@ -124,13 +87,17 @@ def export_coreml_model(
     package.user_defined_metadata[METADATA] = json.dumps(metadata)
     with _whole_package(Path(out)) as draft:
         package.save(str(draft))
-        report = read_back(ct, draft, package, network, traced)
-    return replace(report, path=Path(out))
+    return (
+        f'{out}: image {"x".join(map(str, shape))} in, '
+        f'{", ".join(network.output_names)} out. Its values are not checked: '
+        'CoreML runs on a Mac only. Compare there what coremltools gives by '
+        'MLModel.predict with the model in PyTorch.'
+    )
 
 
 def _check(kind: str, out, options: ExportOptions, precision: str) -> None:
     """Refuse what cannot be converted, before the work."""
-    options.check(kind)
+    options.check(kind, out, SUFFIX)
     if kind == 'detector':
         raise ValueError(
             'Detectors are not converted to CoreML; --backbone converts the '
@@ -138,24 +105,28 @@ def _check(kind: str, out, options: ExportOptions, precision: str) -> None:
         )
     if options.dynamic_size or options.dynamic_batch:
         raise ValueError('Size and batch are fixed in CoreML.')
-    if options.form == 'scan':
-        raise ValueError(
-            "form='scan' is an operator of ONNX; take 'chunked' or "
-            "'doubling' for CoreML."
-        )
     if options.preprocess and options.batch != 1:
         raise ValueError(
-            'With preprocess CoreML takes one picture, got batch='
+            'With preprocess CoreML takes one image, got batch='
             f'{options.batch}.'
         )
     if precision not in PRECISIONS:
         raise ValueError(
             f'precision must be one of {PRECISIONS}, got {precision!r}.'
         )
-    if not str(out).endswith(SUFFIX):
-        raise ValueError(f'out must end in {SUFFIX}, got {out}.')
     if os.path.lexists(out):
         raise FileExistsError(f'{out} is there already; remove it first.')
+
+
+def _layout(ct, channels: int):
+    """Return what CoreML calls an image of so many channels."""
+    layouts = {1: ct.colorlayout.GRAYSCALE, 3: ct.colorlayout.BGR}
+    if channels not in layouts:
+        raise ValueError(
+            f'Images of CoreML have 1 or 3 channels, and the model takes '
+            f'{channels}; leave out --preprocess.'
+        )
+    return layouts[channels]
 
 
 def _import_coremltools():
@@ -165,12 +136,9 @@ def _import_coremltools():
             'The conversion to CoreML needs torch 2.5 or later, and this is '
             f'{torch.__version__}.'
         )
-    logger = logging.getLogger('coremltools')
-
-    def is_news(record):
-        return not record.getMessage().startswith('Failed to load _ML')
-
-    logger.addFilter(is_news)
+    logging.getLogger('coremltools').addFilter(
+        lambda record: not record.getMessage().startswith('Failed to load _ML')
+    )
     try:
         import coremltools
     except ImportError as error:
@@ -178,20 +146,6 @@ def _import_coremltools():
             'coremltools is not installed; run `pip install coremltools`.'
         ) from error
     return coremltools
-
-
-def _trace(network: Network, options: ExportOptions) -> ExportedProgram:
-    image = random_image(options, options.size, seed=0).float()
-    with torch.no_grad():
-        traced = torch.export.export(network, (image,))
-
-    # What coremltools has no counterpart of.
-    return traced.run_decompositions(
-        {
-            torch.ops.aten.addcmul.default: _addcmul,
-            torch.ops.aten.__and__.Tensor: torch.logical_and,
-        }
-    )
 
 
 def _addcmul(x: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:

@@ -2,55 +2,67 @@
 
 import torch
 import torch.nn.functional as F
+from mmdet.models.dense_heads.anchor_head import AnchorHead
 from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
+from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from torch import Tensor, nn
+from torchvision.ops import roi_align
 
-from .boxes import pool, suppress, take, top_k
-from .networks import PROPOSALS, Network
-from .supported import check_dense, check_roi_head
+from .boxes import suppress, take, top_k
+from .networks import Network, preprocess_settings
+
+# Names within the graph of a two-stage detector, which are no outputs.
+STAGES = ('proposals', 'proposal_scores', 'roi_cls', 'roi_reg')
 
 
 class Detector(Network):
     """Boxes, scores and labels; masks where the model predicts them.
 
-    Boxes are (batch, k, 4) in pixels of the picture that went in, scores and
-    labels (batch, k), the best first; rows beyond a picture's boxes have label
+    Boxes are (batch, k, 4) in pixels of the image that went in, scores and
+    labels (batch, k), the best first; rows beyond an image's boxes have label
     -1. Masks (batch, k, H, W) are probabilities within the box.
 
     Args:
-        divisor (int): Sides are padded with zeros to a multiple of it.
         fixed_count (bool): Give as many rows as the config keeps at most,
-            rather than those of the fullest picture of the batch.
+            rather than those of the fullest image of the batch.
     """
 
-    def __init__(self, *args, divisor: int, fixed_count: bool):
+    def __init__(self, *args, fixed_count: bool):
         super().__init__(*args)
-        self.divisor, self.fixed_count = divisor, fixed_count
+        self.fixed_count = fixed_count
+        self.divisor = preprocess_settings(self.model)['pad_divisor']
         self.output_names = ('boxes', 'scores', 'labels')
-        if getattr(self.model, 'with_mask', False):
+        if self.model.with_mask:
             self.output_names += ('masks',)
         count = {} if fixed_count else {1: 'count'}
         self.dynamic = (count,) * len(self.output_names)
+        self.head = dense_head(self.model)
+        right = isinstance(self.head, AnchorHead)
+        _check(self.head, self.head.test_cfg, right)
+        levels = range(len(self.head.prior_generator.strides))
+        self.inner_names = tuple(
+            f'dense_{kind}{i}' for kind in ('cls', 'reg') for i in levels
+        )
 
-    def _pad(self, x: Tensor) -> Tensor:
-        """Pad right and bottom, as MMDetection's data preprocessor does."""
+    def _maps(self, x: Tensor):
+        """Pad right and bottom, as MMDetection does; extract the maps."""
         height, width = self.size_of(x)
         right, bottom = (
             (self.divisor - side % self.divisor) % self.divisor
             for side in (width, height)
         )
-        if self.fixed_size and not (right or bottom):
-            return x
-        return F.pad(x, (0, right, 0, bottom))
+        if not self.fixed_size or right or bottom:
+            x = F.pad(x, (0, right, 0, bottom))
+        return self.model.extract_feat(x)
 
-    def _dense(
-        self, head: nn.Module, feats, size, per_level: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Decode the best anchors of every level of a dense head."""
-        cls_scores, bbox_preds = head(feats)
-        cfg = head.test_cfg
-        classes = head.num_classes
-        threshold = cfg.get('score_thr', 0)
+    def _dense(self, cls_scores, bbox_preds, size, per_level: bool) -> tuple:
+        """Decode the best anchors of every level of the dense head."""
+        head, cfg = self.head, self.head.test_cfg
+        classes, threshold = head.num_classes, cfg.get('score_thr', 0)
+        count = cfg.get('nms_pre', -1)
+        count = count if count > 0 else torch.iinfo(torch.int32).max
         priors = head.prior_generator.grid_priors(
             [score.shape[-2:] for score in cls_scores],
             dtype=bbox_preds[0].dtype,
@@ -60,20 +72,13 @@ class Detector(Network):
         for level, (score, delta, prior) in enumerate(
             zip(cls_scores, bbox_preds, priors, strict=True)
         ):
-            batch = score.shape[0]
-            score = score.permute(0, 2, 3, 1)
-            score = score.reshape(batch, -1, head.cls_out_channels)
-            delta = delta.permute(0, 2, 3, 1).reshape(batch, -1, 4)
-            if head.use_sigmoid_cls:
-                score = score.sigmoid()
-            else:
-                score = score.softmax(-1)[..., :-1]
-            score = score.flatten(1)  # (batch, anchors * classes)
+            score = probabilities(head, score).flatten(1)
+            delta = delta.permute(0, 2, 3, 1).reshape(delta.shape[0], -1, 4)
             if threshold > 0:
                 score = torch.where(
                     score > threshold, score, torch.full_like(score, -1.0)
                 )
-            score, place = top_k(score, _nms_pre(cfg))
+            score, place = top_k(score, count)
             anchor = torch.div(place, classes, rounding_mode='trunc')
             label = place - anchor * classes
             if per_level:
@@ -82,110 +87,74 @@ class Detector(Network):
         delta, prior, score, label = (
             torch.cat(parts, dim=1) for parts in zip(*found, strict=True)
         )
-        boxes = self._decode(head, prior, delta, size)
+        boxes = _decode(head, prior, delta, size)
         least = cfg.get('min_bbox_size', -1)
         if least >= 0:
             wide = (boxes[..., 2:] - boxes[..., :2] > least).all(-1)
             score = torch.where(wide, score, torch.full_like(score, -1.0))
         return boxes, score, label
 
-    def _decode(self, head, prior: Tensor, delta: Tensor, size) -> Tensor:
-        """Turn (batch, n, 4) deltas into boxes within the picture."""
-        boxes = head.bbox_coder.decode(
-            prior.reshape(-1, 4), delta.reshape(-1, 4)
-        )
-        boxes = boxes.reshape(delta.shape)
-        height, width = size
-        return torch.stack(
-            (
-                _within(boxes[..., 0], width),
-                _within(boxes[..., 1], height),
-                _within(boxes[..., 2], width),
-                _within(boxes[..., 3], height),
-            ),
-            dim=-1,
+    def _choose(self, candidates: tuple, cfg) -> tuple:
+        """Suppress and keep as a config says."""
+        return suppress(
+            *candidates,
+            cfg.nms.iou_threshold,
+            cfg.get('score_thr', 0.0),
+            cfg.max_per_img,
+            self.fixed_count,
         )
 
 
 class OneStageDetector(Detector):
     """RetinaNet, SSD and their like: anchors, no other score."""
 
-    def __init__(self, model: nn.Module, *args, **kwargs):
-        check_dense(model.bbox_head)
-        super().__init__(model, *args, **kwargs)
-
     def compute(self, x: Tensor) -> tuple[Tensor, ...]:
-        head, size = self.model.bbox_head, self.size_of(x)
-        feats = self.model.extract_feat(self._pad(x))
-        boxes, scores, labels = self._dense(head, feats, size, False)
-        cfg = head.test_cfg
-        return suppress(
-            boxes,
-            scores,
-            labels,
-            cfg.nms.iou_threshold,
-            cfg.get('score_thr', 0),
-            cfg.max_per_img,
-            self.fixed_count,
+        cls_scores, bbox_preds = self.head(self._maps(x))
+        candidates = self._dense(
+            cls_scores, bbox_preds, self.size_of(x), False
         )
+        found = self._choose(candidates, self.head.test_cfg)
+        return *found, *cls_scores, *bbox_preds
 
 
 class MaskRCNN(Detector):
     """Mask R-CNN and Faster R-CNN."""
 
     def __init__(self, model: nn.Module, *args, **kwargs):
-        check_dense(model.rpn_head)
-        check_roi_head(model.roi_head)
+        head = model.roi_head
+        right = type(head) is StandardRoIHead and all(
+            _samples_plainly(getattr(head, name, None))
+            for name in ('bbox_roi_extractor', 'mask_roi_extractor')
+        )
+        _check(head if not right else head.bbox_head, head.test_cfg, right)
         super().__init__(model, *args, **kwargs)
-        self.inner_names = PROPOSALS
-        count = {} if self.fixed_count else {1: 'proposal_count'}
-        self.dynamic += (count,) * len(PROPOSALS)
+        self.inner_names += STAGES
 
     def compute(self, x: Tensor) -> tuple[Tensor, ...]:
         roi_head, size = self.model.roi_head, self.size_of(x)
-        feats = self.model.extract_feat(self._pad(x))
-        inner = proposals, _, levels = self._propose(feats, size)
-        boxes, scores, labels = self._classify(
-            roi_head, feats, proposals, levels >= 0, size
+        feats = self._maps(x)
+        cls_scores, bbox_preds = self.head(feats)
+        candidates = self._dense(cls_scores, bbox_preds, size, True)
+        proposals, scores, levels = self._choose(
+            candidates, self.head.test_cfg
         )
-        cfg = roi_head.test_cfg
-        boxes, scores, labels = suppress(
-            boxes,
-            scores,
-            labels,
-            cfg.nms.iou_threshold,
-            cfg.score_thr,
-            cfg.max_per_img,
-            self.fixed_count,
-        )
-        if not roi_head.with_mask:
-            return boxes, scores, labels, *inner
-        masks = self._mask(roi_head, feats, boxes, labels)
-        return boxes, scores, labels, masks, *inner
-
-    def _propose(self, feats, size) -> tuple[Tensor, Tensor, Tensor]:
-        """Return proposals (batch, p, 4), scores, and levels or -1."""
-        head = self.model.rpn_head
-        boxes, scores, levels = self._dense(head, feats, size, True)
-        cfg = head.test_cfg
-        return suppress(
-            boxes,
-            scores,
-            levels,
-            cfg.nms.iou_threshold,
-            0.0,
-            cfg.max_per_img,
-            self.fixed_count,
-        )
-
-    def _classify(self, roi_head, feats, proposals, there, size):
-        """Return a box, score and label for every proposal and class."""
-        head = roi_head.bbox_head
-        batch, count = proposals.shape[:2]
         pooled = _extract(roi_head.bbox_roi_extractor, feats, proposals)
         if roi_head.with_shared_head:
             pooled = roi_head.shared_head(pooled)
-        scores, deltas = head(pooled)
+        roi_cls, roi_reg = roi_head.bbox_head(pooled)
+        found = self._choose(
+            self._classify(roi_cls, roi_reg, proposals, levels >= 0, size),
+            roi_head.test_cfg,
+        )
+        if roi_head.with_mask:
+            found += (self._mask(feats, found[0], found[2]),)
+        inner = proposals, scores, roi_cls, roi_reg
+        return *found, *cls_scores, *bbox_preds, *inner
+
+    def _classify(self, scores, deltas, proposals, there, size) -> tuple:
+        """Return a box, score and label for every proposal and class."""
+        head = self.model.roi_head.bbox_head
+        batch, count = proposals.shape[:2]
         classes = head.num_classes
         scores = torch.softmax(scores, dim=-1)[:, :-1]
         scores = scores.reshape(batch, count, classes)
@@ -195,7 +164,7 @@ class MaskRCNN(Detector):
         kinds = 1 if head.reg_class_agnostic else classes
         deltas = deltas.reshape(batch, -1, 4)
         priors = proposals[:, :, None].expand(-1, -1, kinds, -1)
-        boxes = self._decode(head, priors, deltas, size)
+        boxes = _decode(head, priors, deltas, size)
         if head.reg_class_agnostic:
             boxes = boxes[:, :, None].expand(-1, -1, classes, -1)
             boxes = boxes.reshape(batch, -1, 4)
@@ -203,24 +172,47 @@ class MaskRCNN(Detector):
         labels = labels.expand(batch, count, -1)
         return boxes, scores.flatten(1), labels.reshape(batch, -1)
 
-    def _mask(self, roi_head, feats, boxes, labels) -> Tensor:
+    def _mask(self, feats, boxes, labels) -> Tensor:
         """Return the mask of each box's own class."""
-        batch, count = labels.shape[:2]
+        roi_head = self.model.roi_head
         pooled = _extract(roi_head.mask_roi_extractor, feats, boxes)
-        masks = roi_head.mask_head(pooled).sigmoid()  # (n, classes, H, W)
-        if not roi_head.mask_head.class_agnostic:
-            place = labels.clamp(min=0).reshape(-1, 1, 1, 1)
-            place = place.expand(-1, -1, *masks.shape[2:])
-            masks = masks.gather(1, place)
-        return masks.reshape(batch, count, *masks.shape[2:])
+        masks = roi_head.mask_head(pooled).sigmoid()
+        return masks_of(roi_head.mask_head, masks, labels)
+
+
+def dense_head(model: nn.Module) -> nn.Module:
+    """Return the head that looks at every anchor, of proposals or boxes."""
+    return model.rpn_head if hasattr(model, 'rpn_head') else model.bbox_head
+
+
+def probabilities(head: nn.Module, scores: Tensor) -> Tensor:
+    """Turn a level's (batch, n, H, W) into (batch, anchors, classes)."""
+    scores = scores.permute(0, 2, 3, 1)
+    scores = scores.reshape(scores.shape[0], -1, head.cls_out_channels)
+    if head.use_sigmoid_cls:
+        return scores.sigmoid()
+    return scores.softmax(-1)[..., :-1]
+
+
+def masks_of(head: nn.Module, masks: Tensor, labels: Tensor) -> Tensor:
+    """Take (*labels.shape, H, W) from masks (n, classes, H, W)."""
+    if not head.class_agnostic:
+        place = labels.clamp(min=0).reshape(-1, 1, 1, 1)
+        masks = masks.gather(1, place.expand(-1, -1, *masks.shape[2:]))
+    return masks.reshape(*labels.shape, *masks.shape[2:])
+
+
+def rois_of(boxes: Tensor) -> Tensor:
+    """Return (batch * n, 5), image and box, of boxes (batch, n, 4)."""
+    batch, count = boxes.shape[:2]
+    image = torch.arange(batch, device=boxes.device).to(boxes.dtype)
+    image = image.reshape(-1, 1, 1).expand(-1, count, -1)
+    return torch.cat((image, boxes), dim=-1).reshape(-1, 5)
 
 
 def _extract(extractor: nn.Module, feats, boxes: Tensor) -> Tensor:
     """Pool each of (batch, n, 4) boxes from the level of its size."""
-    batch, count = boxes.shape[:2]
-    picture = torch.arange(batch, device=boxes.device).to(boxes.dtype)
-    picture = picture.reshape(-1, 1, 1).expand(-1, count, -1)
-    rois = torch.cat((picture, boxes), dim=-1).reshape(-1, 5)
+    rois = rois_of(boxes)
     layers = extractor.roi_layers
     level_of = extractor.map_roi_levels(rois, len(layers))
     pooled, order = [], []
@@ -228,12 +220,14 @@ def _extract(extractor: nn.Module, feats, boxes: Tensor) -> Tensor:
         at = (level_of == level).nonzero().flatten()
         order.append(at)
         pooled.append(
-            pool(
+            # mmcv's own has no symbol; both sample alike.
+            roi_align(
                 feats[level],
                 rois[at],
                 layer.output_size,
                 layer.spatial_scale,
                 layer.sampling_ratio,
+                aligned=True,
             )
         )
     order = torch.cat(order)
@@ -243,19 +237,40 @@ def _extract(extractor: nn.Module, feats, boxes: Tensor) -> Tensor:
     return torch.cat(pooled)[back]
 
 
-def _within(x: Tensor, limit: int | Tensor) -> Tensor:
-    """Cut coordinates to 0 and a side, which a tracer gives as tensor."""
-    if isinstance(limit, Tensor):
-        limit = limit.to(x.dtype)
+def _decode(head: nn.Module, prior: Tensor, delta: Tensor, size) -> Tensor:
+    """Turn (batch, n, 4) deltas into boxes within the image."""
+    boxes = head.bbox_coder.decode(prior.reshape(-1, 4), delta.reshape(-1, 4))
+    # Sides are numbers or, of a free size, what the tracer follows.
+    height, width = (torch.as_tensor(side).to(boxes.dtype) for side in size)
+    most = torch.stack((width, height, width, height))
+    return torch.minimum(boxes.clamp(min=0), most).reshape(delta.shape)
+
+
+def _check(head: nn.Module, cfg, right: bool = True) -> None:
+    """Refuse a head that predicts by other rules."""
+    if not right or hasattr(head, 'atss_centerness'):
+        why = (
+            'anchor heads such as RetinaHead, SSDHead and RPNHead can be, and '
+            'StandardRoIHead with SingleRoIExtractor and aligned RoIAlign'
+        )
+    elif type(head.bbox_coder) is not DeltaXYWHBBoxCoder:
+        why = f'its boxes are coded by {type(head.bbox_coder).__name__}'
+    elif cfg.nms.get('type', 'nms') != 'nms' or cfg.nms.get('class_agnostic'):
+        why = f'plain nms within each class can be, got nms={dict(cfg.nms)}'
     else:
-        limit = x.new_tensor(limit)
-    return torch.minimum(x.clamp(min=0), limit)
+        return
+    raise ValueError(f'{type(head).__name__} cannot be exported: {why}.')
 
 
-def _nms_pre(cfg) -> int:
-    """Return how many anchors of a level are looked at."""
-    count = cfg.get('nms_pre', -1)
-    return count if count > 0 else torch.iinfo(torch.int32).max
+def _samples_plainly(extractor: nn.Module | None) -> bool:
+    """Tell whether RoIs are pooled as :func:`_extract` does."""
+    return extractor is None or (
+        type(extractor) is SingleRoIExtractor
+        and all(
+            layer.aligned and layer.pool_mode == 'avg'
+            for layer in extractor.roi_layers
+        )
+    )
 
 
 def wrap_detector(model: nn.Module, *args, **kwargs) -> Detector:

@@ -1,56 +1,53 @@
-"""Networks with one picture in and named tensors out, ready to trace."""
+"""Models of the hosts as networks with one image in and named tensors out."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops import MAX_TOKENS
 from .layers import replace_layers
+from .options import MIN_SIDE, ExportOptions
 
-KINDS = ('backbone', 'classifier', 'segmentor', 'detector')
-# Names within the graph of a two-stage detector, which are no outputs.
-PROPOSALS = ('proposals', 'proposal_scores', 'proposal_levels')
+# The scan of a graph of free size holds for so many cells of 16x16 pixels,
+# less those that the sides are rounded up by.
+MAX_PIXELS = MAX_TOKENS * 16**2 // 2
 
 
 class Preprocess(nn.Module):
-    """What a host's data preprocessor does to one picture.
+    """What a host's data preprocessor does to one image.
 
     Args:
-        settings (dict): ``mean`` and ``std`` in the network's channel order,
-            or None, and ``swap_channels``, of :func:`preprocess_settings`.
+        mean (list[float], optional): In the network's order of channels;
+            None normalises nothing.
+        std (list[float], optional): As ``mean``.
+        swap_channels (bool): Swap blue and red.
+        pad_divisor (int): Not done here.
     """
 
-    def __init__(self, settings: dict):
+    def __init__(self, mean, std, swap_channels: bool, pad_divisor: int = 1):
         super().__init__()
-        self.swap = settings['swap_channels']
-        self.normalize = settings['mean'] is not None
-        if self.normalize:
-            mean, std = (
-                torch.tensor(settings[key]).view(1, -1, 1, 1)
-                for key in ('mean', 'std')
-            )
-            self.register_buffer('mean', mean)
-            self.register_buffer('scale', 1 / std)
+        self.swap = swap_channels
+        mean, std = (
+            None if values is None else torch.tensor(values).view(1, -1, 1, 1)
+            for values in (mean, std)
+        )
+        self.register_buffer('mean', mean)
+        self.register_buffer('scale', None if std is None else 1 / std)
 
     def forward(self, image: Tensor) -> Tensor:
         """Map pixels (batch, channels, H, W), uint8, to float32."""
         x = image.float()
-        if self.swap:
+        # The hosts swap the channels of colour images only.
+        if self.swap and int(x.shape[1]) == 3:
             x = torch.cat(x.split(1, dim=1)[::-1], dim=1)
-        return (x - self.mean) * self.scale if self.normalize else x
+        return x if self.mean is None else (x - self.mean) * self.scale
 
 
 def preprocess_settings(model: nn.Module) -> dict:
-    """Read mean, std and channel order from a host's data preprocessor.
-
-    Args:
-        model (nn.Module): Model of one of the three libraries.
-
-    Returns:
-        dict: ``mean`` and ``std`` (list[float] or None), ``swap_channels``
-        (bool) and ``pad_divisor`` (int), as JSON holds them.
-    """
+    """Read a model's data preprocessor as arguments of :class:`Preprocess`."""
     source = model.data_preprocessor
     normalize = getattr(source, '_enable_normalize', False)
     swap = any(
@@ -58,22 +55,21 @@ def preprocess_settings(model: nn.Module) -> dict:
         # one name each in MMDetection, MMSegmentation and MMPretrain
         for name in ('_channel_conversion', 'channel_conversion', 'to_rgb')
     )
-    divisor = getattr(source, 'pad_size_divisor', None) or 1
     return dict(
         mean=source.mean.flatten().tolist() if normalize else None,
         std=source.std.flatten().tolist() if normalize else None,
         swap_channels=bool(swap),
-        pad_divisor=int(divisor),
+        pad_divisor=int(getattr(source, 'pad_size_divisor', None) or 1),
     )
 
 
 class Network(nn.Module):
-    """A model of a host library with one picture in.
+    """A model of a host library with one image in.
 
     Args:
         model (nn.Module): Model in evaluation mode.
         preprocess (nn.Module): What comes before it.
-        fixed_size (bool): The size of the picture is known while tracing.
+        fixed_size (bool): The size of the image is known while tracing.
     """
 
     output_names: tuple[str, ...]
@@ -86,7 +82,7 @@ class Network(nn.Module):
         self, model: nn.Module, preprocess: nn.Module, fixed_size: bool
     ):
         super().__init__()
-        replace_layers(model, fixed_size)
+        replace_layers(model)
         self.model, self.preprocess = model, preprocess
         self.fixed_size = fixed_size
 
@@ -96,7 +92,7 @@ class Network(nn.Module):
         return tuple(map(int, size)) if self.fixed_size else size
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Map pictures (batch, channels, H, W) to the named outputs."""
+        """Map images (batch, channels, H, W) to the named outputs."""
         return self.compute(self.preprocess(image))
 
 
@@ -128,7 +124,7 @@ class Classifier(Network):
 
 
 class Segmentor(Network):
-    """Scores before softmax at the picture's size, or the best class.
+    """Scores before softmax at the image's size, or the best class.
 
     Args:
         argmax (bool): Give labels (batch, H, W), uint8 up to 256 classes,
@@ -161,3 +157,94 @@ class Segmentor(Network):
             labels = logits.argmax(dim=1)
         small = logits.shape[1] <= 256
         return (labels.to(torch.uint8 if small else torch.int32),)
+
+
+def channels_of(model: nn.Module) -> int:
+    """Return the channels that the first convolution of a model takes."""
+    model = getattr(model, 'backbone', model)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            return module.in_channels
+    return 3
+
+
+def describe(model: nn.Module, kind: str, options: ExportOptions) -> dict:
+    """Collect what a runtime has to know of a network.
+
+    Args:
+        model (nn.Module): Model of a host library.
+        kind (str): Its kind.
+        options (ExportOptions): How it is exported; ``size`` is given.
+
+    Returns:
+        dict: What JSON can hold.
+    """
+    meta = getattr(model, 'dataset_meta', None) or {}
+    metadata = dict(
+        kind=kind,
+        size=None if options.dynamic_size else list(options.size),
+        batch=None if options.dynamic_batch else options.batch,
+        channels=channels_of(model),
+        min_size=MIN_SIDE,
+        max_pixels=MAX_PIXELS if options.dynamic_size else None,
+        preprocess=options.preprocess,
+        normalize=preprocess_settings(model),
+        classes=list(meta.get('classes') or ()) or None,
+        palette=None,
+        traced_size=list(options.size),
+        precision='float32',
+    )
+    palette = meta.get('palette')
+    if isinstance(palette, (list, tuple)):  # MMDetection's may be a name
+        metadata['palette'] = [list(map(int, colour)) for colour in palette]
+    if kind == 'detector' and model.with_mask:
+        metadata['mask_threshold'] = model.roi_head.test_cfg.mask_thr_binary
+    if kind == 'segmentor':
+        metadata['align_corners'] = model.align_corners
+        metadata['threshold'] = getattr(model.decode_head, 'threshold', None)
+        metadata['num_outputs'] = model.out_channels
+    return metadata
+
+
+def build_network(
+    model: nn.Module, kind: str, options: ExportOptions, metadata: dict
+) -> Network:
+    """Return a copy of a model in the form in which it is traced.
+
+    Args:
+        model (nn.Module): Model of a host library in evaluation mode.
+        kind (str): ``'backbone'``, ``'classifier'``, ``'segmentor'`` or
+            ``'detector'``.
+        options (ExportOptions): How it is exported.
+        metadata (dict): Of :func:`describe`.
+
+    Returns:
+        Network: The network, fused, with no gradients.
+
+    Raises:
+        ValueError: The model is of a kind that cannot be exported.
+    """
+    model = deepcopy(model)
+    backbone = getattr(model, 'backbone', None)
+    if kind == 'backbone' and backbone is None:
+        raise ValueError(
+            f'{type(model).__name__} has no backbone to export by itself.'
+        )
+    if hasattr(backbone, 'switch_to_deploy'):
+        backbone.switch_to_deploy()
+    preprocess: nn.Module = nn.Identity()
+    if options.preprocess:
+        preprocess = Preprocess(**metadata['normalize'])
+    common = (model, preprocess, not options.dynamic_size)
+    if kind == 'backbone':
+        network: Network = Backbone(*common)
+    elif kind == 'classifier':
+        network = Classifier(*common)
+    elif kind == 'segmentor':
+        network = Segmentor(*common, argmax=options.argmax)
+    else:
+        # Imports MMDetection, which the others do without.
+        from .detectors import wrap_detector
+
+        network = wrap_detector(*common, fixed_count=options.fixed_count)
+    return network.eval().requires_grad_(False)

@@ -28,11 +28,6 @@ class Session:
             ``'onnxruntime'``.
         threads (int, optional): Threads of an operator. Defaults to None,
             the runtime's choice.
-        providers (list[str], optional): Execution providers of onnxruntime.
-            Defaults to None, the CPU.
-        share_threads (bool): Take onnxruntime's threads of
-            :func:`set_shared_threads` in the place of own ones. Sessions of
-            OpenVINO always share. Defaults to False.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -46,8 +41,6 @@ class Session:
         path: str | os.PathLike,
         runtime: str = 'onnxruntime',
         threads: int | None = None,
-        providers: list[str] | None = None,
-        share_threads: bool = False,
     ):
         self.path = Path(path)
         if runtime not in RUNTIMES:
@@ -63,15 +56,13 @@ class Session:
         if runtime == 'openvino':
             self._run = _openvino(self.path, threads)
         else:
-            self._run = _onnxruntime(
-                self.path, threads, providers, share_threads
-            )
+            self._run = _onnxruntime(self.path, threads)
 
     def __call__(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
         """Run the network.
 
         Args:
-            image (np.ndarray): Pictures (batch, channels, H, W): uint8
+            image (np.ndarray): Images (batch, channels, H, W): uint8
                 pixels where the preprocessing is inside, normalised values
                 otherwise.
 
@@ -79,47 +70,47 @@ class Session:
             Mapping[str, np.ndarray]: Outputs by name.
 
         Raises:
-            ValueError: The picture has a size that the file does not take.
+            ValueError: The file does not take images of this shape.
         """
-        check_size(self.metadata, image.shape)
+        _check_shape(self.metadata, image.shape)
         values = self._run(np.ascontiguousarray(image, self.dtype))
         return dict(zip(self.output_names, values, strict=True))
 
 
-def check_size(metadata: dict, shape: tuple[int, ...]) -> None:
-    """Refuse pictures of a shape that an exported network does not take.
-
-    Args:
-        metadata (dict): The network's.
-        shape (tuple[int]): Batch, channels, height and width.
-
-    Raises:
-        ValueError: Batch or size are fixed to others, or too small.
-    """
-    batch, _, *size = shape
-    fixed, smallest = metadata['size'], metadata['min_size']
+def _check_shape(metadata: dict, shape: tuple[int, ...]) -> None:
+    """Refuse images of a shape that an exported network does not take."""
+    batch, channels, *size = shape
+    fixed, most = metadata['size'], metadata.get('max_pixels')
+    text = f'{size[0]}x{size[1]} pixels'
+    if channels != metadata.get('channels', channels):
+        raise ValueError(
+            f'The image has {channels} channels and the network takes '
+            f'{metadata["channels"]}.'
+        )
     if fixed and list(size) != fixed:
         raise ValueError(
-            f'The picture is {size[0]}x{size[1]} pixels and the network was '
-            f'exported for {fixed[0]}x{fixed[1]}; export it with '
-            '--dynamic-size, or resize the picture.'
+            f'The image is {text} and the network was exported for '
+            f'{fixed[0]}x{fixed[1]}; export it with --dynamic-size, or '
+            'resize the image.'
         )
-    if min(size) < smallest:
+    if min(size) < metadata['min_size']:
         raise ValueError(
-            f'The picture is {size[0]}x{size[1]} pixels; the network takes '
-            f'{smallest}x{smallest} and larger.'
+            f'The image is {text}; the network takes {metadata["min_size"]}x'
+            f'{metadata["min_size"]} and larger.'
+        )
+    if most and size[0] * size[1] > most:
+        raise ValueError(
+            f'The image is {text}; the network takes {most} at most.'
         )
     if metadata['batch'] and batch != metadata['batch']:
         raise ValueError(
-            f'A batch of {batch} pictures was given and the network was '
+            f'A batch of {batch} images was given and the network was '
             f'exported for {metadata["batch"]}; export it with '
             '--dynamic-batch.'
         )
 
 
-def read_exported(
-    path: str | os.PathLike,
-) -> tuple[onnx.GraphProto, dict]:
+def read_exported(path: str | os.PathLike) -> tuple[onnx.GraphProto, dict]:
     """Read the graph and the metadata of an exported network.
 
     Args:
@@ -149,36 +140,14 @@ def read_exported(
     return model.graph, json.loads(stored[METADATA])
 
 
-def set_shared_threads(count: int) -> None:
-    """Make the threads that sessions of onnxruntime may share.
-
-    Args:
-        count (int): Threads. The process has no session yet.
-
-    Raises:
-        ImportError: onnxruntime is older than 1.23, which gives threads to
-            single sessions only.
-    """
-    if not hasattr(onnxruntime, 'set_global_thread_pool_sizes'):
-        raise ImportError(
-            'onnxruntime 1.23 or later is needed for threads that networks '
-            f'share, got {onnxruntime.__version__}.'
-        )
-    onnxruntime.set_global_thread_pool_sizes(count, 1)
-
-
-def _onnxruntime(
-    path: Path, threads: int | None, providers: list[str] | None, share: bool
-) -> Runner:
+def _onnxruntime(path: Path, threads: int | None) -> Runner:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    if share:
-        options.use_per_session_threads = False
-    elif threads is not None:
+    if threads is not None:
         options.intra_op_num_threads = threads
     try:
         session = onnxruntime.InferenceSession(
-            path, options, providers=providers or ['CPUExecutionProvider']
+            path, options, providers=['CPUExecutionProvider']
         )
     except Exception as error:
         # onnxruntime raises types of its own that share no base.

@@ -13,12 +13,14 @@ from .backend import (
 )
 from .export import export_form, is_exporting, size_is_free
 from .inference import PackCache, PacksWeights, hold_weights_constant
+from .parallel import MAX_TOKENS
 from .reference import state_dtype
 
 __all__ = [
     'BACKENDS',
     'ENV_NAME',
     'INSTALL_COMMAND',
+    'MAX_TOKENS',
     'PackCache',
     'PacksWeights',
     'bidirectional_scan',
