@@ -11,6 +11,12 @@ from ..checkpoints.checkpoint import check_checkpoint_file
 from . import RUNTIMES, is_onnx
 from .options import ExportOptions, kind_of, test_size
 
+_SWITCHES = dict(
+    preprocess='take uint8 pixels in the order blue, green, red, with mean, '
+    'deviation and channel order inside',
+    backbone='export the maps of the backbone alone',
+)
+
 
 def add_runtime_arguments(parser: ArgumentParser) -> None:
     """Add what runs an exported file.
@@ -70,23 +76,8 @@ def add_export_arguments(parser: ArgumentParser, suffix: str) -> None:
         metavar=('HEIGHT', 'WIDTH'),
         help="pixels of an image; default: those of the config's test",
     )
-    add('--batch', type=int, default=1, help='images of a batch; default: 1')
-    add(
-        '--preprocess',
-        action='store_true',
-        help='take uint8 pixels in the order blue, green, red, with mean, '
-        'deviation and channel order inside',
-    )
-    add(
-        '--backbone',
-        action='store_true',
-        help='export the maps of the backbone alone',
-    )
-    add(
-        '--argmax',
-        action='store_true',
-        help='of a segmentor: give the label of each pixel, not its scores',
-    )
+    for name, text in _SWITCHES.items():
+        add(f'--{name}', action='store_true', help=text)
     add_cfg_options(parser)
 
 
@@ -104,9 +95,7 @@ def read_export_arguments(
         tuple: Model, its kind, what to write, and options with a size.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: An option is out of range, or the checkpoint does not
-            fit.
+        ValueError: An option or the checkpoint does not fit.
     """
     args = dict(args)
     config, checkpoint, out, cfg_options = (
@@ -116,6 +105,6 @@ def read_export_arguments(
     cfg = load_config(config, cfg_options)
     args['size'] = tuple(args['size'] or test_size(cfg))
     options = ExportOptions(**args)
+    options.check(out, suffix)
     kind = 'backbone' if options.backbone else kind_of(cfg)
-    options.check(kind, out, suffix)
     return load_model(cfg, checkpoint, 'cpu'), kind, out, options

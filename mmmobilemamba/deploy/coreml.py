@@ -4,13 +4,10 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from packaging.version import Version
-from torch import Tensor, nn
+from torch import nn
 
 from ..ops import export_form
 from . import METADATA
@@ -18,8 +15,15 @@ from .images import random_image
 from .networks import build_network, describe
 from .options import ExportOptions
 
-PRECISIONS = ('float32', 'float16')
 SUFFIX = '.mlpackage'
+# What coremltools has no counterpart of.
+_DECOMPOSITIONS = {
+    torch.ops.aten.addcmul.default: lambda x, a, b, *, value=1: (
+        x + value * a * b
+    ),
+    torch.ops.aten.alias.default: lambda x: x,
+    torch.ops.aten.__and__.Tensor: torch.logical_and,
+}
 
 
 def export_coreml(
@@ -37,8 +41,7 @@ def export_coreml(
         kind (str): ``'backbone'``, ``'classifier'`` or ``'segmentor'``.
         out (str or PathLike): Package to write, ending in ``.mlpackage``;
             whole or not at all.
-        options (ExportOptions): How; ``size`` is given, size and batch are
-            fixed.
+        options (ExportOptions): How; size and batch are fixed.
         precision (str): ``'float32'`` or ``'float16'``. Defaults to
             ``'float32'``.
 
@@ -48,28 +51,22 @@ def export_coreml(
     Raises:
         FileExistsError: ``out`` is there already.
         ImportError: coremltools is not installed.
-        ValueError: The model cannot be converted.
+        ValueError: An option does not fit, or the model cannot be converted.
     """
-    _check(kind, out, options, precision)
-    ct = _import_coremltools()
+    options.check(out, SUFFIX)
     metadata = dict(describe(model, kind, options), precision=precision)
-    network = build_network(model, kind, options, metadata)
-    image = random_image(options, options.size, metadata['channels'], seed=0)
-    shape = tuple(image.shape)
+    shape = (1, metadata['channels'], *options.size)
+    _check(kind, out, options, shape[1])
+    ct = _import_coremltools()
+    network = build_network(model, kind, options)
+    image = random_image(metadata, options.size, seed=0).float()
+    with torch.no_grad(), export_form():
+        traced = torch.export.export(network, (image,))
+        traced = traced.run_decompositions(_DECOMPOSITIONS)
     tensor = ct.TensorType(name='image', shape=shape)
     if options.preprocess:
-        tensor = ct.ImageType(
-            name='image', shape=shape, color_layout=_layout(ct, shape[1])
-        )
-    with torch.no_grad(), export_form():
-        traced = torch.export.export(network, (image.float(),))
-        # What coremltools has no counterpart of.
-        traced = traced.run_decompositions(
-            {
-                torch.ops.aten.addcmul.default: _addcmul,
-                torch.ops.aten.__and__.Tensor: torch.logical_and,
-            }
-        )
+        colours = ct.colorlayout.BGR
+        tensor = ct.ImageType('image', shape=shape, color_layout=colours)
     try:
         package = ct.convert(
             traced,
@@ -85,19 +82,22 @@ def export_coreml(
             f'{ct.__version__} with torch {torch.__version__}: {error}'
         ) from error
     package.user_defined_metadata[METADATA] = json.dumps(metadata)
-    with _whole_package(Path(out)) as draft:
+    path = Path(out).absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix='.') as folder:
+        draft = Path(folder, path.name)
         package.save(str(draft))
+        draft.rename(path)
     return (
         f'{out}: image {"x".join(map(str, shape))} in, '
-        f'{", ".join(network.output_names)} out. Its values are not checked: '
-        'CoreML runs on a Mac only. Compare there what coremltools gives by '
-        'MLModel.predict with the model in PyTorch.'
+        f'{", ".join(network.output_names)} out. Its values are not checked, '
+        'as CoreML runs on a Mac only: compare there what MLModel.predict of '
+        'coremltools gives with the model in PyTorch.'
     )
 
 
-def _check(kind: str, out, options: ExportOptions, precision: str) -> None:
+def _check(kind: str, out, options: ExportOptions, channels: int) -> None:
     """Refuse what cannot be converted, before the work."""
-    options.check(kind, out, SUFFIX)
     if kind == 'detector':
         raise ValueError(
             'Detectors are not converted to CoreML; --backbone converts the '
@@ -105,37 +105,16 @@ def _check(kind: str, out, options: ExportOptions, precision: str) -> None:
         )
     if options.dynamic_size or options.dynamic_batch:
         raise ValueError('Size and batch are fixed in CoreML.')
-    if options.preprocess and options.batch != 1:
+    if options.preprocess and channels != 3:
         raise ValueError(
-            'With preprocess CoreML takes one image, got batch='
-            f'{options.batch}.'
-        )
-    if precision not in PRECISIONS:
-        raise ValueError(
-            f'precision must be one of {PRECISIONS}, got {precision!r}.'
+            f'With preprocess CoreML takes 3 channels, got {channels}.'
         )
     if os.path.lexists(out):
         raise FileExistsError(f'{out} is there already; remove it first.')
 
 
-def _layout(ct, channels: int):
-    """Return what CoreML calls an image of so many channels."""
-    layouts = {1: ct.colorlayout.GRAYSCALE, 3: ct.colorlayout.BGR}
-    if channels not in layouts:
-        raise ValueError(
-            f'Images of CoreML have 1 or 3 channels, and the model takes '
-            f'{channels}; leave out --preprocess.'
-        )
-    return layouts[channels]
-
-
 def _import_coremltools():
     """Import coremltools without its news that this is no Mac."""
-    if Version(torch.__version__) < Version('2.5'):
-        raise ImportError(
-            'The conversion to CoreML needs torch 2.5 or later, and this is '
-            f'{torch.__version__}.'
-        )
     logging.getLogger('coremltools').addFilter(
         lambda record: not record.getMessage().startswith('Failed to load _ML')
     )
@@ -146,18 +125,3 @@ def _import_coremltools():
             'coremltools is not installed; run `pip install coremltools`.'
         ) from error
     return coremltools
-
-
-def _addcmul(x: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> Tensor:
-    return x + value * a * b
-
-
-@contextmanager
-def _whole_package(path: Path) -> Iterator[Path]:
-    """Give a path for a package, which is moved to ``path`` at the end."""
-    path = path.absolute()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix='.') as folder:
-        draft = Path(folder, path.name)
-        yield draft
-        draft.rename(path)

@@ -22,17 +22,7 @@ def compare_detector(
     tolerance: float,
     result: Comparison,
 ) -> None:
-    """Compare an exported detector with its model on a batch of images.
-
-    Args:
-        model (nn.Module): Detector of MMDetection as it is evaluated.
-        got (dict[str, np.ndarray]): Outputs of the exported network by name,
-            with those of its heads.
-        image (Tensor): Normalised images (batch, channels, H, W).
-        tolerance (float): Largest relative error, of places as a share of
-            the longer side.
-        result (Comparison): Takes what is found.
-    """
+    """Compare an exported detector with its model; add to ``result``."""
     divisor = preprocess_settings(model)['pad_divisor']
     size = height, width = image.shape[2:]
     image = F.pad(image, (0, -width % divisor, 0, -height % divisor))
@@ -53,53 +43,42 @@ def compare_detector(
             model.roi_head, got, feats, size, tolerance, result
         )
         least = model.roi_head.test_cfg.score_thr
-    found = (got['boxes'], got['scores'], got['labels'])
+    found = tuple(got[name][0] for name in ('boxes', 'scores', 'labels'))
     _check_found(result, found, boxes, shares, least, tolerance)
-    result.boxes = int((got['labels'] >= 0).sum())
+    result.boxes = int((found[2] >= 0).sum())
 
 
 def _decoded_anchors(head, scores, deltas, size) -> tuple[Tensor, Tensor]:
-    """Return the boxes (batch, n, 1, 4) and scores (batch, n, classes)."""
+    """Return the boxes (n, 1, 4) and scores (n, classes) of all anchors."""
     priors = head.prior_generator.grid_priors(
         [score.shape[-2:] for score in scores], device=scores[0].device
     )
-    batch = len(scores[0])
-    deltas = torch.cat(
-        [d.permute(0, 2, 3, 1).reshape(batch, -1, 4) for d in deltas], 1
+    deltas = torch.cat([d.permute(0, 2, 3, 1).reshape(-1, 4) for d in deltas])
+    boxes = head.bbox_coder.decode(
+        torch.cat(priors), deltas, max_shape=tuple(size)
     )
-    shares = torch.cat([probabilities(head, score) for score in scores], 1)
-    priors = torch.cat(priors).expand(batch, -1, -1)
-    boxes = head.bbox_coder.decode(priors, deltas, max_shape=tuple(size))
-    return boxes[:, :, None], shares
+    shares = torch.cat([probabilities(head, score) for score in scores])
+    return boxes[:, None], shares
 
 
 def _compare_second_stage(
     roi_head, got, feats, size, tolerance: float, result: Comparison
 ) -> tuple[Tensor, Tensor]:
     """Run it on the file's proposals; return its boxes and scores."""
-    proposals = torch.from_numpy(got['proposals'])
-    batch, count = proposals.shape[:2]
-    rois = rois_of(proposals)
+    rois = rois_of(torch.from_numpy(got['proposals']))
     given = roi_head._bbox_forward(feats, rois)
-    for key, value in (
-        ('cls', given['cls_score']),
-        ('reg', given['bbox_pred']),
-    ):
-        result.add(f'roi_{key}', got[f'roi_{key}'], value, tolerance)
+    scores, deltas = given['cls_score'], given['bbox_pred']
+    result.add('roi_cls', got['roi_cls'], scores, tolerance)
+    result.add('roi_reg', got['roi_reg'], deltas, tolerance)
     if roi_head.with_mask:
-        labels = torch.from_numpy(got['labels'])
-        places = rois_of(torch.from_numpy(got['boxes']))
+        places = rois_of(torch.from_numpy(got['boxes'][0]))
         masks = roi_head._mask_forward(feats, places)['mask_preds'].sigmoid()
+        labels = torch.from_numpy(got['labels'][0])
         masks = masks_of(roi_head.mask_head, masks, labels)
-        result.add('masks', got['masks'], masks, tolerance)
-    boxes = roi_head.bbox_head.bbox_coder.decode(
-        rois[:, 1:], given['bbox_pred'], max_shape=tuple(size)
-    )
-    shares = given['cls_score'].softmax(-1)[:, :-1]
-    return (
-        boxes.reshape(batch, count, -1, 4),
-        shares.reshape(batch, count, -1),
-    )
+        result.add('masks', got['masks'][0], masks, tolerance)
+    coder = roi_head.bbox_head.bbox_coder
+    boxes = coder.decode(rois[:, 1:], deltas, max_shape=tuple(size))
+    return boxes.reshape(len(rois), -1, 4), scores.softmax(-1)[:, :-1]
 
 
 def _check_found(
@@ -115,24 +94,23 @@ def _check_found(
     Two boxes that overlap may suppress each other in either order where they
     score alike, but the best score of all stays.
     """
-    for i in range(len(boxes)):
-        places, shares, labels = (torch.from_numpy(f[i]) for f in found)
-        there, wrong = labels >= 0, 0
-        for place, share, label in zip(
-            places[there], shares[there], labels[there], strict=True
-        ):
-            alike = (scores[i, :, label] - share).abs() <= tolerance
-            column = min(int(label), boxes.shape[2] - 1)
-            away = (boxes[i, alike, column] - place).abs().amax(-1)
-            wrong += not (away <= tolerance * max(result.size)).any()
-        if wrong:
-            result.problems.append(
-                f'{wrong} boxes are none that the model predicts'
-            )
-        # A box may have no area, and is left out then.
-        area = (boxes[i, ..., 2:] - boxes[i, ..., :2] > 0).all(-1)
-        best = (scores[i] * area).max()
-        if best > least + tolerance and not (
-            shares[0] >= best - tolerance and (shares.diff() <= 0).all()
-        ):
-            result.problems.append('the best box is not the first')
+    places, shares, labels = map(torch.from_numpy, found)
+    there, wrong = labels >= 0, 0
+    for place, share, label in zip(
+        places[there], shares[there], labels[there], strict=True
+    ):
+        alike = (scores[:, label] - share).abs() <= tolerance
+        column = min(int(label), boxes.shape[1] - 1)
+        away = (boxes[alike, column] - place).abs().amax(-1)
+        wrong += not (away <= tolerance * max(result.size)).any()
+    if wrong:
+        result.problems.append(
+            f'{wrong} boxes are none that the model predicts'
+        )
+    # A box may have no area, and is left out then.
+    area = (boxes[..., 2:] - boxes[..., :2] > 0).all(-1)
+    best = (scores * area).max()
+    if best > least + tolerance and not (
+        shares[0] >= best - tolerance and (shares.diff() <= 0).all()
+    ):
+        result.problems.append('the best box is not the first')

@@ -9,10 +9,10 @@ import onnxruntime
 from torch import nn
 
 from ..checkpoints.atomic import atomic_write
-from .graph import expose, make_graph
-from .images import as_input, check_sizes, random_image
+from .graph import make_graph
+from .images import as_input, random_image
 from .networks import Network, Preprocess, build_network, describe
-from .options import ExportOptions
+from .options import MIN_SIDE, ExportOptions
 from .parity import Comparison, compare
 
 
@@ -48,66 +48,51 @@ def export_model(
             cannot be exported.
         ParityError: The file would compute something else.
     """
-    options.check(kind, out, '.onnx')
+    options.check(out, '.onnx')
     metadata = describe(model, kind, options)
-    network = build_network(model, kind, options, metadata)
+    network = build_network(model, kind, options)
+    free = [0] * options.dynamic_batch + [2, 3] * options.dynamic_size
     graph = make_graph(
         network,
-        random_image(options, options.size, metadata['channels'], seed=0),
+        random_image(metadata, options.size, seed=0),
         network.output_names,
         metadata,
-        opset=options.opset,
-        free=_free_dimensions(network, options),
-        inner_names=network.inner_names,
+        free,
+        network.inner_names,
     )
-    comparisons = _prove(model, network, graph, options, metadata, images)
+    comparisons = _prove(model, network, graph, metadata, images)
     with atomic_write(out) as draft:
         onnx.save(graph, draft)
     return comparisons
-
-
-def _free_dimensions(
-    network: Network, options: ExportOptions
-) -> dict[str, dict[int, str]]:
-    """Name the dimensions of input and outputs that are not fixed."""
-    names = ('image', *network.output_names)
-    sides = ({2: 'height', 3: 'width'}, *network.dynamic)
-    free: dict[str, dict[int, str]] = {}
-    for name, axes in zip(names, sides, strict=True):
-        free[name] = {
-            axis: label
-            for axis, label in axes.items()
-            if options.dynamic_size or label == 'count'
-        }
-        if options.dynamic_batch:
-            free[name][0] = 'batch'
-    return free
 
 
 def _prove(
     model: nn.Module,
     network: Network,
     graph: onnx.ModelProto,
-    options: ExportOptions,
     metadata: dict,
     images: Sequence[tuple[str, np.ndarray]],
 ) -> list[Comparison]:
     """Compare a graph with its model; raise where it differs."""
+    options = network.options
     names = [*network.output_names, *network.inner_names]
-    session = onnxruntime.InferenceSession(
-        expose(graph, network.inner_names).SerializeToString(),
-        providers=['CPUExecutionProvider'],
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(graph)
+    exposed.graph.output.extend(
+        onnx.ValueInfoProto(name=name) for name in network.inner_names
     )
-    sizes = check_sizes(options)
+    session = onnxruntime.InferenceSession(
+        exposed.SerializeToString(), providers=['CPUExecutionProvider']
+    )
+    sizes = _check_sizes(options)
     jobs = []
     for i in range(3):  # a fixed size leaves one: other noise instead
         size = sizes[i % len(sizes)]
-        noise = random_image(options, size, metadata['channels'], seed=i + 1)
+        noise = random_image(metadata, size, seed=i + 1)
         jobs.append(('noise', noise))
-    about = dict(metadata, batch=options.batch)
     for i, (name, pixels) in enumerate(images):
         size = sizes[i % len(sizes)]
-        jobs.append((name, as_input(pixels, size, about)))
+        jobs.append((name, as_input(pixels, size, metadata)))
     comparisons = []
     for name, image in jobs:
         values = session.run(names, {'image': image.numpy()})
@@ -125,3 +110,16 @@ def _prove(
             f'{found}'
         )
     return comparisons
+
+
+def _check_sizes(options: ExportOptions) -> list[tuple[int, int]]:
+    """Return three sizes, two of them odd, or the only one that is taken."""
+    height, width = options.size
+    if not options.dynamic_size:
+        return [(height, width)]
+    smaller = (
+        max(height * 2 // 3, MIN_SIDE) | 1,
+        max(width // 2, MIN_SIDE) | 1,
+    )
+    larger = (height + 13 | 1, width + height // 4 + 6)
+    return [(height, width), smaller, larger]

@@ -5,7 +5,7 @@ import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 
 import onnx
@@ -18,7 +18,8 @@ from torch.onnx import symbolic_helper, symbolic_opset9
 from ..ops import export_form
 from ..version import __version__
 from . import METADATA
-from .options import MIN_OPSET
+
+OPSET = 17  # what is newer, the fewer runtimes read
 
 
 def make_graph(
@@ -26,25 +27,21 @@ def make_graph(
     image: Tensor,
     output_names: Sequence[str],
     metadata: dict,
-    opset: int = MIN_OPSET,
-    free: Mapping[str, Mapping[int, str]] | None = None,
+    free: Sequence[int] = (),
     inner_names: Sequence[str] = (),
 ) -> onnx.ModelProto:
     """Trace a network and simplify its graph.
 
     Args:
         network (nn.Module): Network in evaluation mode without gradients,
-            with one input and a tuple of tensors, or one, as output.
+            with one input and a tensor, or a tuple of them, as output.
         image (Tensor): Input to trace it with.
         output_names (Sequence[str]): Names of the outputs.
         metadata (dict): What a runtime has to know, as JSON holds it.
-        opset (int): Version of the operators. Defaults to 17.
-        free (Mapping, optional): Of the input, ``'image'``, and the outputs,
-            the dimensions that are free, and their names. Defaults to None,
-            none.
-        inner_names (Sequence[str]): Names of further outputs, which keep
-            their names within the graph and are given out by
-            :func:`expose` only. Defaults to none.
+        free (Sequence[int]): Dimensions of the input that are free. Defaults
+            to none.
+        inner_names (Sequence[str]): Names of further outputs, which stay
+            within the graph. Defaults to none.
 
     Returns:
         onnx.ModelProto: Checked model of standard operators.
@@ -52,11 +49,10 @@ def make_graph(
     Raises:
         ValueError: The network cannot be traced.
     """
-    free = {name: dict(axes) for name, axes in (free or {}).items()}
-    free_size = any(axis > 1 for axis in free.get('image', ()))
+    names = ('batch', 'channels', 'height', 'width')
     file = io.BytesIO()
     with ExitStack() as stack:
-        stack.enter_context(export_form(free_size))
+        stack.enter_context(export_form(free_size=2 in free))
         stack.enter_context(_own_symbols())
         stack.enter_context(torch.no_grad())
         # The tracer warns of every shape that becomes a number, and prints
@@ -70,10 +66,10 @@ def make_graph(
                 (image,),
                 file,
                 dynamo=False,
-                opset_version=opset,
+                opset_version=OPSET,
                 input_names=['image'],
                 output_names=[*output_names, *inner_names],
-                dynamic_axes=free,
+                dynamic_axes={'image': {i: names[i] for i in free}},
             )
         except torch.onnx.OnnxExporterError as error:
             reason = str(error).partition('\n')[0]
@@ -82,8 +78,8 @@ def make_graph(
             ) from error
     model = onnx.load_model_from_string(file.getvalue())
     for output in model.graph.output:
-        if output.name in inner_names:  # of the traced size only
-            output.type.tensor_type.ClearField('shape')
+        # The traced one, unless onnxruntime infers the same.
+        output.type.tensor_type.ClearField('shape')
     model = _simplify(model)
     outputs = [o for o in model.graph.output if o.name in output_names]
     del model.graph.output[:]
@@ -127,12 +123,12 @@ def _own_symbols() -> Iterator[None]:
     """Let the tracer write what is above in the place of its own."""
     symbols = {'aten::softplus': _softplus, 'aten::unflatten': _unflatten}
     for name, symbol in symbols.items():
-        torch.onnx.register_custom_op_symbolic(name, symbol, MIN_OPSET)
+        torch.onnx.register_custom_op_symbolic(name, symbol, OPSET)
     try:
         yield
     finally:
         for name in symbols:
-            torch.onnx.unregister_custom_op_symbolic(name, MIN_OPSET)
+            torch.onnx.unregister_custom_op_symbolic(name, OPSET)
 
 
 def _simplify(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -160,28 +156,7 @@ def _simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def expose(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """Return a copy of a model that gives out values from within, too.
-
-    Args:
-        model (onnx.ModelProto): Model.
-        names (Sequence[str]): Names of the values.
-
-    Returns:
-        onnx.ModelProto: The copy.
-    """
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    copy.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    return copy
-
-
 def set_metadata(model: onnx.ModelProto, metadata: dict) -> None:
-    """Write what a runtime has to know into a model.
-
-    Args:
-        model (onnx.ModelProto): Model, changed in place.
-        metadata (dict): What JSON can hold.
-    """
+    """Write what a runtime has to know into a model, in place."""
     del model.metadata_props[:]
     helper.set_model_props(model, {METADATA: json.dumps(metadata)})

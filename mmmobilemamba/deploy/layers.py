@@ -6,11 +6,7 @@ from torch.nn.modules.utils import _pair
 
 
 class MatrixPool(nn.Module):
-    """AdaptiveAvgPool2d that ONNX holds where a size is no multiple.
-
-    Args:
-        output_size (int or tuple): As of the layer that it replaces.
-    """
+    """AdaptiveAvgPool2d that ONNX holds where a size is no multiple."""
 
     def __init__(self, output_size):
         super().__init__()
@@ -34,11 +30,7 @@ def _shares(size, bins: int) -> Tensor:
 
 
 def replace_layers(module: nn.Module) -> None:
-    """Replace layers that cannot be traced as they are, in place.
-
-    Args:
-        module (nn.Module): Network.
-    """
+    """Replace layers that cannot be traced as they are, in place."""
     for name, child in module.named_children():
         # By name, as the library may be absent.
         kind = f'{type(child).__module__}.{type(child).__name__}'

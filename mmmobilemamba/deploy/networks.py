@@ -11,8 +11,8 @@ from ..ops import MAX_TOKENS
 from .layers import replace_layers
 from .options import MIN_SIDE, ExportOptions
 
-# The scan of a graph of free size holds for so many cells of 16x16 pixels,
-# less those that the sides are rounded up by.
+# The scan of a graph of free size holds for so many cells of 16x16 pixels;
+# sides are rounded up to them.
 MAX_PIXELS = MAX_TOKENS * 16**2 // 2
 
 
@@ -47,7 +47,7 @@ class Preprocess(nn.Module):
 
 
 def preprocess_settings(model: nn.Module) -> dict:
-    """Read a model's data preprocessor as arguments of :class:`Preprocess`."""
+    """Read a model's data preprocessor as arguments of Preprocess."""
     source = model.data_preprocessor
     normalize = getattr(source, '_enable_normalize', False)
     swap = any(
@@ -68,28 +68,26 @@ class Network(nn.Module):
 
     Args:
         model (nn.Module): Model in evaluation mode.
-        preprocess (nn.Module): What comes before it.
-        fixed_size (bool): The size of the image is known while tracing.
+        options (ExportOptions): How it is exported.
     """
 
     output_names: tuple[str, ...]
-    # per output, what the dimensions behind the first are called if free
-    dynamic: tuple[dict[int, str], ...]
     # What is traced behind the outputs to have a name, and left within.
     inner_names: tuple[str, ...] = ()
 
-    def __init__(
-        self, model: nn.Module, preprocess: nn.Module, fixed_size: bool
-    ):
+    def __init__(self, model: nn.Module, options: ExportOptions):
         super().__init__()
+        self.settings = preprocess_settings(model)
+        self.preprocess = nn.Identity()
+        if options.preprocess:
+            self.preprocess = Preprocess(**self.settings)
         replace_layers(model)
-        self.model, self.preprocess = model, preprocess
-        self.fixed_size = fixed_size
+        self.model, self.options = model, options
 
     def size_of(self, image: Tensor) -> Sequence:
         """Return height and width, as numbers where they are fixed."""
         size = image.shape[2:]
-        return tuple(map(int, size)) if self.fixed_size else size
+        return size if self.options.dynamic_size else tuple(map(int, size))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Map images (batch, channels, H, W) to the named outputs."""
@@ -99,13 +97,10 @@ class Network(nn.Module):
 class Backbone(Network):
     """The maps of the stages, finest first."""
 
-    def __init__(self, model: nn.Module, *args):
-        super().__init__(model, *args)
+    def __init__(self, model: nn.Module, options: ExportOptions):
+        super().__init__(model, options)
         count = len(model.backbone.out_indices)
         self.output_names = tuple(f'map{i}' for i in range(count))
-        self.dynamic = tuple(
-            {2: f'height{i}', 3: f'width{i}'} for i in range(count)
-        )
 
     def compute(self, x: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.model.backbone(x))
@@ -115,88 +110,50 @@ class Classifier(Network):
     """Probabilities of the classes, (batch, classes)."""
 
     output_names = ('scores',)
-    dynamic = ({},)
 
     def compute(self, x: Tensor) -> tuple[Tensor, ...]:
         # Networks of timm as a whole have no head of MMPretrain's.
-        logits = self.model(x, mode='tensor')
-        return (torch.softmax(logits, dim=1),)
+        return (torch.softmax(self.model(x, mode='tensor'), dim=1),)
 
 
 class Segmentor(Network):
-    """Scores before softmax at the image's size, or the best class.
+    """Scores before softmax, (batch, classes, H, W) of the image's size."""
 
-    Args:
-        argmax (bool): Give labels (batch, H, W), uint8 up to 256 classes,
-            int32 above, instead of scores (batch, classes, H, W). Defaults
-            to False.
-    """
-
-    def __init__(self, *args, argmax: bool = False):
-        super().__init__(*args)
-        self.argmax = argmax
-        self.output_names = ('labels',) if argmax else ('logits',)
-        first = 1 if argmax else 2
-        self.dynamic = ({first: 'height', first + 1: 'width'},)
+    output_names = ('logits',)
 
     def compute(self, x: Tensor) -> tuple[Tensor, ...]:
-        model = self.model
-        logits = model.decode_head.forward(model.extract_feat(x))
-        logits = F.interpolate(
-            logits,
-            size=self.size_of(x),
-            mode='bilinear',
-            align_corners=model.align_corners,
+        logits = self.model.decode_head.forward(self.model.extract_feat(x))
+        return (
+            F.interpolate(
+                logits,
+                size=self.size_of(x),
+                mode='bilinear',
+                align_corners=self.model.align_corners,
+            ),
         )
-        if not self.argmax:
-            return (logits,)
-        if logits.shape[1] == 1:
-            threshold = model.decode_head.threshold
-            labels = torch.sigmoid(logits[:, 0]) > threshold
-        else:
-            labels = logits.argmax(dim=1)
-        small = logits.shape[1] <= 256
-        return (labels.to(torch.uint8 if small else torch.int32),)
-
-
-def channels_of(model: nn.Module) -> int:
-    """Return the channels that the first convolution of a model takes."""
-    model = getattr(model, 'backbone', model)
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            return module.in_channels
-    return 3
 
 
 def describe(model: nn.Module, kind: str, options: ExportOptions) -> dict:
-    """Collect what a runtime has to know of a network.
-
-    Args:
-        model (nn.Module): Model of a host library.
-        kind (str): Its kind.
-        options (ExportOptions): How it is exported; ``size`` is given.
-
-    Returns:
-        dict: What JSON can hold.
-    """
+    """Collect what a runtime has to know of a network, as JSON holds it."""
     meta = getattr(model, 'dataset_meta', None) or {}
+    palette = meta.get('palette')
     metadata = dict(
         kind=kind,
         size=None if options.dynamic_size else list(options.size),
-        batch=None if options.dynamic_batch else options.batch,
-        channels=channels_of(model),
+        batch=None if options.dynamic_batch else 1,
+        channels=_channels_of(getattr(model, 'backbone', model)),
         min_size=MIN_SIDE,
         max_pixels=MAX_PIXELS if options.dynamic_size else None,
         preprocess=options.preprocess,
         normalize=preprocess_settings(model),
         classes=list(meta.get('classes') or ()) or None,
-        palette=None,
+        # MMDetection's may be a name
+        palette=[[int(value) for value in colour] for colour in palette]
+        if isinstance(palette, (list, tuple))
+        else None,
         traced_size=list(options.size),
         precision='float32',
     )
-    palette = meta.get('palette')
-    if isinstance(palette, (list, tuple)):  # MMDetection's may be a name
-        metadata['palette'] = [list(map(int, colour)) for colour in palette]
     if kind == 'detector' and model.with_mask:
         metadata['mask_threshold'] = model.roi_head.test_cfg.mask_thr_binary
     if kind == 'segmentor':
@@ -206,24 +163,16 @@ def describe(model: nn.Module, kind: str, options: ExportOptions) -> dict:
     return metadata
 
 
+def _channels_of(model: nn.Module) -> int:
+    """Return the channels that the first convolution takes."""
+    convs = (m for m in model.modules() if isinstance(m, nn.Conv2d))
+    return next((conv.in_channels for conv in convs), 3)
+
+
 def build_network(
-    model: nn.Module, kind: str, options: ExportOptions, metadata: dict
+    model: nn.Module, kind: str, options: ExportOptions
 ) -> Network:
-    """Return a copy of a model in the form in which it is traced.
-
-    Args:
-        model (nn.Module): Model of a host library in evaluation mode.
-        kind (str): ``'backbone'``, ``'classifier'``, ``'segmentor'`` or
-            ``'detector'``.
-        options (ExportOptions): How it is exported.
-        metadata (dict): Of :func:`describe`.
-
-    Returns:
-        Network: The network, fused, with no gradients.
-
-    Raises:
-        ValueError: The model is of a kind that cannot be exported.
-    """
+    """Return a copy of a model, fused, in the form in which it is traced."""
     model = deepcopy(model)
     backbone = getattr(model, 'backbone', None)
     if kind == 'backbone' and backbone is None:
@@ -232,19 +181,10 @@ def build_network(
         )
     if hasattr(backbone, 'switch_to_deploy'):
         backbone.switch_to_deploy()
-    preprocess: nn.Module = nn.Identity()
-    if options.preprocess:
-        preprocess = Preprocess(**metadata['normalize'])
-    common = (model, preprocess, not options.dynamic_size)
-    if kind == 'backbone':
-        network: Network = Backbone(*common)
-    elif kind == 'classifier':
-        network = Classifier(*common)
-    elif kind == 'segmentor':
-        network = Segmentor(*common, argmax=options.argmax)
-    else:
+    kinds = dict(backbone=Backbone, classifier=Classifier, segmentor=Segmentor)
+    if kind == 'detector':
         # Imports MMDetection, which the others do without.
-        from .detectors import wrap_detector
+        from .detectors import Detector
 
-        network = wrap_detector(*common, fixed_count=options.fixed_count)
-    return network.eval().requires_grad_(False)
+        kinds[kind] = Detector
+    return kinds[kind](model, options).eval().requires_grad_(False)

@@ -4,13 +4,12 @@ import os
 from copy import deepcopy
 from types import SimpleNamespace
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, init_default_scope
-from mmengine.structures import InstanceData, PixelData
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..apis.options import innermost_dataset
@@ -36,10 +35,6 @@ class OnnxModel(BaseModel):
             ``'onnxruntime'``.
         threads (int, optional): Threads of an operator. Defaults to None,
             the runtime's choice.
-
-    Raises:
-        ValueError: Windows are asked for and the network gives labels, whose
-            scores would be averaged where windows overlap.
     """
 
     def __init__(
@@ -54,12 +49,6 @@ class OnnxModel(BaseModel):
         super().__init__(_outside(data_preprocessor, session.metadata))
         self.session, self.metadata = session, session.metadata
         self.test_cfg = ConfigDict(test_cfg or {})
-        self.slides = self.test_cfg.get('mode') == 'slide'
-        if self.slides and 'logits' not in session.output_names:
-            raise ValueError(
-                f"{path} gives labels, and test_cfg.mode='slide' averages "
-                'scores; export it without --argmax.'
-            )
         # The libraries ask the first parameter for a model's device.
         self.nothing = nn.Parameter(torch.empty(0), requires_grad=False)
 
@@ -69,25 +58,9 @@ class OnnxModel(BaseModel):
         data_samples: list | None = None,
         mode: str = 'predict',
     ) -> list:
-        """Predict a batch.
-
-        Args:
-            inputs (Tensor): Images (batch, channels, H, W).
-            data_samples (list, optional): The host's samples. Defaults to
-                None, which a classifier accepts.
-            mode (str): ``'predict'``. Defaults to ``'predict'``.
-
-        Returns:
-            list: The samples with their predictions.
-
-        Raises:
-            ValueError: Another mode: an exported network only predicts.
-        """
+        """Predict images (batch, channels, H, W) into the host's samples."""
         if mode != 'predict':
-            raise ValueError(
-                f"mode must be 'predict' for an exported network, got "
-                f'{mode!r}.'
-            )
+            raise ValueError(f"mode must be 'predict', got {mode!r}.")
         add = getattr(self, f'_add_{self.metadata["kind"]}')
         return add(inputs.cpu(), data_samples)
 
@@ -107,22 +80,16 @@ class OnnxModel(BaseModel):
         # What the host's own functions read of a model.
         like = SimpleNamespace(
             test_cfg=self.test_cfg,
-            out_channels=self.metadata.get('num_outputs'),
+            out_channels=self.metadata['num_outputs'],
             align_corners=self.metadata['align_corners'],
             decode_head=SimpleNamespace(threshold=self.metadata['threshold']),
             encode_decode=lambda x, _: self._run_each(x, 'logits'),
         )
-        if self.slides:
+        if self.test_cfg.get('mode') == 'slide':
             metas = [sample.metainfo for sample in samples]
             logits = EncoderDecoder.slide_inference(like, inputs, metas)
-        elif 'logits' in self.session.output_names:
-            logits = self._run_each(inputs, 'logits')
         else:
-            labels = self._run_each(inputs, 'labels')[:, None].float()
-            for sample, label in zip(samples, labels, strict=True):
-                label = F.interpolate(label[None], sample.ori_shape)
-                sample.pred_sem_seg = PixelData(data=label[0].long())
-            return samples
+            logits = self._run_each(inputs, 'logits')
         return EncoderDecoder.postprocess_result(like, logits, samples)
 
     def _add_detector(self, inputs: Tensor, samples: list) -> list:
@@ -164,26 +131,14 @@ class OnnxModel(BaseModel):
 
     def _run(self, x: Tensor) -> dict[str, Tensor]:
         """Run one image (channels, H, W)."""
-        batch = self.metadata['batch'] or 1
-        image = np.repeat(x[None].numpy(), batch, axis=0)
-        out = self.session(image)
-        return {key: torch.from_numpy(v[:1]) for key, v in out.items()}
+        out = self.session(x[None].numpy())
+        return {key: torch.from_numpy(value) for key, value in out.items()}
 
 
 def paste_masks(
     masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float
 ) -> Tensor:
-    """Put masks within boxes onto an image, as MMDetection does.
-
-    Args:
-        masks (Tensor): Probabilities within the box, (n, H, W).
-        boxes (Tensor): Boxes (n, 4) in pixels of the image.
-        size (tuple[int]): Height and width of the image.
-        threshold (float): Probability from which a pixel belongs.
-
-    Returns:
-        Tensor: Masks (n, height, width), bool.
-    """
+    """Put masks (n, H, W) within boxes onto an image, as MMDetection does."""
     from mmdet.models.roi_heads.mask_heads.fcn_mask_head import (
         _do_paste_mask,
     )
@@ -219,8 +174,8 @@ def use_onnx(
     """Put an exported network into the place of a config's model.
 
     Args:
-        cfg (Config): Config of MMDetection, MMSegmentation or MMPretrain,
-            changed in place.
+        cfg (Config): Config of the model that was exported, changed in
+            place.
         path (str or PathLike): File of ``tools/deploy/export_onnx.py``.
         runtime (str): See :class:`OnnxModel`. Defaults to
             ``'onnxruntime'``.
@@ -233,18 +188,16 @@ def use_onnx(
         ImportError: The runtime is not installed.
     """
     kind = Session(path, runtime, threads).metadata['kind']
-    wanted = KINDS.get(cfg.get('default_scope'))
-    if kind != wanted:
+    scope = cfg.get('default_scope')
+    if kind != KINDS.get(scope):
         raise ValueError(
-            f'{path} is a {kind} and the config, of '
-            f'{cfg.get("default_scope")}, describes a {wanted}.'
+            f'{path} is a {kind} and the config, of {scope}, describes a '
+            f'{KINDS.get(scope)}.'
         )
+    outside = cfg.pop('data_preprocessor', None)
     preprocessor = deepcopy(
-        cfg.model.get('data_preprocessor')
-        or cfg.pop('data_preprocessor', None)
-        or ConfigDict()
+        cfg.model.get('data_preprocessor') or outside or ConfigDict()
     )
-    cfg.pop('data_preprocessor', None)
     if kind == 'classifier':
         preprocessor.setdefault('type', 'ClsDataPreprocessor')
     cfg.model = ConfigDict(
@@ -258,32 +211,19 @@ def use_onnx(
     cfg.load_from = None
 
 
-def load_onnx_model(
-    cfg: Config,
-    path: str | os.PathLike,
-    runtime: str = 'onnxruntime',
-    threads: int | None = None,
-) -> OnnxModel:
+def load_onnx_model(cfg: Config, *args, **kwargs) -> OnnxModel:
     """Make an exported network ready for the hosts' inference functions.
 
     Args:
         cfg (Config): Config of the model that was exported, changed in
             place.
-        path (str or PathLike): File of ``tools/deploy/export_onnx.py``.
-        runtime (str): See :class:`OnnxModel`. Defaults to
-            ``'onnxruntime'``.
-        threads (int, optional): See :class:`OnnxModel`. Defaults to None.
+        *args: Further arguments, and errors, of :func:`use_onnx`.
+        **kwargs: The same.
 
     Returns:
         OnnxModel: What :func:`mmmobilemamba.apis.inference.predict` takes.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no exported network, or of another kind than the
-            config's model.
-        ImportError: The runtime is not installed.
     """
-    use_onnx(cfg, path, runtime, threads)
+    use_onnx(cfg, *args, **kwargs)
     dataset = innermost_dataset(cfg.test_dataloader.dataset)
     init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model)

@@ -7,7 +7,6 @@ from mmengine.config import Config
 
 from ..apis.options import innermost_dataset
 
-MIN_OPSET, MAX_OPSET = 17, 20
 MIN_SIDE = 32  # pixels, of the backbone
 TOLERANCE = 1e-4
 KINDS = dict(mmdet='detector', mmseg='segmentor', mmpretrain='classifier')
@@ -18,52 +17,31 @@ class ExportOptions:
     """How a model is exported.
 
     Args:
-        opset (int): ONNX operators, 17 to 20. Defaults to 17.
         size (tuple[int], optional): Height and width in pixels, of every
             image where the size is fixed, of the traced one where it is
             free. Defaults to None, that of the config's test pipeline, or of
             its windows.
         dynamic_size (bool): Leave the size free. Defaults to False.
-        batch (int): Images of a batch. Defaults to 1.
-        dynamic_batch (bool): Leave the batch free. Defaults to False.
+        dynamic_batch (bool): Leave the batch free, which is 1 otherwise.
+            Defaults to False.
         preprocess (bool): Take uint8 pixels as OpenCV reads them; mean, std
             and channel order are inside. Defaults to False.
         backbone (bool): Export the maps of the backbone alone. Defaults to
             False.
-        argmax (bool): Give a segmentor's labels instead of its scores.
-            Defaults to False.
-        fixed_count (bool): Give as many boxes as the config keeps at most.
-            Defaults to False.
         tolerance (float): Largest relative error. Defaults to 1e-4.
     """
 
-    opset: int = MIN_OPSET
     size: tuple[int, int] | None = None
     dynamic_size: bool = False
-    batch: int = 1
     dynamic_batch: bool = False
     preprocess: bool = False
     backbone: bool = False
-    argmax: bool = False
-    fixed_count: bool = False
     tolerance: float = TOLERANCE
 
-    def check(self, kind: str, out: str | os.PathLike, suffix: str) -> None:
-        """Raise ValueError where an option does not fit.
-
-        Args:
-            kind (str): Kind of the model.
-            out (str or PathLike): What is written.
-            suffix (str): Ending that it needs.
-        """
+    def check(self, out: str | os.PathLike, suffix: str) -> None:
+        """Raise ValueError where an option is out of range."""
         if not str(out).endswith(suffix):
             raise ValueError(f'out must end in {suffix}, got {out}.')
-        if self.opset not in range(MIN_OPSET, MAX_OPSET + 1):
-            raise ValueError(
-                f'opset must be {MIN_OPSET} to {MAX_OPSET}, got {self.opset}.'
-            )
-        if self.batch < 1:
-            raise ValueError(f'batch must be 1 or more, got {self.batch}.')
         if self.size is not None and min(self.size) < MIN_SIDE:
             raise ValueError(
                 f'size must be {MIN_SIDE}x{MIN_SIDE} pixels or more, got '
@@ -73,26 +51,10 @@ class ExportOptions:
             raise ValueError(
                 f'tolerance must be positive, got {self.tolerance}.'
             )
-        for name, wanted in (
-            ('argmax', 'segmentor'),
-            ('fixed_count', 'detector'),
-        ):
-            if getattr(self, name) and kind != wanted:
-                raise ValueError(f'{name} is for a {wanted}, not a {kind}.')
 
 
 def kind_of(cfg: Config) -> str:
-    """Tell what a config describes.
-
-    Args:
-        cfg (Config): Config of one of the three libraries.
-
-    Returns:
-        str: ``'classifier'``, ``'segmentor'`` or ``'detector'``.
-
-    Raises:
-        ValueError: It is of none of them.
-    """
+    """Tell what a config describes, one of the values of ``KINDS``."""
     scope = cfg.get('default_scope')
     if scope not in KINDS:
         raise ValueError(
@@ -102,17 +64,7 @@ def kind_of(cfg: Config) -> str:
 
 
 def test_size(cfg: Config) -> tuple[int, int]:
-    """Read the size of a test image, or of a window, from a config.
-
-    Args:
-        cfg (Config): Config with a test pipeline.
-
-    Returns:
-        tuple[int, int]: Height and width in pixels.
-
-    Raises:
-        ValueError: The config does not say it.
-    """
+    """Read height and width of a test image, or of a window, in pixels."""
     test_cfg = cfg.model.get('test_cfg') or {}
     if test_cfg.get('mode') == 'slide':
         return tuple(test_cfg['crop_size'])

@@ -8,14 +8,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+from onnx import helper
 
 from . import METADATA, RUNTIMES
 
-_DTYPES = {
-    onnx.TensorProto.UINT8: 'uint8',
-    onnx.TensorProto.FLOAT16: 'float16',
-    onnx.TensorProto.FLOAT: 'float32',
-}
 Runner = Callable[[np.ndarray], Sequence[np.ndarray]]
 
 
@@ -51,7 +47,9 @@ class Session:
             raise ValueError(f'threads must be 1 or more, got {threads}.')
         graph, self.metadata = read_exported(self.path)
         (image,) = graph.input
-        self.dtype = np.dtype(_DTYPES[image.type.tensor_type.elem_type])
+        self.dtype = helper.tensor_dtype_to_np_dtype(
+            image.type.tensor_type.elem_type
+        )
         self.output_names = [out.name for out in graph.output]
         if runtime == 'openvino':
             self._run = _openvino(self.path, threads)
@@ -62,9 +60,8 @@ class Session:
         """Run the network.
 
         Args:
-            image (np.ndarray): Images (batch, channels, H, W): uint8
-                pixels where the preprocessing is inside, normalised values
-                otherwise.
+            image (np.ndarray): Images (batch, channels, H, W): uint8 pixels
+                where the preprocessing is inside, else normalised values.
 
         Returns:
             Mapping[str, np.ndarray]: Outputs by name.
@@ -77,36 +74,29 @@ class Session:
         return dict(zip(self.output_names, values, strict=True))
 
 
-def _check_shape(metadata: dict, shape: tuple[int, ...]) -> None:
+def _check_shape(about: dict, shape: tuple[int, ...]) -> None:
     """Refuse images of a shape that an exported network does not take."""
     batch, channels, *size = shape
-    fixed, most = metadata['size'], metadata.get('max_pixels')
-    text = f'{size[0]}x{size[1]} pixels'
-    if channels != metadata.get('channels', channels):
-        raise ValueError(
-            f'The image has {channels} channels and the network takes '
-            f'{metadata["channels"]}.'
+    most = about.get('max_pixels')
+    why = None
+    if channels != about.get('channels', channels):
+        why = f'it takes {about["channels"]} channels'
+    elif about['size'] and size != about['size']:
+        height, width = about['size']
+        why = f'it was exported for {height}x{width}, without --dynamic-size'
+    elif min(size) < about['min_size']:
+        why = f'it takes {about["min_size"]}x{about["min_size"]} and larger'
+    elif most and size[0] * size[1] > most:
+        why = f'it takes {most} pixels at most'
+    elif about['batch'] and batch != about['batch']:
+        why = (
+            f'it was exported for a batch of {about["batch"]}, without '
+            '--dynamic-batch'
         )
-    if fixed and list(size) != fixed:
+    if why:
         raise ValueError(
-            f'The image is {text} and the network was exported for '
-            f'{fixed[0]}x{fixed[1]}; export it with --dynamic-size, or '
-            'resize the image.'
-        )
-    if min(size) < metadata['min_size']:
-        raise ValueError(
-            f'The image is {text}; the network takes {metadata["min_size"]}x'
-            f'{metadata["min_size"]} and larger.'
-        )
-    if most and size[0] * size[1] > most:
-        raise ValueError(
-            f'The image is {text}; the network takes {most} at most.'
-        )
-    if metadata['batch'] and batch != metadata['batch']:
-        raise ValueError(
-            f'A batch of {batch} images was given and the network was '
-            f'exported for {metadata["batch"]}; export it with '
-            '--dynamic-batch.'
+            f'The network does not take {batch} image(s) of {channels} '
+            f'channels and {size[0]}x{size[1]} pixels: {why}.'
         )
 
 
