@@ -17,7 +17,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.profiler import profile
 from torch.utils._pytree import tree_leaves
 
-from ..ops import BACKENDS, ENV_NAME, hold_weights_constant, scan_backend
+from ..ops import BACKENDS, ENV_NAME, scan_backend
 from .complexity import count_complexity, detector_samples
 from .networks import NetworkSpec, build_network, did_you_mean, host_of
 from .timing import time_interleaved
@@ -233,7 +233,6 @@ class _Entry:
         if form.compile:
             # Networks of one family share code, and count against one limit.
             torch._dynamo.config.cache_size_limit = 256
-            hold_weights_constant(network.module)
             # Heads of detectors branch on values.
             part = getattr(network.module, 'backbone', network.module)
             part.compile(dynamic=False, options=dict(freezing=True))

@@ -1,8 +1,21 @@
-"""Arguments of the tools that run an exported file."""
+"""Arguments of the tools that export a model or run an exported file."""
 
 from argparse import ArgumentParser, Namespace
 
+from torch import nn
+
+from ..apis.command_line import add_cfg_options
+from ..apis.config import load_config
+from ..apis.inference import load_model
+from ..checkpoints.checkpoint import check_checkpoint_file
 from . import RUNTIMES, is_onnx
+from .options import ExportOptions, kind_of, test_size
+
+_SWITCHES = dict(
+    preprocess='take uint8 pixels in the order blue, green, red, with mean, '
+    'deviation and channel order inside',
+    backbone='export the maps of the backbone alone',
+)
 
 
 def add_runtime_arguments(parser: ArgumentParser) -> None:
@@ -43,3 +56,55 @@ def runtime_of(args: Namespace) -> dict:
                     f'{args.checkpoint} is a checkpoint.'
                 )
     return dict(runtime=args.runtime or RUNTIMES[0], threads=args.threads)
+
+
+def add_export_arguments(parser: ArgumentParser, suffix: str) -> None:
+    """Add the model and the options that every format has.
+
+    Args:
+        parser (ArgumentParser): Parser of a tool.
+        suffix (str): Ending of what is written.
+    """
+    add = parser.add_argument
+    add('config', help='config file of any of the libraries')
+    add('checkpoint', help='checkpoint file of its model')
+    add('out', help=f'what to write, ending in {suffix}')
+    add(
+        '--size',
+        type=int,
+        nargs=2,
+        metavar=('HEIGHT', 'WIDTH'),
+        help="pixels of an image; default: those of the config's test",
+    )
+    for name, text in _SWITCHES.items():
+        add(f'--{name}', action='store_true', help=text)
+    add_cfg_options(parser)
+
+
+def read_export_arguments(
+    args: dict, suffix: str
+) -> tuple[nn.Module, str, str, ExportOptions]:
+    """Load what :func:`add_export_arguments` asked for.
+
+    Args:
+        args (dict): Arguments of a tool by name; what is left besides them
+            are options of the export.
+        suffix (str): Ending of what is written.
+
+    Returns:
+        tuple: Model, its kind, what to write, and options with a size.
+
+    Raises:
+        ValueError: An option or the checkpoint does not fit.
+    """
+    args = dict(args)
+    config, checkpoint, out, cfg_options = (
+        args.pop(key) for key in ('config', 'checkpoint', 'out', 'cfg_options')
+    )
+    check_checkpoint_file(checkpoint)
+    cfg = load_config(config, cfg_options)
+    args['size'] = tuple(args['size'] or test_size(cfg))
+    options = ExportOptions(**args)
+    options.check(out, suffix)
+    kind = 'backbone' if options.backbone else kind_of(cfg)
+    return load_model(cfg, checkpoint, 'cpu'), kind, out, options

@@ -1,175 +1,116 @@
-"""Comparing an exported detector with the model that it came from."""
+"""Comparing an exported detector with the model that it came from.
 
-from functools import partial
+Where two scores are equal up to rounding, two programs may choose different
+boxes, and all that follows differs. So what the heads give is compared before
+anything is chosen, and the second stage on the proposals of the file.
+"""
 
 import numpy as np
 import torch
-from mmengine.structures import InstanceData
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .box_parity import Boxes, Choice, Match, judge_ties, match_boxes
-from .host_boxes import HostDetector, as_boxes, run_with_proposals
+from .detectors import dense_head, masks_of, probabilities, rois_of
+from .networks import preprocess_settings
 from .parity import Comparison
-from .samples import paste_masks
-from .session import Session
-
-# A mask's pixel may flip where its probability is that near the threshold.
-MASK_SLACK = 0.02
 
 
-@torch.no_grad()
 def compare_detector(
-    name: str,
     model: nn.Module,
-    session: Session,
+    got: dict[str, np.ndarray],
     image: Tensor,
-    pixels: Tensor,
     tolerance: float,
-) -> Comparison:
-    """Compare an exported detector with its model on a batch of pictures.
-
-    Args:
-        name (str): What is compared, for the report.
-        model (nn.Module): Detector of MMDetection as it is evaluated.
-        session (Session): The exported network.
-        image (Tensor): Pictures (batch, channels, H, W) as the exported
-            network takes them.
-        pixels (Tensor): The same, normalised.
-        tolerance (float): Largest relative error, of places as a share of
-            the longer side.
-
-    Returns:
-        Comparison: What was found.
-    """
-    divisor = session.metadata['normalize']['pad_divisor']
-    host = HostDetector(model, divisor, pixels)
-    judge = _Judge(name, host, session.metadata, image, tolerance)
-    got = session(image.numpy())
-    wanted = host.predict()
-    if all(judge.agrees(got, i, kept) for i, kept in enumerate(wanted)):
-        for i, kept in enumerate(wanted):
-            judge.add(got, i, kept)
-    elif judge.two_stage:
-        judge.two_stages(session)
-    else:
-        chosen = host.dense_choice(tolerance)
-        for i, (kept, choice) in enumerate(chosen):
-            judge.add(got, i, kept, choice)
-    return judge.result
-
-
-class _Judge:
-    """Collects what a comparison finds, picture by picture."""
-
-    def __init__(
-        self,
-        name: str,
-        host: HostDetector,
-        metadata: dict,
-        image: Tensor,
-        tolerance: float,
-    ):
-        self.host, self.image, self.tolerance = host, image, tolerance
-        self.threshold = metadata.get('mask_threshold')
-        self.two_stage = hasattr(host.model, 'roi_head')
-        self.size = tuple(image.shape[2:])
-        masks = None if self.threshold is None else 0
-        self.result = Comparison(name, self.size, 0.0, boxes=0, masks=masks)
-
-    def match(self, found: Boxes, kept: InstanceData) -> Match:
-        wanted = as_boxes(kept)
-        return match_boxes(found, wanted, max(self.size), self.tolerance)
-
-    def agrees(self, got: dict, i: int, kept: InstanceData) -> bool:
-        found = _boxes_of(got, i)
-        pairs = len(self.match(found, kept).rows)
-        return pairs == len(found) == len(kept)
-
-    def add(
-        self,
-        got: dict,
-        i: int,
-        kept: InstanceData,
-        choice: Choice | None = None,
-    ) -> None:
-        """Add what one picture shows."""
-        found, result = _boxes_of(got, i), self.result
-        match = self.match(found, kept)
-        result.boxes += len(match.rows)
-        result.error = max(result.error, match.error)
-        if (found.scores.diff() > 0).any():
-            result.problems.append('boxes are not sorted by score')
-        if choice is not None:
-            result.problems += self.judge(found, kept, match, choice)
-        if result.masks is not None and match.rows:
-            bad = self.differing_masks(got, i, found, kept, match)
-            result.masks += len(match.rows) - bad
-            if bad:
-                result.problems.append(f'{bad} masks differ')
-
-    def judge(
-        self,
-        found: Boxes,
-        kept: InstanceData,
-        match: Match,
-        choice: Choice,
-        groups: Tensor | None = None,
-    ) -> list[str]:
-        """Look for a tie behind every box that has no counterpart."""
-        problems = judge_ties(
-            found,
-            as_boxes(kept),
-            match,
-            choice,
-            max(self.size),
-            self.tolerance,
-            groups,
+    result: Comparison,
+) -> None:
+    """Compare an exported detector with its model; add to ``result``."""
+    divisor = preprocess_settings(model)['pad_divisor']
+    size = height, width = image.shape[2:]
+    image = F.pad(image, (0, -width % divisor, 0, -height % divisor))
+    feats = model.extract_feat(image)
+    head = dense_head(model)
+    scores, deltas = head(feats)
+    for kind, maps in (('cls', scores), ('reg', deltas)):
+        for i, value in enumerate(maps):
+            name = f'dense_{kind}{i}'
+            result.add(name, got[name], value, tolerance)
+    boxes, shares = _decoded_anchors(head, scores, deltas, size)
+    least = head.test_cfg.get('score_thr', 0.0)
+    if hasattr(model, 'roi_head'):
+        labels = np.where(got['proposal_scores'] > 0, 0, -1)
+        found = (got['proposals'], got['proposal_scores'], labels)
+        _check_found(result, found, boxes, shares, least, tolerance)
+        boxes, shares = _compare_second_stage(
+            model.roi_head, got, feats, size, tolerance, result
         )
-        if not problems:
-            self.result.ties += len(found) - len(match.rows)
-        return problems
-
-    def two_stages(self, session: Session) -> None:
-        """Judge the proposals, then what comes of these proposals.
-
-        Proposals that tie lead to other boxes, which the model must give too
-        where it gets the same proposals.
-        """
-        found = run_with_proposals(session.path, self.image.numpy())
-        if found is None:
-            self.result.problems.append('boxes differ')
-            return
-        got, proposals, levels = found
-        chosen = self.host.dense_choice(self.tolerance)
-        for (kept, choice), mine, groups in zip(
-            chosen, proposals, levels, strict=True
-        ):
-            match = self.match(mine, kept)
-            problems = self.judge(mine, kept, match, choice, groups)
-            self.result.problems += [f'proposals: {p}' for p in problems]
-        chosen = self.host.second_stage(proposals, self.tolerance)
-        for i, (kept, choice) in enumerate(chosen):
-            self.add(got, i, kept, choice)
-
-    def differing_masks(self, got, i, found, kept, match) -> int:
-        """Count pairs of boxes whose masks are not the same."""
-        there = got['labels'][i] >= 0
-        # Below 0 it gives probabilities, in steps of 1 / 255.
-        paste = partial(
-            paste_masks, got['masks'][i][there], found.places, self.size
-        )
-        mine, shares = paste(self.threshold), paste(-1).float() / 255
-        clear = (shares - self.threshold).abs() > MASK_SLACK
-        differ = mine[match.rows] != kept.masks[match.columns]
-        return int((differ & clear[match.rows]).flatten(1).any(1).sum())
+        least = model.roi_head.test_cfg.score_thr
+    found = tuple(got[name][0] for name in ('boxes', 'scores', 'labels'))
+    _check_found(result, found, boxes, shares, least, tolerance)
+    result.boxes = int((found[2] >= 0).sum())
 
 
-def _boxes_of(got: dict[str, np.ndarray], i: int) -> Boxes:
-    """Read the boxes of a picture from the outputs of a network."""
-    there = got['labels'][i] >= 0
-    return Boxes(
-        *(
-            torch.from_numpy(got[key][i][there])
-            for key in ('boxes', 'scores', 'labels')
-        )
+def _decoded_anchors(head, scores, deltas, size) -> tuple[Tensor, Tensor]:
+    """Return the boxes (n, 1, 4) and scores (n, classes) of all anchors."""
+    priors = head.prior_generator.grid_priors(
+        [score.shape[-2:] for score in scores], device=scores[0].device
     )
+    deltas = torch.cat([d.permute(0, 2, 3, 1).reshape(-1, 4) for d in deltas])
+    boxes = head.bbox_coder.decode(
+        torch.cat(priors), deltas, max_shape=tuple(size)
+    )
+    shares = torch.cat([probabilities(head, score) for score in scores])
+    return boxes[:, None], shares
+
+
+def _compare_second_stage(
+    roi_head, got, feats, size, tolerance: float, result: Comparison
+) -> tuple[Tensor, Tensor]:
+    """Run it on the file's proposals; return its boxes and scores."""
+    rois = rois_of(torch.from_numpy(got['proposals']))
+    given = roi_head._bbox_forward(feats, rois)
+    scores, deltas = given['cls_score'], given['bbox_pred']
+    result.add('roi_cls', got['roi_cls'], scores, tolerance)
+    result.add('roi_reg', got['roi_reg'], deltas, tolerance)
+    if roi_head.with_mask:
+        places = rois_of(torch.from_numpy(got['boxes'][0]))
+        masks = roi_head._mask_forward(feats, places)['mask_preds'].sigmoid()
+        labels = torch.from_numpy(got['labels'][0])
+        masks = masks_of(roi_head.mask_head, masks, labels)
+        result.add('masks', got['masks'][0], masks, tolerance)
+    coder = roi_head.bbox_head.bbox_coder
+    boxes = coder.decode(rois[:, 1:], deltas, max_shape=tuple(size))
+    return boxes.reshape(len(rois), -1, 4), scores.softmax(-1)[:, :-1]
+
+
+def _check_found(
+    result: Comparison,
+    found: tuple[np.ndarray, ...],
+    boxes: Tensor,
+    scores: Tensor,
+    least: float,
+    tolerance: float,
+) -> None:
+    """Look boxes up among all that the model predicts, and the best first.
+
+    Two boxes that overlap may suppress each other in either order where they
+    score alike, but the best score of all stays.
+    """
+    places, shares, labels = map(torch.from_numpy, found)
+    there, wrong = labels >= 0, 0
+    for place, share, label in zip(
+        places[there], shares[there], labels[there], strict=True
+    ):
+        alike = (scores[:, label] - share).abs() <= tolerance
+        column = min(int(label), boxes.shape[1] - 1)
+        away = (boxes[alike, column] - place).abs().amax(-1)
+        wrong += not (away <= tolerance * max(result.size)).any()
+    if wrong:
+        result.problems.append(
+            f'{wrong} boxes are none that the model predicts'
+        )
+    # A box may have no area, and is left out then.
+    area = (boxes[..., 2:] - boxes[..., :2] > 0).all(-1)
+    best = (scores * area).max()
+    if best > least + tolerance and not (
+        shares[0] >= best - tolerance and (shares.diff() <= 0).all()
+    ):
+        result.problems.append('the best box is not the first')

@@ -2,55 +2,106 @@
 
 import torch
 import torch.nn.functional as F
+from mmdet.models.dense_heads.anchor_head import AnchorHead
 from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
+from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from torch import Tensor, nn
+from torchvision.ops import roi_align
 
-from .boxes import pool, suppress, take, top_k
-from .networks import PROPOSALS, Network
-from .supported import check_dense, check_roi_head
+from .boxes import suppress, top_k
+from .networks import Network
+from .options import ExportOptions
+
+# Names within the graph of a two-stage detector, which are no outputs.
+STAGES = ('proposals', 'proposal_scores', 'roi_cls', 'roi_reg')
 
 
 class Detector(Network):
-    """Boxes, scores and labels; masks where the model predicts them.
+    """One stage with anchors, Faster R-CNN or Mask R-CNN.
 
-    Boxes are (batch, k, 4) in pixels of the picture that went in, scores and
-    labels (batch, k), the best first; rows beyond a picture's boxes have label
-    -1. Masks (batch, k, H, W) are probabilities within the box.
+    Boxes are (1, k, 4) in pixels of the image that went in, scores and labels
+    (1, k), the best first; an image without any has one row of label -1.
+    Masks (1, k, H, W) are probabilities within the box.
 
     Args:
-        divisor (int): Sides are padded with zeros to a multiple of it.
-        fixed_count (bool): Give as many rows as the config keeps at most,
-            rather than those of the fullest picture of the batch.
+        model (nn.Module): Detector in evaluation mode.
+        options (ExportOptions): How it is exported.
+
+    Raises:
+        ValueError: It predicts by rules that are not written here.
     """
 
-    def __init__(self, *args, divisor: int, fixed_count: bool):
-        super().__init__(*args)
-        self.divisor, self.fixed_count = divisor, fixed_count
+    def __init__(self, model: nn.Module, options: ExportOptions):
+        super().__init__(model, options)
+        if options.dynamic_batch:
+            raise ValueError('A detector takes one image, no free batch.')
+        self.two_stages = isinstance(model, TwoStageDetector)
+        if not self.two_stages and not isinstance(model, SingleStageDetector):
+            raise ValueError(
+                f'{type(model).__name__} cannot be exported; one-stage '
+                'detectors with anchors, Faster R-CNN and Mask R-CNN can.'
+            )
+        self.head = head = dense_head(model)
+        plain = isinstance(head, AnchorHead)
+        plain = plain and not hasattr(head, 'atss_centerness')
+        _check(head, plain, head, head.test_cfg)
         self.output_names = ('boxes', 'scores', 'labels')
-        if getattr(self.model, 'with_mask', False):
-            self.output_names += ('masks',)
-        count = {} if fixed_count else {1: 'count'}
-        self.dynamic = (count,) * len(self.output_names)
-
-    def _pad(self, x: Tensor) -> Tensor:
-        """Pad right and bottom, as MMDetection's data preprocessor does."""
-        height, width = self.size_of(x)
-        right, bottom = (
-            (self.divisor - side % self.divisor) % self.divisor
-            for side in (width, height)
+        levels = range(len(head.prior_generator.strides))
+        self.inner_names = tuple(
+            f'dense_{kind}{i}' for kind in ('cls', 'reg') for i in levels
         )
-        if self.fixed_size and not (right or bottom):
-            return x
-        return F.pad(x, (0, right, 0, bottom))
+        if self.two_stages:
+            self.inner_names += STAGES
+            head = model.roi_head
+            extractors = [head.bbox_roi_extractor]
+            if head.with_mask:
+                self.output_names += ('masks',)
+                extractors.append(head.mask_roi_extractor)
+            plain = type(head) is StandardRoIHead and all(
+                type(extractor) is SingleRoIExtractor
+                and all(
+                    layer.aligned and layer.pool_mode == 'avg'
+                    for layer in extractor.roi_layers
+                )
+                for extractor in extractors
+            )
+            _check(head, plain, head.bbox_head, head.test_cfg)
 
-    def _dense(
-        self, head: nn.Module, feats, size, per_level: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Decode the best anchors of every level of a dense head."""
-        cls_scores, bbox_preds = head(feats)
-        cfg = head.test_cfg
-        classes = head.num_classes
-        threshold = cfg.get('score_thr', 0)
+    def compute(self, x: Tensor) -> tuple[Tensor, ...]:
+        size = height, width = self.size_of(x)
+        divisor = self.settings['pad_divisor']
+        # right and bottom, as MMDetection does
+        pads = [(divisor - s % divisor) % divisor for s in (width, height)]
+        if self.options.dynamic_size or any(pads):
+            x = F.pad(x, (0, pads[0], 0, pads[1]))
+        feats = self.model.extract_feat(x)
+        maps = self.head(feats)
+        found = _choose(self._dense(*maps, size), self.head.test_cfg)
+        inner = (*maps[0], *maps[1])
+        if self.two_stages:
+            roi_head = self.model.roi_head
+            proposals, scores, _ = found
+            pooled = _extract(roi_head.bbox_roi_extractor, feats, proposals)
+            if roi_head.with_shared_head:
+                pooled = roi_head.shared_head(pooled)
+            rois = roi_head.bbox_head(pooled)
+            inner += (proposals, scores, *rois)
+            candidates = self._classify(*rois, proposals, scores > 0, size)
+            found = _choose(candidates, roi_head.test_cfg)
+            if roi_head.with_mask:
+                boxes, _, labels = found
+                pooled = _extract(roi_head.mask_roi_extractor, feats, boxes)
+                masks = roi_head.mask_head(pooled).sigmoid()
+                found += (masks_of(roi_head.mask_head, masks, labels),)
+        return *(value[None] for value in found), *inner
+
+    def _dense(self, cls_scores, bbox_preds, size) -> tuple[Tensor, ...]:
+        """Decode the best anchors of every level; label proposals by it."""
+        head, cfg = self.head, self.head.test_cfg
+        count = cfg.get('nms_pre', -1)
+        count = count if count > 0 else torch.iinfo(torch.int32).max
         priors = head.prior_generator.grid_priors(
             [score.shape[-2:] for score in cls_scores],
             dtype=bbox_preds[0].dtype,
@@ -60,180 +111,79 @@ class Detector(Network):
         for level, (score, delta, prior) in enumerate(
             zip(cls_scores, bbox_preds, priors, strict=True)
         ):
-            batch = score.shape[0]
-            score = score.permute(0, 2, 3, 1)
-            score = score.reshape(batch, -1, head.cls_out_channels)
-            delta = delta.permute(0, 2, 3, 1).reshape(batch, -1, 4)
-            if head.use_sigmoid_cls:
-                score = score.sigmoid()
-            else:
-                score = score.softmax(-1)[..., :-1]
-            score = score.flatten(1)  # (batch, anchors * classes)
-            if threshold > 0:
-                score = torch.where(
-                    score > threshold, score, torch.full_like(score, -1.0)
-                )
-            score, place = top_k(score, _nms_pre(cfg))
-            anchor = torch.div(place, classes, rounding_mode='trunc')
-            label = place - anchor * classes
-            if per_level:
+            score, place = top_k(probabilities(head, score).flatten(), count)
+            anchor = torch.div(place, head.num_classes, rounding_mode='trunc')
+            label = place - anchor * head.num_classes
+            if self.two_stages:
                 label = torch.full_like(label, level)
-            found.append((take(delta, anchor), prior[anchor], score, label))
-        delta, prior, score, label = (
-            torch.cat(parts, dim=1) for parts in zip(*found, strict=True)
-        )
-        boxes = self._decode(head, prior, delta, size)
+            delta = delta.permute(0, 2, 3, 1).reshape(-1, 4)[anchor]
+            found.append((prior[anchor], delta, score, label))
+        prior, delta, score, label = map(torch.cat, zip(*found, strict=True))
+        boxes = _decode(head, prior, delta, size)
         least = cfg.get('min_bbox_size', -1)
         if least >= 0:
-            wide = (boxes[..., 2:] - boxes[..., :2] > least).all(-1)
+            wide = (boxes[:, 2:] - boxes[:, :2] > least).all(-1)
             score = torch.where(wide, score, torch.full_like(score, -1.0))
         return boxes, score, label
 
-    def _decode(self, head, prior: Tensor, delta: Tensor, size) -> Tensor:
-        """Turn (batch, n, 4) deltas into boxes within the picture."""
-        boxes = head.bbox_coder.decode(
-            prior.reshape(-1, 4), delta.reshape(-1, 4)
-        )
-        boxes = boxes.reshape(delta.shape)
-        height, width = size
-        return torch.stack(
-            (
-                _within(boxes[..., 0], width),
-                _within(boxes[..., 1], height),
-                _within(boxes[..., 2], width),
-                _within(boxes[..., 3], height),
-            ),
-            dim=-1,
-        )
-
-
-class OneStageDetector(Detector):
-    """RetinaNet, SSD and their like: anchors, no other score."""
-
-    def __init__(self, model: nn.Module, *args, **kwargs):
-        check_dense(model.bbox_head)
-        super().__init__(model, *args, **kwargs)
-
-    def compute(self, x: Tensor) -> tuple[Tensor, ...]:
-        head, size = self.model.bbox_head, self.size_of(x)
-        feats = self.model.extract_feat(self._pad(x))
-        boxes, scores, labels = self._dense(head, feats, size, False)
-        cfg = head.test_cfg
-        return suppress(
-            boxes,
-            scores,
-            labels,
-            cfg.nms.iou_threshold,
-            cfg.get('score_thr', 0),
-            cfg.max_per_img,
-            self.fixed_count,
-        )
-
-
-class MaskRCNN(Detector):
-    """Mask R-CNN and Faster R-CNN."""
-
-    def __init__(self, model: nn.Module, *args, **kwargs):
-        check_dense(model.rpn_head)
-        check_roi_head(model.roi_head)
-        super().__init__(model, *args, **kwargs)
-        self.inner_names = PROPOSALS
-        count = {} if self.fixed_count else {1: 'proposal_count'}
-        self.dynamic += (count,) * len(PROPOSALS)
-
-    def compute(self, x: Tensor) -> tuple[Tensor, ...]:
-        roi_head, size = self.model.roi_head, self.size_of(x)
-        feats = self.model.extract_feat(self._pad(x))
-        inner = proposals, _, levels = self._propose(feats, size)
-        boxes, scores, labels = self._classify(
-            roi_head, feats, proposals, levels >= 0, size
-        )
-        cfg = roi_head.test_cfg
-        boxes, scores, labels = suppress(
-            boxes,
-            scores,
-            labels,
-            cfg.nms.iou_threshold,
-            cfg.score_thr,
-            cfg.max_per_img,
-            self.fixed_count,
-        )
-        if not roi_head.with_mask:
-            return boxes, scores, labels, *inner
-        masks = self._mask(roi_head, feats, boxes, labels)
-        return boxes, scores, labels, masks, *inner
-
-    def _propose(self, feats, size) -> tuple[Tensor, Tensor, Tensor]:
-        """Return proposals (batch, p, 4), scores, and levels or -1."""
-        head = self.model.rpn_head
-        boxes, scores, levels = self._dense(head, feats, size, True)
-        cfg = head.test_cfg
-        return suppress(
-            boxes,
-            scores,
-            levels,
-            cfg.nms.iou_threshold,
-            0.0,
-            cfg.max_per_img,
-            self.fixed_count,
-        )
-
-    def _classify(self, roi_head, feats, proposals, there, size):
+    def _classify(self, scores, deltas, proposals, there, size) -> tuple:
         """Return a box, score and label for every proposal and class."""
-        head = roi_head.bbox_head
-        batch, count = proposals.shape[:2]
-        pooled = _extract(roi_head.bbox_roi_extractor, feats, proposals)
-        if roi_head.with_shared_head:
-            pooled = roi_head.shared_head(pooled)
-        scores, deltas = head(pooled)
+        head = self.model.roi_head.bbox_head
         classes = head.num_classes
-        scores = torch.softmax(scores, dim=-1)[:, :-1]
-        scores = scores.reshape(batch, count, classes)
-        scores = torch.where(
-            there[..., None], scores, torch.full_like(scores, -1.0)
-        )
+        scores = torch.softmax(scores, dim=-1)[:, :-1] * there[:, None]
         kinds = 1 if head.reg_class_agnostic else classes
-        deltas = deltas.reshape(batch, -1, 4)
-        priors = proposals[:, :, None].expand(-1, -1, kinds, -1)
-        boxes = self._decode(head, priors, deltas, size)
-        if head.reg_class_agnostic:
-            boxes = boxes[:, :, None].expand(-1, -1, classes, -1)
-            boxes = boxes.reshape(batch, -1, 4)
+        priors = proposals[:, None].expand(-1, kinds, -1).reshape(-1, 4)
+        boxes = _decode(head, priors, deltas.reshape(-1, 4), size)
+        boxes = boxes.reshape(-1, kinds, 4).expand(-1, classes, -1)
         labels = torch.arange(classes, device=boxes.device)
-        labels = labels.expand(batch, count, -1)
-        return boxes, scores.flatten(1), labels.reshape(batch, -1)
+        labels = labels.expand(proposals.shape[0], -1)
+        return boxes.reshape(-1, 4), scores.flatten(), labels.reshape(-1)
 
-    def _mask(self, roi_head, feats, boxes, labels) -> Tensor:
-        """Return the mask of each box's own class."""
-        batch, count = labels.shape[:2]
-        pooled = _extract(roi_head.mask_roi_extractor, feats, boxes)
-        masks = roi_head.mask_head(pooled).sigmoid()  # (n, classes, H, W)
-        if not roi_head.mask_head.class_agnostic:
-            place = labels.clamp(min=0).reshape(-1, 1, 1, 1)
-            place = place.expand(-1, -1, *masks.shape[2:])
-            masks = masks.gather(1, place)
-        return masks.reshape(batch, count, *masks.shape[2:])
+
+def dense_head(model: nn.Module) -> nn.Module:
+    """Return the head that looks at every anchor, of proposals or boxes."""
+    return model.rpn_head if hasattr(model, 'rpn_head') else model.bbox_head
+
+
+def probabilities(head: nn.Module, scores: Tensor) -> Tensor:
+    """Turn a level's (1, n, H, W) into (anchors, classes)."""
+    scores = scores.permute(0, 2, 3, 1).reshape(-1, head.cls_out_channels)
+    if head.use_sigmoid_cls:
+        return scores.sigmoid()
+    return scores.softmax(-1)[:, :-1]
+
+
+def masks_of(head: nn.Module, masks: Tensor, labels: Tensor) -> Tensor:
+    """Take (n, H, W) of the labels from masks (n, classes, H, W)."""
+    if not head.class_agnostic:
+        place = labels.clamp(min=0).reshape(-1, 1, 1, 1)
+        masks = masks.gather(1, place.expand(-1, -1, *masks.shape[2:]))
+    return masks[:, 0]
+
+
+def rois_of(boxes: Tensor) -> Tensor:
+    """Put the number of the image, 0, before boxes (n, 4)."""
+    return torch.cat((torch.zeros_like(boxes[:, :1]), boxes), dim=1)
 
 
 def _extract(extractor: nn.Module, feats, boxes: Tensor) -> Tensor:
-    """Pool each of (batch, n, 4) boxes from the level of its size."""
-    batch, count = boxes.shape[:2]
-    picture = torch.arange(batch, device=boxes.device).to(boxes.dtype)
-    picture = picture.reshape(-1, 1, 1).expand(-1, count, -1)
-    rois = torch.cat((picture, boxes), dim=-1).reshape(-1, 5)
+    """Pool each of boxes (n, 4) from the level of its size."""
+    rois = rois_of(boxes)
     layers = extractor.roi_layers
     level_of = extractor.map_roi_levels(rois, len(layers))
     pooled, order = [], []
     for level, layer in enumerate(layers):
         at = (level_of == level).nonzero().flatten()
         order.append(at)
+        # mmcv's own operator has no symbol; both sample alike.
         pooled.append(
-            pool(
+            roi_align(
                 feats[level],
                 rois[at],
                 layer.output_size,
                 layer.spatial_scale,
                 layer.sampling_ratio,
+                aligned=True,
             )
         )
     order = torch.cat(order)
@@ -243,40 +193,32 @@ def _extract(extractor: nn.Module, feats, boxes: Tensor) -> Tensor:
     return torch.cat(pooled)[back]
 
 
-def _within(x: Tensor, limit: int | Tensor) -> Tensor:
-    """Cut coordinates to 0 and a side, which a tracer gives as tensor."""
-    if isinstance(limit, Tensor):
-        limit = limit.to(x.dtype)
+def _decode(head: nn.Module, prior: Tensor, delta: Tensor, size) -> Tensor:
+    """Turn deltas (n, 4) into boxes within the image."""
+    boxes = head.bbox_coder.decode(prior, delta)
+    # Sides are numbers or, of a free size, what the tracer follows.
+    height, width = (torch.as_tensor(side).to(boxes.dtype) for side in size)
+    most = torch.stack((width, height, width, height))
+    return torch.minimum(boxes.clamp(min=0), most)
+
+
+def _choose(candidates: tuple, cfg) -> tuple[Tensor, ...]:
+    """Suppress and keep as a config says."""
+    least = cfg.get('score_thr', 0.0)
+    return suppress(*candidates, cfg.nms.iou_threshold, least, cfg.max_per_img)
+
+
+def _check(head: nn.Module, plain: bool, coded: nn.Module, cfg) -> None:
+    """Refuse a head that predicts by other rules."""
+    if not plain:
+        why = (
+            'anchor heads such as RetinaHead, SSDHead and RPNHead can be, and '
+            'StandardRoIHead with SingleRoIExtractor and aligned RoIAlign'
+        )
+    elif type(coded.bbox_coder) is not DeltaXYWHBBoxCoder:
+        why = f'its boxes are coded by {type(coded.bbox_coder).__name__}'
+    elif cfg.nms.get('type', 'nms') != 'nms' or cfg.nms.get('class_agnostic'):
+        why = f'plain nms within each class can be, got nms={dict(cfg.nms)}'
     else:
-        limit = x.new_tensor(limit)
-    return torch.minimum(x.clamp(min=0), limit)
-
-
-def _nms_pre(cfg) -> int:
-    """Return how many anchors of a level are looked at."""
-    count = cfg.get('nms_pre', -1)
-    return count if count > 0 else torch.iinfo(torch.int32).max
-
-
-def wrap_detector(model: nn.Module, *args, **kwargs) -> Detector:
-    """Choose the form in which a detector is traced.
-
-    Args:
-        model (nn.Module): Detector of MMDetection.
-        *args: Arguments of :class:`Network` behind the model.
-        **kwargs: Arguments of :class:`Detector`.
-
-    Returns:
-        Detector: The network to trace.
-
-    Raises:
-        ValueError: The detector is of another kind.
-    """
-    if isinstance(model, TwoStageDetector):
-        return MaskRCNN(model, *args, **kwargs)
-    if isinstance(model, SingleStageDetector):
-        return OneStageDetector(model, *args, **kwargs)
-    raise ValueError(
-        f'{type(model).__name__} cannot be exported; one-stage detectors '
-        'with anchors, Faster R-CNN and Mask R-CNN can.'
-    )
+        return
+    raise ValueError(f'{type(head).__name__} cannot be exported: {why}.')

@@ -1,95 +1,23 @@
 """Exporting a model of any of the three libraries to ONNX, with proof."""
 
-import io
 import os
-import warnings
 from collections.abc import Sequence
-from contextlib import redirect_stdout
-from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import onnx
-import torch
-from mmengine.config import Config
+import onnxruntime
 from torch import nn
 
-from ..apis.inference import load_model
 from ..checkpoints.atomic import atomic_write
-from . import graph
-from .build import build_network, describe
-from .networks import Network
-from .options import ExportOptions, kind_of, with_size
+from .graph import make_graph
+from .images import as_input, random_image
+from .networks import Network, Preprocess, build_network, describe
+from .options import MIN_SIDE, ExportOptions
 from .parity import Comparison, compare
-from .pictures import check_sizes, picture_as_input, random_image, read_images
-from .session import Session
-
-
-@dataclass
-class Report:
-    """What was written and how well it agrees.
-
-    Args:
-        path (Path): File.
-        nodes (int): Operators of the graph.
-        size_mb (float): Size of the file in 10^6 bytes.
-        comparisons (list[Comparison]): One per batch of pictures.
-    """
-
-    path: Path
-    nodes: int
-    size_mb: float
-    comparisons: list[Comparison] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        return '\n'.join(
-            [
-                *map(str, self.comparisons),
-                f'{self.path}: {self.nodes} operators, {self.size_mb:.1f} MB',
-            ]
-        )
 
 
 class ParityError(ValueError):
     """An exported network that does not compute what its model does."""
-
-
-def export_onnx(
-    cfg: Config,
-    checkpoint: str,
-    out: str | os.PathLike,
-    options: ExportOptions | None = None,
-    images: str | os.PathLike | None = None,
-) -> Report:
-    """Export the model of a config, and prove that it computes the same.
-
-    Args:
-        cfg (Config): Config of MMDetection, MMSegmentation or MMPretrain.
-        checkpoint (str): Checkpoint of its model.
-        out (str or PathLike): File to write, ending in ``.onnx``; whole and
-            proven, or not at all.
-        options (ExportOptions, optional): How. Defaults to None, which takes
-            all defaults.
-        images (str or PathLike, optional): Picture, or folder of pictures,
-            to compare on besides random ones. Defaults to None.
-
-    Returns:
-        Report: What was written.
-
-    Raises:
-        FileNotFoundError: The checkpoint or the pictures do not exist.
-        ValueError: An option, the checkpoint or the model does not fit.
-        ParityError: The file would compute something else.
-    """
-    options = options or ExportOptions()
-    kind = 'backbone' if options.backbone else kind_of(cfg)
-    options.check(kind)
-    if not str(out).endswith('.onnx'):
-        raise ValueError(f'out must end in .onnx, got {out}.')
-    pictures = read_images(images)
-    options = with_size(options, cfg, kind)
-    model = load_model(cfg, checkpoint, 'cpu')
-    return export_model(model, kind, out, options, pictures)
 
 
 def export_model(
@@ -97,106 +25,101 @@ def export_model(
     kind: str,
     out: str | os.PathLike,
     options: ExportOptions,
-    pictures: Sequence[tuple[str, np.ndarray]] = (),
-) -> Report:
-    """Export a model that is built and filled.
+    images: Sequence[tuple[str, np.ndarray]] = (),
+) -> list[Comparison]:
+    """Export a model to ONNX, and prove that it computes the same.
 
     Args:
         model (nn.Module): Model of a host library, on the CPU, in evaluation
             mode; it is left as it is.
         kind (str): ``'backbone'``, ``'classifier'``, ``'segmentor'`` or
             ``'detector'``.
-        out (str or PathLike): File to write.
+        out (str or PathLike): File to write, ending in ``.onnx``; whole and
+            proven, or not at all.
         options (ExportOptions): How; ``size`` is given.
-        pictures (Sequence): Names and BGR pixels of pictures to compare on.
-            Defaults to none.
+        images (Sequence): Names and BGR pixels of images to compare on
+            besides random ones. Defaults to none.
 
     Returns:
-        Report: What was written.
+        list[Comparison]: How well it agrees, one per batch of images.
 
     Raises:
-        ValueError: The model is of a kind that cannot be exported.
+        ValueError: An option does not fit, or the model is of a kind that
+            cannot be exported.
         ParityError: The file would compute something else.
     """
+    options.check(out, '.onnx')
     metadata = describe(model, kind, options)
-    network = build_network(model, kind, options, metadata)
-    proto = graph.finish(_trace(network, options), options.opset, metadata)
-    outputs = [o for o in proto.graph.output if o.name in network.output_names]
-    del proto.graph.output[:]
-    proto.graph.output.extend(outputs)
+    network = build_network(model, kind, options)
+    free = [0] * options.dynamic_batch + [2, 3] * options.dynamic_size
+    graph = make_graph(
+        network,
+        random_image(metadata, options.size, seed=0),
+        network.output_names,
+        metadata,
+        free,
+        network.inner_names,
+    )
+    comparisons = _prove(model, network, graph, metadata, images)
     with atomic_write(out) as draft:
-        onnx.save(proto, draft)
-        comparisons = _prove(model, draft, options, pictures)
-        size_mb = draft.stat().st_size / 1e6
-    return Report(Path(out), len(proto.graph.node), size_mb, comparisons)
-
-
-def _trace(network: Network, options: ExportOptions) -> onnx.ModelProto:
-    axes: dict[str, dict[int, str]] = {}
-    names = ('image', *network.output_names, *network.inner_names)
-    free = ({2: 'height', 3: 'width'}, *network.dynamic)
-    for name, sides in zip(names, free, strict=True):
-        axes[name] = {}
-        if options.dynamic_batch:
-            axes[name][0] = 'batch'
-        for axis, label in sides.items():
-            if options.dynamic_size or label.endswith('count'):
-                axes[name][axis] = label
-    image = random_image(options, options.size, seed=0)
-    file = io.BytesIO()
-    with warnings.catch_warnings(), torch.no_grad():
-        # The tracer warns of every shape that becomes a number, and prints
-        # the whole graph where it fails.
-        warnings.simplefilter('ignore')
-        try:
-            with redirect_stdout(io.StringIO()):
-                torch.onnx.export(
-                    network,
-                    (image,),
-                    file,
-                    dynamo=False,
-                    opset_version=min(options.opset, graph.TRACED_OPSET),
-                    input_names=['image'],
-                    output_names=list(names[1:]),
-                    dynamic_axes=axes,
-                    custom_opsets={graph.DOMAIN: 1},
-                )
-        except torch.onnx.OnnxExporterError as error:
-            reason = str(error).partition('\n')[0]
-            raise ValueError(
-                f'{type(network.model).__name__} cannot be traced: {reason}'
-            ) from error
-    return onnx.load_model_from_string(file.getvalue())
+        onnx.save(graph, draft)
+    return comparisons
 
 
 def _prove(
     model: nn.Module,
-    path: Path,
-    options: ExportOptions,
-    pictures: Sequence[tuple[str, np.ndarray]],
+    network: Network,
+    graph: onnx.ModelProto,
+    metadata: dict,
+    images: Sequence[tuple[str, np.ndarray]],
 ) -> list[Comparison]:
-    """Compare a written file with its model; raise where it differs."""
-    session = Session(path)
-    sizes = check_sizes(options)
-    # A fixed size leaves one: other noise instead.
-    jobs = [
-        ('noise', random_image(options, sizes[i % len(sizes)], seed=i + 1))
-        for i in range(3)
-    ]
-    for i, (name, pixels) in enumerate(pictures):
+    """Compare a graph with its model; raise where it differs."""
+    options = network.options
+    names = [*network.output_names, *network.inner_names]
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(graph)
+    exposed.graph.output.extend(
+        onnx.ValueInfoProto(name=name) for name in network.inner_names
+    )
+    session = onnxruntime.InferenceSession(
+        exposed.SerializeToString(), providers=['CPUExecutionProvider']
+    )
+    sizes = _check_sizes(options)
+    jobs = []
+    for i in range(3):  # a fixed size leaves one: other noise instead
         size = sizes[i % len(sizes)]
-        image = picture_as_input(pixels, size, session.metadata, options.batch)
-        jobs.append((name, image))
-    comparisons = [
-        compare(name, model, session, image, options.tolerance)
-        for name, image in jobs
-    ]
-    wrong = [c for c in comparisons if c.problems]
+        noise = random_image(metadata, size, seed=i + 1)
+        jobs.append(('noise', noise))
+    for i, (name, pixels) in enumerate(images):
+        size = sizes[i % len(sizes)]
+        jobs.append((name, as_input(pixels, size, metadata)))
+    comparisons = []
+    for name, image in jobs:
+        values = session.run(names, {'image': image.numpy()})
+        got = dict(zip(names, values, strict=True))
+        if options.preprocess:
+            image = Preprocess(**metadata['normalize'])(image)
+        kind, tolerance = metadata['kind'], options.tolerance
+        comparisons.append(compare(name, model, kind, got, image, tolerance))
+    wrong = sum(bool(c.problems) for c in comparisons)
     if wrong:
         found = '\n'.join(map(str, comparisons))
         raise ParityError(
-            'The exported network does not agree with its model at '
-            f'{len(wrong)} of {len(comparisons)} pictures, so that no file '
-            f'was written:\n{found}'
+            f'The exported network does not agree with its model at {wrong} '
+            f'of {len(comparisons)} images, so that no file was written:\n'
+            f'{found}'
         )
     return comparisons
+
+
+def _check_sizes(options: ExportOptions) -> list[tuple[int, int]]:
+    """Return three sizes, two of them odd, or the only one that is taken."""
+    height, width = options.size
+    if not options.dynamic_size:
+        return [(height, width)]
+    smaller = (
+        max(height * 2 // 3, MIN_SIDE) | 1,
+        max(width // 2, MIN_SIDE) | 1,
+    )
+    larger = (height + 13 | 1, width + height // 4 + 6)
+    return [(height, width), smaller, larger]

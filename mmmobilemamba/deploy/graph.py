@@ -1,97 +1,141 @@
-"""What happens to a traced graph before it is a file: standard and small."""
+"""From a network in PyTorch to a graph of standard ONNX operators."""
 
+import io
 import json
 import os
 import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
 
 import onnx
 import onnxruntime
-from onnx import TensorProto, helper, version_converter
+import torch
+from onnx import helper
+from torch import Tensor, nn
+from torch.onnx import symbolic_helper, symbolic_opset9
 
+from ..ops import export_form
 from ..version import __version__
 from . import METADATA
-from .scan import DOMAIN
 
-MIN_OPSET, MAX_OPSET = 17, 21
-# The tracer writes up to this one; what is newer is converted.
-TRACED_OPSET = 20
+OPSET = 17  # what is newer, the fewer runtimes read
 
 
-def check_opset(opset: int) -> None:
-    """Refuse an opset that cannot be written.
+def make_graph(
+    network: nn.Module,
+    image: Tensor,
+    output_names: Sequence[str],
+    metadata: dict,
+    free: Sequence[int] = (),
+    inner_names: Sequence[str] = (),
+) -> onnx.ModelProto:
+    """Trace a network and simplify its graph.
 
     Args:
-        opset (int): Version of the ONNX operators.
+        network (nn.Module): Network in evaluation mode without gradients,
+            with one input and a tensor, or a tuple of them, as output.
+        image (Tensor): Input to trace it with.
+        output_names (Sequence[str]): Names of the outputs.
+        metadata (dict): What a runtime has to know, as JSON holds it.
+        free (Sequence[int]): Dimensions of the input that are free. Defaults
+            to none.
+        inner_names (Sequence[str]): Names of further outputs, which stay
+            within the graph. Defaults to none.
+
+    Returns:
+        onnx.ModelProto: Checked model of standard operators.
 
     Raises:
-        ValueError: It is not 17 to 21.
+        ValueError: The network cannot be traced.
     """
-    if opset not in range(MIN_OPSET, MAX_OPSET + 1):
-        raise ValueError(
-            f'opset must be {MIN_OPSET} to {MAX_OPSET}, got {opset!r}.'
-        )
+    names = ('batch', 'channels', 'height', 'width')
+    file = io.BytesIO()
+    with ExitStack() as stack:
+        stack.enter_context(export_form(free_size=2 in free))
+        stack.enter_context(_own_symbols())
+        stack.enter_context(torch.no_grad())
+        # The tracer warns of every shape that becomes a number, and prints
+        # the whole graph where it fails.
+        stack.enter_context(warnings.catch_warnings())
+        stack.enter_context(redirect_stdout(io.StringIO()))
+        warnings.simplefilter('ignore')
+        try:
+            torch.onnx.export(
+                network,
+                (image,),
+                file,
+                dynamo=False,
+                opset_version=OPSET,
+                input_names=['image'],
+                output_names=[*output_names, *inner_names],
+                dynamic_axes={'image': {i: names[i] for i in free}},
+            )
+        except torch.onnx.OnnxExporterError as error:
+            reason = str(error).partition('\n')[0]
+            raise ValueError(
+                f'The model cannot be traced: {reason}'
+            ) from error
+    model = onnx.load_model_from_string(file.getvalue())
+    for output in model.graph.output:
+        # The traced one, unless onnxruntime infers the same.
+        output.type.tensor_type.ClearField('shape')
+    model = _simplify(model)
+    outputs = [o for o in model.graph.output if o.name in output_names]
+    del model.graph.output[:]
+    model.graph.output.extend(outputs)
+    model.producer_name, model.producer_version = METADATA, __version__
+    set_metadata(model, metadata)
+    onnx.checker.check_model(model, full_check=True)
+    return model
 
 
-def insert_scans(model: onnx.ModelProto) -> None:
-    """Replace the placeholders of the recurrence by ONNX Scan, in place.
+def _softplus(g, x, beta, threshold):
+    """Write ``max(x, log(exp(min(x, 30)) + 1))``, the same in float32.
 
-    Args:
-        model (onnx.ModelProto): Traced model.
+    onnxruntime computes its Softplus slowly; OpenVINO has no fast logarithm,
+    but knows this one for a Softplus. Beyond 30 nothing is left of the 1.
     """
-    nodes = list(model.graph.node)
-    del model.graph.node[:]
-    for node in nodes:
-        if node.domain == DOMAIN:
-            node = _scan_node(node)
-        model.graph.node.append(node)
-    # The tracer's shapes stop at the placeholders.
-    del model.graph.value_info[:]
-    kept = [o for o in model.opset_import if o.domain != DOMAIN]
-    del model.opset_import[:]
-    model.opset_import.extend(kept)
-
-
-def _scan_node(node: onnx.NodeProto) -> onnx.NodeProto:
-    """Return the Scan of ``state = a * state + b`` along axis 2."""
-    decay, inflow, start = node.input
-
-    def value(name):
-        return helper.make_tensor_value_info(name, TensorProto.FLOAT, None)
-
-    body = helper.make_graph(
-        [
-            # In this order: OpenVINO 2026.4 computes "a * before" wrongly.
-            helper.make_node('Mul', ['before', 'a'], ['kept']),
-            helper.make_node('Add', ['b', 'kept'], ['after']),
-            helper.make_node('Identity', ['after'], ['state']),
-        ],
-        'recurrence',
-        [value('before'), value('a'), value('b')],
-        [value('after'), value('state')],
+    if symbolic_helper._get_const(beta, 'f', 'beta') != 1:
+        return symbolic_opset9.softplus(g, x, beta, threshold)
+    most, one = (
+        g.op('Constant', value_t=torch.tensor(value)) for value in (30.0, 1.0)
     )
-    return helper.make_node(
-        'Scan',
-        [start, decay, inflow],
-        [f'{node.output[0]}_last', node.output[0]],
-        name=node.name,
-        num_scan_inputs=2,
-        scan_input_axes=[2, 2],
-        scan_output_axes=[2],
-        body=body,
-    )
+    power = g.op('Exp', g.op('Min', x, most))
+    return g.op('Max', x, g.op('Log', g.op('Add', power, one)))
 
 
-def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
+def _unflatten(g, x, dim, sizes):
+    """Write a Reshape; torch's own has free sides inferred as the traced."""
+    rank = symbolic_helper._get_tensor_rank(x)
+    dim = symbolic_helper._get_const(dim, 'i', 'dim') % rank
+    shape = g.op('Shape', x)
+    parts = [
+        g.op('Gather', shape, g.op('Constant', value_t=torch.tensor([i])))
+        for i in range(rank)
+    ]
+    parts[dim] = sizes
+    return g.op('Reshape', x, g.op('Concat', *parts, axis_i=0))
+
+
+@contextmanager
+def _own_symbols() -> Iterator[None]:
+    """Let the tracer write what is above in the place of its own."""
+    symbols = {'aten::softplus': _softplus, 'aten::unflatten': _unflatten}
+    for name, symbol in symbols.items():
+        torch.onnx.register_custom_op_symbolic(name, symbol, OPSET)
+    try:
+        yield
+    finally:
+        for name in symbols:
+            torch.onnx.unregister_custom_op_symbolic(name, OPSET)
+
+
+def _simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     """Fold constants and drop what computes nothing.
 
     onnxruntime does so at the lowest level of its optimiser, whose results
     are standard operators.
-
-    Args:
-        model (onnx.ModelProto): Model.
-
-    Returns:
-        onnx.ModelProto: A model with the same outputs.
     """
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = (
@@ -112,41 +156,7 @@ def simplify(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def finish(
-    model: onnx.ModelProto, opset: int, metadata: dict
-) -> onnx.ModelProto:
-    """Turn a traced model into the one to write.
-
-    Args:
-        model (onnx.ModelProto): Traced model, changed in place.
-        opset (int): Version of the operators to write.
-        metadata (dict): What a runtime has to know, as JSON holds it.
-
-    Returns:
-        onnx.ModelProto: Checked model of standard operators.
-    """
-    insert_scans(model)
-    model = simplify(model)
-    if opset > TRACED_OPSET:
-        model = version_converter.convert_version(model, opset)
-    model.producer_name, model.producer_version = METADATA, __version__
-    set_metadata(model, metadata)
-    onnx.checker.check_model(model, full_check=True)
-    foreign = {node.domain for node in model.graph.node} - {''}
-    if foreign:
-        raise ValueError(
-            f'The graph holds operators of {", ".join(sorted(foreign))}, '
-            'which are not standard ONNX.'
-        )
-    return model
-
-
 def set_metadata(model: onnx.ModelProto, metadata: dict) -> None:
-    """Write what a runtime has to know into a model.
-
-    Args:
-        model (onnx.ModelProto): Model, changed in place.
-        metadata (dict): What JSON can hold.
-    """
+    """Write what a runtime has to know into a model, in place."""
     del model.metadata_props[:]
     helper.set_model_props(model, {METADATA: json.dumps(metadata)})

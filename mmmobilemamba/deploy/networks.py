@@ -1,56 +1,53 @@
-"""Networks with one picture in and named tensors out, ready to trace."""
+"""Models of the hosts as networks with one image in and named tensors out."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..ops import MAX_TOKENS
 from .layers import replace_layers
+from .options import MIN_SIDE, ExportOptions
 
-KINDS = ('backbone', 'classifier', 'segmentor', 'detector')
-# Names within the graph of a two-stage detector, which are no outputs.
-PROPOSALS = ('proposals', 'proposal_scores', 'proposal_levels')
+# The scan of a graph of free size holds for so many cells of 16x16 pixels;
+# sides are rounded up to them.
+MAX_PIXELS = MAX_TOKENS * 16**2 // 2
 
 
 class Preprocess(nn.Module):
-    """What a host's data preprocessor does to one picture.
+    """What a host's data preprocessor does to one image.
 
     Args:
-        settings (dict): ``mean`` and ``std`` in the network's channel order,
-            or None, and ``swap_channels``, of :func:`preprocess_settings`.
+        mean (list[float], optional): In the network's order of channels;
+            None normalises nothing.
+        std (list[float], optional): As ``mean``.
+        swap_channels (bool): Swap blue and red.
+        pad_divisor (int): Not done here.
     """
 
-    def __init__(self, settings: dict):
+    def __init__(self, mean, std, swap_channels: bool, pad_divisor: int = 1):
         super().__init__()
-        self.swap = settings['swap_channels']
-        self.normalize = settings['mean'] is not None
-        if self.normalize:
-            mean, std = (
-                torch.tensor(settings[key]).view(1, -1, 1, 1)
-                for key in ('mean', 'std')
-            )
-            self.register_buffer('mean', mean)
-            self.register_buffer('scale', 1 / std)
+        self.swap = swap_channels
+        mean, std = (
+            None if values is None else torch.tensor(values).view(1, -1, 1, 1)
+            for values in (mean, std)
+        )
+        self.register_buffer('mean', mean)
+        self.register_buffer('scale', None if std is None else 1 / std)
 
     def forward(self, image: Tensor) -> Tensor:
         """Map pixels (batch, channels, H, W), uint8, to float32."""
         x = image.float()
-        if self.swap:
+        # The hosts swap the channels of colour images only.
+        if self.swap and int(x.shape[1]) == 3:
             x = torch.cat(x.split(1, dim=1)[::-1], dim=1)
-        return (x - self.mean) * self.scale if self.normalize else x
+        return x if self.mean is None else (x - self.mean) * self.scale
 
 
 def preprocess_settings(model: nn.Module) -> dict:
-    """Read mean, std and channel order from a host's data preprocessor.
-
-    Args:
-        model (nn.Module): Model of one of the three libraries.
-
-    Returns:
-        dict: ``mean`` and ``std`` (list[float] or None), ``swap_channels``
-        (bool) and ``pad_divisor`` (int), as JSON holds them.
-    """
+    """Read a model's data preprocessor as arguments of Preprocess."""
     source = model.data_preprocessor
     normalize = getattr(source, '_enable_normalize', False)
     swap = any(
@@ -58,58 +55,52 @@ def preprocess_settings(model: nn.Module) -> dict:
         # one name each in MMDetection, MMSegmentation and MMPretrain
         for name in ('_channel_conversion', 'channel_conversion', 'to_rgb')
     )
-    divisor = getattr(source, 'pad_size_divisor', None) or 1
     return dict(
         mean=source.mean.flatten().tolist() if normalize else None,
         std=source.std.flatten().tolist() if normalize else None,
         swap_channels=bool(swap),
-        pad_divisor=int(divisor),
+        pad_divisor=int(getattr(source, 'pad_size_divisor', None) or 1),
     )
 
 
 class Network(nn.Module):
-    """A model of a host library with one picture in.
+    """A model of a host library with one image in.
 
     Args:
         model (nn.Module): Model in evaluation mode.
-        preprocess (nn.Module): What comes before it.
-        fixed_size (bool): The size of the picture is known while tracing.
+        options (ExportOptions): How it is exported.
     """
 
     output_names: tuple[str, ...]
-    # per output, what the dimensions behind the first are called if free
-    dynamic: tuple[dict[int, str], ...]
     # What is traced behind the outputs to have a name, and left within.
     inner_names: tuple[str, ...] = ()
 
-    def __init__(
-        self, model: nn.Module, preprocess: nn.Module, fixed_size: bool
-    ):
+    def __init__(self, model: nn.Module, options: ExportOptions):
         super().__init__()
-        replace_layers(model, fixed_size)
-        self.model, self.preprocess = model, preprocess
-        self.fixed_size = fixed_size
+        self.settings = preprocess_settings(model)
+        self.preprocess = nn.Identity()
+        if options.preprocess:
+            self.preprocess = Preprocess(**self.settings)
+        replace_layers(model)
+        self.model, self.options = model, options
 
     def size_of(self, image: Tensor) -> Sequence:
         """Return height and width, as numbers where they are fixed."""
         size = image.shape[2:]
-        return tuple(map(int, size)) if self.fixed_size else size
+        return size if self.options.dynamic_size else tuple(map(int, size))
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        """Map pictures (batch, channels, H, W) to the named outputs."""
+        """Map images (batch, channels, H, W) to the named outputs."""
         return self.compute(self.preprocess(image))
 
 
 class Backbone(Network):
     """The maps of the stages, finest first."""
 
-    def __init__(self, model: nn.Module, *args):
-        super().__init__(model, *args)
+    def __init__(self, model: nn.Module, options: ExportOptions):
+        super().__init__(model, options)
         count = len(model.backbone.out_indices)
         self.output_names = tuple(f'map{i}' for i in range(count))
-        self.dynamic = tuple(
-            {2: f'height{i}', 3: f'width{i}'} for i in range(count)
-        )
 
     def compute(self, x: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.model.backbone(x))
@@ -119,45 +110,81 @@ class Classifier(Network):
     """Probabilities of the classes, (batch, classes)."""
 
     output_names = ('scores',)
-    dynamic = ({},)
 
     def compute(self, x: Tensor) -> tuple[Tensor, ...]:
         # Networks of timm as a whole have no head of MMPretrain's.
-        logits = self.model(x, mode='tensor')
-        return (torch.softmax(logits, dim=1),)
+        return (torch.softmax(self.model(x, mode='tensor'), dim=1),)
 
 
 class Segmentor(Network):
-    """Scores before softmax at the picture's size, or the best class.
+    """Scores before softmax, (batch, classes, H, W) of the image's size."""
 
-    Args:
-        argmax (bool): Give labels (batch, H, W), uint8 up to 256 classes,
-            int32 above, instead of scores (batch, classes, H, W). Defaults
-            to False.
-    """
-
-    def __init__(self, *args, argmax: bool = False):
-        super().__init__(*args)
-        self.argmax = argmax
-        self.output_names = ('labels',) if argmax else ('logits',)
-        first = 1 if argmax else 2
-        self.dynamic = ({first: 'height', first + 1: 'width'},)
+    output_names = ('logits',)
 
     def compute(self, x: Tensor) -> tuple[Tensor, ...]:
-        model = self.model
-        logits = model.decode_head.forward(model.extract_feat(x))
-        logits = F.interpolate(
-            logits,
-            size=self.size_of(x),
-            mode='bilinear',
-            align_corners=model.align_corners,
+        logits = self.model.decode_head.forward(self.model.extract_feat(x))
+        return (
+            F.interpolate(
+                logits,
+                size=self.size_of(x),
+                mode='bilinear',
+                align_corners=self.model.align_corners,
+            ),
         )
-        if not self.argmax:
-            return (logits,)
-        if logits.shape[1] == 1:
-            threshold = model.decode_head.threshold
-            labels = torch.sigmoid(logits[:, 0]) > threshold
-        else:
-            labels = logits.argmax(dim=1)
-        small = logits.shape[1] <= 256
-        return (labels.to(torch.uint8 if small else torch.int32),)
+
+
+def describe(model: nn.Module, kind: str, options: ExportOptions) -> dict:
+    """Collect what a runtime has to know of a network, as JSON holds it."""
+    meta = getattr(model, 'dataset_meta', None) or {}
+    palette = meta.get('palette')
+    metadata = dict(
+        kind=kind,
+        size=None if options.dynamic_size else list(options.size),
+        batch=None if options.dynamic_batch else 1,
+        channels=_channels_of(getattr(model, 'backbone', model)),
+        min_size=MIN_SIDE,
+        max_pixels=MAX_PIXELS if options.dynamic_size else None,
+        preprocess=options.preprocess,
+        normalize=preprocess_settings(model),
+        classes=list(meta.get('classes') or ()) or None,
+        # MMDetection's may be a name
+        palette=[[int(value) for value in colour] for colour in palette]
+        if isinstance(palette, (list, tuple))
+        else None,
+        traced_size=list(options.size),
+        precision='float32',
+    )
+    if kind == 'detector' and model.with_mask:
+        metadata['mask_threshold'] = model.roi_head.test_cfg.mask_thr_binary
+    if kind == 'segmentor':
+        metadata['align_corners'] = model.align_corners
+        metadata['threshold'] = getattr(model.decode_head, 'threshold', None)
+        metadata['num_outputs'] = model.out_channels
+    return metadata
+
+
+def _channels_of(model: nn.Module) -> int:
+    """Return the channels that the first convolution takes."""
+    convs = (m for m in model.modules() if isinstance(m, nn.Conv2d))
+    return next((conv.in_channels for conv in convs), 3)
+
+
+def build_network(
+    model: nn.Module, kind: str, options: ExportOptions
+) -> Network:
+    """Return a copy of a model, fused, in the form in which it is traced."""
+    model = deepcopy(model)
+    backbone = getattr(model, 'backbone', None)
+    if kind == 'backbone' and backbone is None:
+        raise ValueError(
+            f'{type(model).__name__} has no backbone to export by itself.'
+        )
+    if hasattr(backbone, 'switch_to_deploy'):
+        backbone.switch_to_deploy()
+    kinds = dict(backbone=Backbone, classifier=Classifier, segmentor=Segmentor)
+    if kind == 'detector':
+        # Imports MMDetection, which the others do without.
+        from .detectors import Detector
+
+        kinds[kind] = Detector
+    return kinds[kind](model, options).eval().requires_grad_(False)

@@ -4,33 +4,33 @@ import os
 from copy import deepcopy
 from types import SimpleNamespace
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, init_default_scope
-from mmengine.structures import InstanceData, PixelData
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..apis.options import innermost_dataset
 from ..registry import MODELS
-from .samples import paste_masks
+from .options import KINDS
 from .session import Session
-
-_KINDS = dict(mmdet='detector', mmseg='segmentor', mmpretrain='classifier')
 
 
 @MODELS.register_module()
 class OnnxModel(BaseModel):
     """Predict with an exported network as a host's model does.
 
-    Pictures come as the host's data set gives them and results go as the
+    Images come as the host's data set gives them and results go as the
     samples that its metrics read, so that a metric is that of the file.
 
     Args:
         path (str or PathLike): File of ``tools/deploy/export_onnx.py``.
         data_preprocessor (dict, optional): The host's. Defaults to None.
+        test_cfg (dict, optional): Of a segmentor: with ``mode='slide'`` the
+            network sees windows of ``crop_size``, every ``stride`` pixels.
+            Defaults to None, the whole image.
         runtime (str): ``'onnxruntime'`` or ``'openvino'``. Defaults to
             ``'onnxruntime'``.
         threads (int, optional): Threads of an operator. Defaults to None,
@@ -41,12 +41,14 @@ class OnnxModel(BaseModel):
         self,
         path: str | os.PathLike,
         data_preprocessor: dict | None = None,
+        test_cfg: dict | None = None,
         runtime: str = 'onnxruntime',
         threads: int | None = None,
     ):
         session = Session(path, runtime, threads)
         super().__init__(_outside(data_preprocessor, session.metadata))
         self.session, self.metadata = session, session.metadata
+        self.test_cfg = ConfigDict(test_cfg or {})
         # The libraries ask the first parameter for a model's device.
         self.nothing = nn.Parameter(torch.empty(0), requires_grad=False)
 
@@ -56,32 +58,16 @@ class OnnxModel(BaseModel):
         data_samples: list | None = None,
         mode: str = 'predict',
     ) -> list:
-        """Predict a batch.
-
-        Args:
-            inputs (Tensor): Pictures (batch, channels, H, W).
-            data_samples (list, optional): The host's samples. Defaults to
-                None, which a classifier accepts.
-            mode (str): ``'predict'``. Defaults to ``'predict'``.
-
-        Returns:
-            list: The samples with their predictions.
-
-        Raises:
-            ValueError: Another mode: an exported network only predicts.
-        """
+        """Predict images (batch, channels, H, W) into the host's samples."""
         if mode != 'predict':
-            raise ValueError(
-                f"mode must be 'predict' for an exported network, got "
-                f'{mode!r}.'
-            )
+            raise ValueError(f"mode must be 'predict', got {mode!r}.")
         add = getattr(self, f'_add_{self.metadata["kind"]}')
         return add(inputs.cpu(), data_samples)
 
     def _add_classifier(self, inputs: Tensor, samples: list | None) -> list:
         from mmpretrain.structures import DataSample
 
-        scores = torch.cat([self._run(x)['scores'] for x in inputs])
+        scores = self._run_each(inputs, 'scores')
         if samples is None:
             samples = [DataSample() for _ in scores]
         for sample, score in zip(samples, scores, strict=True):
@@ -89,23 +75,22 @@ class OnnxModel(BaseModel):
         return samples
 
     def _add_segmentor(self, inputs: Tensor, samples: list) -> list:
-        from mmseg.models.segmentors.base import BaseSegmentor
+        from mmseg.models.segmentors import EncoderDecoder
 
-        outputs = [self._run(x) for x in inputs]
-        if 'logits' in outputs[0]:
-            logits = torch.cat([out['logits'] for out in outputs])
-            like = SimpleNamespace(
-                align_corners=self.metadata['align_corners'],
-                decode_head=SimpleNamespace(
-                    threshold=self.metadata['threshold']
-                ),
-            )
-            return BaseSegmentor.postprocess_result(like, logits, samples)
-        for sample, out in zip(samples, outputs, strict=True):
-            labels = out['labels'][None].float()
-            labels = F.interpolate(labels, sample.ori_shape, mode='nearest')
-            sample.pred_sem_seg = PixelData(data=labels[0].long())
-        return samples
+        # What the host's own functions read of a model.
+        like = SimpleNamespace(
+            test_cfg=self.test_cfg,
+            out_channels=self.metadata['num_outputs'],
+            align_corners=self.metadata['align_corners'],
+            decode_head=SimpleNamespace(threshold=self.metadata['threshold']),
+            encode_decode=lambda x, _: self._run_each(x, 'logits'),
+        )
+        if self.test_cfg.get('mode') == 'slide':
+            metas = [sample.metainfo for sample in samples]
+            logits = EncoderDecoder.slide_inference(like, inputs, metas)
+        else:
+            logits = self._run_each(inputs, 'logits')
+        return EncoderDecoder.postprocess_result(like, logits, samples)
 
     def _add_detector(self, inputs: Tensor, samples: list) -> list:
         for x, sample in zip(inputs, samples, strict=True):
@@ -122,7 +107,7 @@ class OnnxModel(BaseModel):
             )
             if 'masks' in found:
                 result.masks = paste_masks(
-                    found['masks'].numpy(),
+                    found['masks'],
                     boxes,
                     tuple(sample.ori_shape[:2]),
                     self.metadata['mask_threshold'],
@@ -131,7 +116,7 @@ class OnnxModel(BaseModel):
         return samples
 
     def _fit(self, x: Tensor) -> Tensor:
-        """Fill a smaller picture up to a fixed size, right and bottom."""
+        """Fill a smaller image up to a fixed size, right and bottom."""
         size = self.metadata['size']
         if not size:
             return x
@@ -140,12 +125,29 @@ class OnnxModel(BaseModel):
             return x
         return F.pad(x, (0, pads[1], 0, pads[0]))
 
+    def _run_each(self, inputs: Tensor, name: str) -> Tensor:
+        """Run images one by one and return one output of all."""
+        return torch.cat([self._run(x)[name] for x in inputs])
+
     def _run(self, x: Tensor) -> dict[str, Tensor]:
-        """Run one picture (channels, H, W)."""
-        batch = self.metadata['batch'] or 1
-        image = np.repeat(x[None].numpy(), batch, axis=0)
-        out = self.session(image)
-        return {key: torch.from_numpy(v[:1]) for key, v in out.items()}
+        """Run one image (channels, H, W)."""
+        out = self.session(x[None].numpy())
+        return {key: torch.from_numpy(value) for key, value in out.items()}
+
+
+def paste_masks(
+    masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float
+) -> Tensor:
+    """Put masks (n, H, W) within boxes onto an image, as MMDetection does."""
+    from mmdet.models.roi_heads.mask_heads.fcn_mask_head import (
+        _do_paste_mask,
+    )
+
+    pasted = torch.zeros((len(masks), *size), dtype=torch.bool)
+    for i, (mask, box) in enumerate(zip(masks, boxes, strict=True)):
+        part, where = _do_paste_mask(mask[None, None], box[None], *size)
+        pasted[(i, *where)] = part[0] >= threshold
+    return pasted
 
 
 def _outside(data_preprocessor: dict | None, metadata: dict) -> dict | None:
@@ -172,8 +174,8 @@ def use_onnx(
     """Put an exported network into the place of a config's model.
 
     Args:
-        cfg (Config): Config of MMDetection, MMSegmentation or MMPretrain,
-            changed in place.
+        cfg (Config): Config of the model that was exported, changed in
+            place.
         path (str or PathLike): File of ``tools/deploy/export_onnx.py``.
         runtime (str): See :class:`OnnxModel`. Defaults to
             ``'onnxruntime'``.
@@ -186,56 +188,42 @@ def use_onnx(
         ImportError: The runtime is not installed.
     """
     kind = Session(path, runtime, threads).metadata['kind']
-    wanted = _KINDS.get(cfg.get('default_scope'))
-    if kind != wanted:
+    scope = cfg.get('default_scope')
+    if kind != KINDS.get(scope):
         raise ValueError(
-            f'{path} is a {kind} and the config, of '
-            f'{cfg.get("default_scope")}, describes a {wanted}.'
+            f'{path} is a {kind} and the config, of {scope}, describes a '
+            f'{KINDS.get(scope)}.'
         )
+    outside = cfg.pop('data_preprocessor', None)
     preprocessor = deepcopy(
-        cfg.model.get('data_preprocessor')
-        or cfg.pop('data_preprocessor', None)
-        or ConfigDict()
+        cfg.model.get('data_preprocessor') or outside or ConfigDict()
     )
-    cfg.pop('data_preprocessor', None)
     if kind == 'classifier':
         preprocessor.setdefault('type', 'ClsDataPreprocessor')
     cfg.model = ConfigDict(
         type='mmmobilemamba.OnnxModel',
         path=os.fspath(path),
         data_preprocessor=preprocessor or None,
+        test_cfg=cfg.model.get('test_cfg') if kind == 'segmentor' else None,
         runtime=runtime,
         threads=threads,
     )
     cfg.load_from = None
 
 
-def load_onnx_model(
-    cfg: Config,
-    path: str | os.PathLike,
-    runtime: str = 'onnxruntime',
-    threads: int | None = None,
-) -> OnnxModel:
+def load_onnx_model(cfg: Config, *args, **kwargs) -> OnnxModel:
     """Make an exported network ready for the hosts' inference functions.
 
     Args:
         cfg (Config): Config of the model that was exported, changed in
             place.
-        path (str or PathLike): File of ``tools/deploy/export_onnx.py``.
-        runtime (str): See :class:`OnnxModel`. Defaults to
-            ``'onnxruntime'``.
-        threads (int, optional): See :class:`OnnxModel`. Defaults to None.
+        *args: Further arguments, and errors, of :func:`use_onnx`.
+        **kwargs: The same.
 
     Returns:
         OnnxModel: What :func:`mmmobilemamba.apis.inference.predict` takes.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no exported network, or of another kind than the
-            config's model.
-        ImportError: The runtime is not installed.
     """
-    use_onnx(cfg, path, runtime, threads)
+    use_onnx(cfg, *args, **kwargs)
     dataset = innermost_dataset(cfg.test_dataloader.dataset)
     init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model)

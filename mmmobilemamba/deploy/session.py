@@ -8,14 +8,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
+from onnx import helper
 
 from . import METADATA, RUNTIMES
 
-_DTYPES = {
-    onnx.TensorProto.UINT8: 'uint8',
-    onnx.TensorProto.FLOAT16: 'float16',
-    onnx.TensorProto.FLOAT: 'float32',
-}
 Runner = Callable[[np.ndarray], Sequence[np.ndarray]]
 
 
@@ -28,11 +24,6 @@ class Session:
             ``'onnxruntime'``.
         threads (int, optional): Threads of an operator. Defaults to None,
             the runtime's choice.
-        providers (list[str], optional): Execution providers of onnxruntime.
-            Defaults to None, the CPU.
-        share_threads (bool): Take onnxruntime's threads of
-            :func:`set_shared_threads` in the place of own ones. Sessions of
-            OpenVINO always share. Defaults to False.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -46,8 +37,6 @@ class Session:
         path: str | os.PathLike,
         runtime: str = 'onnxruntime',
         threads: int | None = None,
-        providers: list[str] | None = None,
-        share_threads: bool = False,
     ):
         self.path = Path(path)
         if runtime not in RUNTIMES:
@@ -58,68 +47,60 @@ class Session:
             raise ValueError(f'threads must be 1 or more, got {threads}.')
         graph, self.metadata = read_exported(self.path)
         (image,) = graph.input
-        self.dtype = np.dtype(_DTYPES[image.type.tensor_type.elem_type])
+        self.dtype = helper.tensor_dtype_to_np_dtype(
+            image.type.tensor_type.elem_type
+        )
         self.output_names = [out.name for out in graph.output]
         if runtime == 'openvino':
             self._run = _openvino(self.path, threads)
         else:
-            self._run = _onnxruntime(
-                self.path, threads, providers, share_threads
-            )
+            self._run = _onnxruntime(self.path, threads)
 
     def __call__(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
         """Run the network.
 
         Args:
-            image (np.ndarray): Pictures (batch, channels, H, W): uint8
-                pixels where the preprocessing is inside, normalised values
-                otherwise.
+            image (np.ndarray): Images (batch, channels, H, W): uint8 pixels
+                where the preprocessing is inside, else normalised values.
 
         Returns:
             Mapping[str, np.ndarray]: Outputs by name.
 
         Raises:
-            ValueError: The picture has a size that the file does not take.
+            ValueError: The file does not take images of this shape.
         """
-        check_size(self.metadata, image.shape)
+        _check_shape(self.metadata, image.shape)
         values = self._run(np.ascontiguousarray(image, self.dtype))
         return dict(zip(self.output_names, values, strict=True))
 
 
-def check_size(metadata: dict, shape: tuple[int, ...]) -> None:
-    """Refuse pictures of a shape that an exported network does not take.
-
-    Args:
-        metadata (dict): The network's.
-        shape (tuple[int]): Batch, channels, height and width.
-
-    Raises:
-        ValueError: Batch or size are fixed to others, or too small.
-    """
-    batch, _, *size = shape
-    fixed, smallest = metadata['size'], metadata['min_size']
-    if fixed and list(size) != fixed:
-        raise ValueError(
-            f'The picture is {size[0]}x{size[1]} pixels and the network was '
-            f'exported for {fixed[0]}x{fixed[1]}; export it with '
-            '--dynamic-size, or resize the picture.'
+def _check_shape(about: dict, shape: tuple[int, ...]) -> None:
+    """Refuse images of a shape that an exported network does not take."""
+    batch, channels, *size = shape
+    most = about.get('max_pixels')
+    why = None
+    if channels != about.get('channels', channels):
+        why = f'it takes {about["channels"]} channels'
+    elif about['size'] and size != about['size']:
+        height, width = about['size']
+        why = f'it was exported for {height}x{width}, without --dynamic-size'
+    elif min(size) < about['min_size']:
+        why = f'it takes {about["min_size"]}x{about["min_size"]} and larger'
+    elif most and size[0] * size[1] > most:
+        why = f'it takes {most} pixels at most'
+    elif about['batch'] and batch != about['batch']:
+        why = (
+            f'it was exported for a batch of {about["batch"]}, without '
+            '--dynamic-batch'
         )
-    if min(size) < smallest:
+    if why:
         raise ValueError(
-            f'The picture is {size[0]}x{size[1]} pixels; the network takes '
-            f'{smallest}x{smallest} and larger.'
-        )
-    if metadata['batch'] and batch != metadata['batch']:
-        raise ValueError(
-            f'A batch of {batch} pictures was given and the network was '
-            f'exported for {metadata["batch"]}; export it with '
-            '--dynamic-batch.'
+            f'The network does not take {batch} image(s) of {channels} '
+            f'channels and {size[0]}x{size[1]} pixels: {why}.'
         )
 
 
-def read_exported(
-    path: str | os.PathLike,
-) -> tuple[onnx.GraphProto, dict]:
+def read_exported(path: str | os.PathLike) -> tuple[onnx.GraphProto, dict]:
     """Read the graph and the metadata of an exported network.
 
     Args:
@@ -149,36 +130,14 @@ def read_exported(
     return model.graph, json.loads(stored[METADATA])
 
 
-def set_shared_threads(count: int) -> None:
-    """Make the threads that sessions of onnxruntime may share.
-
-    Args:
-        count (int): Threads. The process has no session yet.
-
-    Raises:
-        ImportError: onnxruntime is older than 1.23, which gives threads to
-            single sessions only.
-    """
-    if not hasattr(onnxruntime, 'set_global_thread_pool_sizes'):
-        raise ImportError(
-            'onnxruntime 1.23 or later is needed for threads that networks '
-            f'share, got {onnxruntime.__version__}.'
-        )
-    onnxruntime.set_global_thread_pool_sizes(count, 1)
-
-
-def _onnxruntime(
-    path: Path, threads: int | None, providers: list[str] | None, share: bool
-) -> Runner:
+def _onnxruntime(path: Path, threads: int | None) -> Runner:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    if share:
-        options.use_per_session_threads = False
-    elif threads is not None:
+    if threads is not None:
         options.intra_op_num_threads = threads
     try:
         session = onnxruntime.InferenceSession(
-            path, options, providers=providers or ['CPUExecutionProvider']
+            path, options, providers=['CPUExecutionProvider']
         )
     except Exception as error:
         # onnxruntime raises types of its own that share no base.

@@ -1,0 +1,191 @@
+"""Smaller numbers in an exported network: int8, for CPUs."""
+
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from mmengine.logging import print_log
+from mmengine.utils import track_iter_progress
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    CalibrationMethod,
+    QuantType,
+    quantize_static,
+)
+
+from ..checkpoints.atomic import atomic_write
+from .graph import set_metadata
+from .images import as_input, read_images
+from .session import Session
+
+# Nodes of the scan carry the name of its module.
+SCAN = '/ss2d/'
+METHODS = dict(
+    minmax=CalibrationMethod.MinMax,
+    percentile=CalibrationMethod.Percentile,
+    entropy=CalibrationMethod.Entropy,
+)
+ROUNDS = 10  # of the timing
+
+
+class _Images(CalibrationDataReader):
+    """Feed images to onnxruntime's calibration, and show how far it is."""
+
+    def __init__(self, images: Sequence[np.ndarray]):
+        self.left = track_iter_progress(images, file=sys.stderr)
+
+    def get_next(self):
+        image = next(self.left, None)
+        return None if image is None else {'image': image}
+
+
+def quantize(
+    src: str | os.PathLike,
+    out: str | os.PathLike,
+    folder: str | os.PathLike,
+    count: int = 64,
+    method: str = 'minmax',
+    measure: Callable[[Path], tuple[str, float]] | None = None,
+    max_loss: float = 1.0,
+    threads: int | None = None,
+) -> str:
+    """Quantise an exported network to int8 by calibration.
+
+    Convolutions and fully connected layers get unsigned weights of 8 bits,
+    with a scale and a zero point per channel. The scan, the norms, what
+    chooses boxes and the depthwise filters of the residual stream stay float.
+
+    Args:
+        src (str or PathLike): File of ``tools/deploy/export_onnx.py``.
+        out (str or PathLike): File to write, whole or not at all.
+        folder (str or PathLike): Folder of images to calibrate on, or of
+            such folders, as one per class.
+        count (int): Images to take, evenly. Defaults to 64.
+        method (str): ``'minmax'``, ``'percentile'`` or ``'entropy'``.
+            Defaults to ``'minmax'``.
+        measure (Callable, optional): Gives a file's metric, name and points.
+            Defaults to None, which measures none.
+        max_loss (float): Points that the metric may lose. Defaults to 1.
+        threads (int, optional): Threads of the timing. Defaults to None.
+
+    Returns:
+        str: What it costs.
+
+    Raises:
+        FileNotFoundError: The network or the images do not exist.
+        ValueError: An argument or an image does not fit, or the metric loses
+            more than ``max_loss``.
+    """
+    if count < 1:
+        raise ValueError(f'count must be 1 or more, got {count}.')
+    session = load_float(src, out, threads)
+    about = session.metadata
+    size = tuple(about['size'] or about['traced_size'])
+    images = [
+        as_input(pixels, size, about).numpy()
+        for _, pixels in read_images(folder, count, about['channels'])
+    ]
+    if measure:
+        print_log('Evaluating the float network', logger='current')
+        name, before = measure(Path(src))
+    with atomic_write(out) as draft:
+        print_log('Calibrating', logger='current')
+        _quantize(Path(src), draft, images, METHODS[method], about)
+        report = [sizes(src, draft)]
+        if measure:
+            print_log('Evaluating the int8 network', logger='current')
+            after = measure(draft)[1]
+            report.append(f'{name}: {before:.2f} -> {after:.2f} points')
+            if before - after > max_loss:
+                raise ValueError(
+                    f'{name} falls from {before:.2f} to {after:.2f}, by more '
+                    f'than {max_loss} points, so that no file was written; '
+                    'try more images or another --method, or allow it by '
+                    '--max-loss.'
+                )
+        smaller = Session(draft, threads=threads)
+        report.append(_latency(session, smaller, images[0]))
+    return '\n'.join(report)
+
+
+def load_float(
+    src: str | os.PathLike, out: str | os.PathLike, threads: int | None = None
+) -> Session:
+    """Load a network to convert; refuse one that is no float32 network."""
+    if not str(out).endswith('.onnx'):
+        raise ValueError(f'out must end in .onnx, got {out}.')
+    session = Session(src, threads=threads)
+    precision = session.metadata['precision']
+    if precision != 'float32':
+        raise ValueError(f'{src} is {precision} already.')
+    return session
+
+
+def sizes(*paths: str | os.PathLike) -> str:
+    """Say how large a file is before and after."""
+    before, after = (Path(path).stat().st_size / 1e6 for path in paths)
+    return f'size: {before:.1f} -> {after:.1f} MB'
+
+
+def nodes_of_scan(model: onnx.ModelProto) -> list[str]:
+    """Name the operators of the scan, convolutions left out."""
+    return [
+        node.name
+        for node in model.graph.node
+        if SCAN in node.name and node.op_type != 'Conv'
+    ]
+
+
+def _residual_filters(model: onnx.ModelProto) -> list[str]:
+    """Name the depthwise convolutions that read a sum.
+
+    Their shortcut is folded into them, so that with their input the whole
+    residual stream would be rounded. Others read what is rounded already;
+    onnxruntime would quantise their weights itself, with one scale for all.
+    """
+    nodes = model.graph.node
+    sums = {node.output[0] for node in nodes if node.op_type == 'Add'}
+    return [
+        node.name
+        for node in nodes
+        if node.op_type == 'Conv'
+        and node.input[0] in sums
+        and any(a.name == 'group' and a.i > 1 for a in node.attribute)
+    ]
+
+
+def _quantize(src: Path, out: Path, images, method, metadata: dict) -> None:
+    model = onnx.load(src)
+    quantize_static(
+        src,
+        out,
+        _Images(images),
+        op_types_to_quantize=['Conv', 'Gemm'],
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        # Of signed ones the sums of two products overflow on processors
+        # without VNNI unless they have 7 bits, which costs accuracy.
+        weight_type=QuantType.QUInt8,
+        nodes_to_exclude=nodes_of_scan(model) + _residual_filters(model),
+        calibrate_method=method,
+    )
+    model = onnx.load(out)
+    set_metadata(model, dict(metadata, precision='int8'))
+    onnx.save(model, out)
+
+
+def _latency(first: Session, second: Session, image: np.ndarray) -> str:
+    """Time both in turn."""
+    times: tuple[list, list] = [], []
+    for _ in range(ROUNDS + 1):  # the first is a warm-up
+        for session, found in zip((first, second), times, strict=True):
+            start = time.perf_counter()
+            session(image)
+            found.append(time.perf_counter() - start)
+    before, after = (statistics.median(found[1:]) * 1e3 for found in times)
+    return f'latency: {before:.1f} -> {after:.1f} ms'
