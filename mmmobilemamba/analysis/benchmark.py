@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from unittest.mock import patch
 
@@ -34,18 +33,14 @@ class Form:
 
     Args:
         deploy (bool): Fuse what is fixed after training: branches, norms,
-            shortcuts. Defaults to True.
+            shortcuts.
         backend (str, optional): Scan of our networks; None takes the fastest
-            at hand. Defaults to None.
-        compile (bool): By :func:`torch.compile`, with weights as constants.
-            Defaults to False.
-        channels_last (bool): Layout of maps and weights. Defaults to False.
+            at hand.
+        compile (bool): By :func:`torch.compile`, with constant weights.
+        channels_last (bool): Layout of maps and weights.
         dtype (str): One of :data:`DTYPES`, in a training that of autocast.
-            Defaults to ``'float32'``.
-        cuda_graph (bool): Replay a graph of all kernels, which leaves out
-            what launching them costs. Defaults to False.
-        runtime (str): What runs an exported file. Defaults to
-            ``'onnxruntime'``.
+        cuda_graph (bool): Replay all kernels, without launching each.
+        runtime (str): One of :data:`RUNTIMES`, for an exported file.
     """
 
     deploy: bool = True
@@ -78,14 +73,11 @@ class Settings:
     """How a benchmark is run.
 
     Args:
-        device (str): Where. Defaults to ``'cpu'``.
+        device (str): Where.
         batch_sizes (tuple[int]): Each is timed by itself.
-        train (bool): Time forward and backward. Defaults to False.
-        rounds (int): Rounds of measuring. Defaults to 20.
-        budget (float, optional): Seconds per batch size after which no new
-            round begins. Defaults to None.
-        warmup (int): Untimed calls before. Defaults to 3.
-        min_turn (float): Seconds that a turn should last. Defaults to 0.1.
+        train (bool): Time forward and backward.
+        rounds, budget, warmup, min_turn: As :func:`time_interleaved` takes
+            them, per batch size.
     """
 
     device: str = 'cpu'
@@ -112,8 +104,8 @@ def run_benchmark(
         say (Callable): Told what is being done.
 
     Returns:
-        list[dict]: Per network its facts and ``results`` in seconds, one per
-        batch size.
+        list[dict]: Per network its facts and ``results``, the seconds of a
+        call in each round, one per batch size.
 
     Raises:
         ValueError: A network does not run so, or gives values that are not
@@ -138,14 +130,7 @@ def run_benchmark(
             progress=lambda n, b=batch: say(f'batch {b}: round {n}'),
         )
         for entry in entries:
-            timing = timings[entry.spec.text]
-            result = dict(
-                batch=batch,
-                images_per_second=batch / timing.median,
-                median=timing.median,
-                quartiles=timing.quartiles,
-                seconds=timing.seconds,
-            )
+            result = dict(batch=batch, seconds=timings[entry.spec.text])
             entry.facts['results'].append(result)
     return [entry.facts for entry in entries]
 
@@ -183,17 +168,9 @@ class _Entry:
                 self.form = replace(self.form, backend=scan_backend())
                 self.network = build_network(spec)
             size = self.network.size
-        self.facts = dict(
-            text=spec.text,
-            key=f'{spec.kind}:{spec.network}',
-            label=spec.label,
-            options=spec.options,
-            form=asdict(self.form),
-            size=list(size or ()),
-            params=None,
-            macs=None,
-            results=[],
-        )
+        self.facts = dict(asdict(spec), label=spec.label, params=None)
+        self.facts.update(form=asdict(self.form), macs=None, results=[])
+        self.facts['size'] = list(size or ())
         if self.network:
             with self._explained():
                 cost = count_complexity(self.network.module, size)
@@ -207,11 +184,9 @@ class _Entry:
             yield
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             size = 'x'.join(map(str, self.facts['size']))
-            reason = str(error).strip().partition('\n')[0]
             raise ValueError(
                 f'{self.spec.text} does not run on {size} images in '
-                f'{self.form.dtype} on {self.settings.device}: '
-                f'{reason or type(error).__name__}'
+                f'{self.form.dtype} on {self.settings.device}: {error}'
             ) from error
 
     def _prepare(self) -> None:
@@ -248,14 +223,16 @@ class _Entry:
         backbone = getattr(network.module, 'backbone', None)
         if hasattr(backbone, 'switch_to_deploy'):
             backbone.switch_to_deploy()
-        trained, wanted = deepcopy(network.module), _tensors(self._dense(x))
-        _fold_norms(network.module)
+        wanted, replaced = _tensors(self._dense(x)), []
+        _fold_norms(network.module, replaced)
         found = _tensors(self._dense(x))
-        for new, old in zip(found, wanted, strict=True):
-            limit = 1e-3 * float(old.abs().max())
-            if not torch.allclose(new, old, rtol=1e-3, atol=limit):
-                # Some norm is defined behind a convolution and runs elsewhere.
-                network.module = trained
+        if not all(
+            torch.allclose(new, old, rtol=1e-3, atol=1e-3 * old.abs().max())
+            for new, old in zip(found, wanted, strict=True)
+        ):
+            # Some norm is defined behind a convolution and runs elsewhere.
+            for part, name, child in replaced:
+                setattr(part, name, child)
 
     def _dense(self, x: Tensor) -> object:
         """Run what sees whole maps; regions depend on values."""
@@ -278,10 +255,7 @@ class _Entry:
                 call = self._prediction(batch)
             finite = all(t.isfinite().all() for t in _tensors(call()))
         if not finite:
-            raise ValueError(
-                f'{self.spec.text} gives values that are not finite; it is '
-                'not timed.'
-            )
+            raise ValueError(f'{self.spec.text} gives values not finite.')
         return call
 
     def _images(self, batch: int) -> Tensor:
@@ -308,9 +282,7 @@ class _Entry:
     def _training_step(self, batch: int) -> Callable:
         module, x = self.network.module, self._images(batch)
         if host_of(module) in ('mmdet', 'mmseg'):
-            raise ValueError(
-                f'{self.spec.text}: training is timed for classifiers only.'
-            )
+            raise ValueError(f'{self.spec.text} does not classify: no --train')
         dtype = getattr(torch, self.form.dtype)
         mixed = dtype != torch.float32
         target = torch.zeros(batch, dtype=torch.long, device=x.device)
@@ -338,10 +310,7 @@ class _Entry:
         session = Session(spec.network, self.form.runtime, threads)
         size = spec.size or session.metadata['size']
         if not size:
-            raise ValueError(
-                f'{spec.text}: the file takes images of any size; say which, '
-                f'as in {spec.network}@224.'
-            )
+            raise ValueError(f'Say of what size, as in {spec.network}@224.')
         self.facts['size'] = list(size)
         (image,) = onnx.load(spec.network).graph.input
         channels = image.type.tensor_type.shape.dim[1].dim_value
@@ -390,7 +359,7 @@ def _calibrate_norms(module: nn.Module, run: Callable) -> None:
         norm.momentum = momentum
 
 
-def _fold_norms(module: nn.Module) -> None:
+def _fold_norms(module: nn.Module, replaced: list[tuple]) -> None:
     """Fold each BatchNorm into the convolution that is defined before it.
 
     As mmcv's fuse_conv_bn, but for norms that hold an activation, as timm's.
@@ -398,10 +367,12 @@ def _fold_norms(module: nn.Module) -> None:
     before = None
     for name, child in list(module.named_children()):
         if not isinstance(child, _BatchNorm):
-            _fold_norms(child)
+            _fold_norms(child, replaced)
             before = name if isinstance(child, nn.Conv2d) else None
         elif before:
-            fused = fuse_conv_bn_eval(getattr(module, before), child)
+            conv = getattr(module, before)
+            replaced += [(module, before, conv), (module, name, child)]
+            fused = fuse_conv_bn_eval(conv, child)
             setattr(module, before, fused)
             rest = (getattr(child, part, None) for part in ('drop', 'act'))
             rest = [part for part in rest if isinstance(part, nn.Module)]

@@ -62,8 +62,7 @@ def compute_cam(
             (batch, channels, H, W), or tuples of such. Defaults to None: the
             last blocks of our stages, or the maps of another backbone.
         target (str, optional): Name or number of the class. Defaults to
-            None: that of a classifier's best score, of most pixels, or of
-            the box with the best score.
+            None: that of the best score, of most pixels, of the best box.
         method (str, optional): ``'gradcam'`` weighs channels by their mean
             gradient, ``'layercam'`` every place of each by its positive one.
             Defaults to None: gradcam for classifiers, which pool their maps,
@@ -202,7 +201,8 @@ def _score(
         scores = found.scores[found.labels == label]
         if not len(scores):
             raise ValueError(f'The detector finds no box of class {target}.')
-        scores = scores[scores >= min(score_thr, float(scores.max()))]
+        best = float(scores.detach().max())
+        scores = scores[scores >= min(score_thr, best)]
         score, what = scores.sum(), f'{len(scores)} boxes of '
     else:
         more = {} if host_of(model) is None else dict(mode='tensor')
@@ -211,9 +211,7 @@ def _score(
         if label is None:
             label = int(best.flatten().bincount().argmax())
         if label >= len(scores):
-            raise ValueError(
-                f'The class must be below {len(scores)}: {label}.'
-            )
+            raise ValueError(f'Class {label} is none of {len(scores)}.')
         # Of one that is best nowhere, all pixels count.
         mask = (best == label) | ~(best == label).any()
         what = 'pixels of ' if best.dim() else ''

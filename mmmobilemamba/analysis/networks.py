@@ -17,13 +17,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from ..apis.config import load_config
 from ..apis.inference import build_model, load_model, read_image
-from ..apis.options import innermost_dataset
+from ..apis.input_size import input_channels, usual_size
 from ..checkpoints.checkpoint import check_checkpoint_file
 from ..models.backbones import MobileMamba
 
@@ -38,8 +37,6 @@ HOST_BACKBONES = {
 # Of RGB pixels, on ImageNet.
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _SUFFIXES = {'.py': 'config', '.onnx': 'onnx'}
-# What papers count at where a pipeline keeps the ratio of the images.
-_USUAL = dict(mmdet=(800, 1280), mmseg=(512, 512), mmpretrain=(224, 224))
 
 
 @dataclass(frozen=True)
@@ -121,13 +118,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def parse_network(text: str) -> NetworkSpec:
-    """Read the name of a network, as this module describes it.
-
-    Args:
-        text (str): The name.
-
-    Returns:
-        NetworkSpec: What was asked for.
+    """Read a name, as this module describes it; nothing is built.
 
     Raises:
         ValueError: The text is no such name, or there is no such network.
@@ -226,8 +217,8 @@ def build_network(spec: NetworkSpec, features: bool = False) -> Network:
         module = module if features else _Classifier(module)
     if module is None or (spec.checkpoint and type(module) is _Classifier):
         raise ValueError(
-            f'{spec.text}: the model has no backbone, or no trained head; '
-            'the weights of a whole network come by its config.'
+            f'{spec.text}: no backbone, or no trained head; the weights of a '
+            'whole network come by its config.'
         )
     module.eval()
     return Network(spec, module, spec.size or size)
@@ -254,15 +245,8 @@ def _from_timm(spec: NetworkSpec) -> tuple[nn.Module, tuple[int, int]]:
 
 
 def read_rgb(path: str | os.PathLike, size: tuple[int, int]) -> Tensor:
-    """Read an image as networks for ImageNet expect it.
-
-    Args:
-        path (str or PathLike): Image file.
-        size (tuple[int, int]): Height and width of the central cut in pixels.
-
-    Returns:
-        Tensor: Normalised RGB values, (1, 3, H, W).
-    """
+    """Return the centre of an RGB image, resized to a height and width and
+    normalised as networks for ImageNet expect it, (1, 3, H, W)."""
     image = read_image(path)
     scale = max(n / m for n, m in zip(size, image.shape))
     image = cv2.resize(image, None, fx=scale, fy=scale)
@@ -276,45 +260,3 @@ def host_of(model: nn.Module) -> str | None:
     """Return the library of :data:`HOSTS` that a model's class is from."""
     packages = (k.__module__.partition('.')[0] for k in type(model).__mro__)
     return next((name for name in packages if name in HOSTS), None)
-
-
-def input_channels(model: nn.Module) -> int:
-    """Return the channels of a model's images, by its first convolution."""
-    convs = (m for m in model.modules() if isinstance(m, nn.Conv2d))
-    return next((conv.in_channels for conv in convs), 3)
-
-
-def usual_size(cfg: Config) -> tuple[int, int]:
-    """Return height and width that a config's test pipeline gives images;
-    where it keeps their ratio, those that papers count at."""
-    loader = cfg.get('test_dataloader') or {}
-    steps = innermost_dataset(loader.dataset).pipeline if loader else []
-    for step in reversed(steps):
-        kind = getattr(step['type'], '__name__', step['type'])  # or a class
-        size = step.get('crop_size')
-        if size is None and 'Resize' in kind and not step.get('keep_ratio'):
-            size = step.get('scale')
-            # An edge of this length leaves the ratio as well.
-            size = None if 'Edge' in kind and isinstance(size, int) else size
-            size = size[::-1] if isinstance(size, tuple | list) else size
-        if size is not None:
-            return (size, size) if isinstance(size, int) else tuple(size)
-        if 'Resize' in kind:
-            break
-    return _USUAL.get(cfg.get('default_scope'), (224, 224))
-
-
-def padded(size: tuple[int, int], cfg: Config) -> tuple[int, int]:
-    """Round a size up as the data preprocessor of a config pads it."""
-    settings = cfg.model.get('data_preprocessor') or {}
-    divisor = settings.get('pad_size_divisor', 1)
-    height, width = (-(-side // divisor) * divisor for side in size)
-    return height, width
-
-
-def first_size(cfg: Config) -> tuple[int, int]:
-    """Return height and width of a config's first validation image, as the
-    network gets it."""
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-        image = DATASETS.build(cfg.val_dataloader.dataset)[0]['inputs']
-    return padded(tuple(image.shape[-2:]), cfg)

@@ -65,11 +65,7 @@ def test_networks_of_both_kinds_side_by_side():
     assert models[0]['params'] == models[1]['params'] == 8806682
     assert 0 < models[2]['macs'] < models[0]['macs'] == models[1]['macs']
     for result in (r for model in models for r in model['results']):
-        assert len(result['seconds']) == 2
-        low, high = result['quartiles']
-        assert 0 < low <= result['median'] <= high
-        speed = result['batch'] / result['median']
-        assert result['images_per_second'] == pytest.approx(speed)
+        assert len(result['seconds']) == 2 and min(result['seconds']) > 0
     json.dumps(models)
 
 
@@ -125,7 +121,7 @@ def test_training_runs_backward_through_every_parameter(tiny):
     module = tiny()
     (model,) = run('t2', train=True, form=Form(deploy=False))
     assert all(p.grad is not None for p in module.parameters())
-    assert model['results'][0]['median'] > 0
+    assert min(model['results'][0]['seconds']) > 0
 
 
 def test_broken_network_is_not_timed(tiny, monkeypatch):
@@ -186,7 +182,7 @@ def test_exported_file(tmp_path, channels):
 
     (model,) = run(written('fixed.onnx', 'Relu', (8, 12)))
     assert (model['size'], model['macs']) == ([8, 12], None)
-    assert model['results'][1]['images_per_second'] > 0
+    assert min(model['results'][1]['seconds']) > 0
     path = written('any.onnx', 'Relu', None)
     with pytest.raises(ValueError, match='any.onnx@224'):
         run(path)

@@ -8,8 +8,8 @@ from mmmobilemamba.analysis.networks import (
     backbone_config,
     build_network,
     parse_network,
-    usual_size,
 )
+from mmmobilemamba.apis.input_size import usual_size
 
 pytest.importorskip('timm')
 

@@ -11,7 +11,6 @@ from mmmobilemamba.analysis.figures import check_figure_path
 from mmmobilemamba.analysis.networks import (
     Network,
     build_network,
-    input_channels,
     parse_network,
     read_rgb,
 )
@@ -23,6 +22,7 @@ from mmmobilemamba.analysis.receptive_field import (
 )
 from mmmobilemamba.apis.command_line import check_device, user_errors
 from mmmobilemamba.apis.inference import find_images
+from mmmobilemamba.apis.input_size import input_channels
 from mmmobilemamba.engine.safe_checkpoint import allow_mmengine_checkpoints
 
 

@@ -7,10 +7,10 @@ import torch
 from mmengine.analysis.print_helper import complexity_stats_table
 
 from mmmobilemamba.analysis.complexity import count_complexity
-from mmmobilemamba.analysis.networks import padded, usual_size
 from mmmobilemamba.apis.command_line import add_cfg_options, user_errors
 from mmmobilemamba.apis.config import load_config
 from mmmobilemamba.apis.inference import build_model
+from mmmobilemamba.apis.input_size import padded, usual_size
 
 
 def make_parser() -> argparse.ArgumentParser:
