@@ -18,7 +18,13 @@ from torch.utils._pytree import tree_leaves
 
 from ..ops import BACKENDS, ENV_NAME, hold_weights_constant, scan_backend
 from .complexity import count_complexity, detector_samples
-from .networks import NetworkSpec, build_network, did_you_mean, host_of
+from .networks import (
+    NetworkSpec,
+    build_network,
+    did_you_mean,
+    host_of,
+    random_images,
+)
 from .timing import time_interleaved
 
 DTYPES = ('float32', 'bfloat16', 'float16')
@@ -52,8 +58,7 @@ class Form:
     runtime: str = 'onnxruntime'
 
     def changed(self, spec: NetworkSpec) -> 'Form':
-        """Return this form with the options of a network; raise ValueError
-        where one is unknown."""
+        """Return this form with the options of a network."""
         names = dict.fromkeys(asdict(self), ('yes', 'no'))
         names |= dict(dtype=DTYPES, runtime=RUNTIMES, backend=BACKENDS)
         for name, value in spec.options.items():
@@ -160,20 +165,19 @@ class _Entry:
 
     def __init__(self, spec: NetworkSpec, form: Form, settings: Settings):
         self.spec, self.settings = spec, settings
-        self.form, self.network = form.changed(spec), None
-        cost = size = None
+        self.form, self.module = form.changed(spec), None
+        self.size = spec.size
         if spec.kind != 'onnx':
             name = self.form.backend
             with patch.dict(os.environ, {ENV_NAME: name} if name else {}):
                 self.form = replace(self.form, backend=scan_backend())
-                self.network = build_network(spec)
-            size = self.network.size
+                self.module, self.size = build_network(spec)
         self.facts = dict(asdict(spec), label=spec.label, params=None)
         self.facts.update(form=asdict(self.form), macs=None, results=[])
-        self.facts['size'] = list(size or ())
-        if self.network:
+        self.facts['size'] = list(self.size or ())
+        if self.module:
             with self._explained():
-                cost = count_complexity(self.network.module, size)
+                cost = count_complexity(self.module, self.size)
                 self._prepare()
             self.facts.update(params=cost.params, macs=cost.macs)
 
@@ -191,40 +195,40 @@ class _Entry:
 
     def _prepare(self) -> None:
         """Bring the network into its form, ours and peers alike."""
-        network, form = self.network, self.form
-        network.module.to(self.settings.device).train(self.settings.train)
-        if not self.settings.train:
-            height, width = network.size
-            batch = max(2, _CALIBRATION_PIXELS // (height * width))
-            x = network.random_images(batch).to(self.settings.device)
+        form, settings = self.form, self.settings
+        self.module.to(settings.device).train(settings.train)
+        if not settings.train:
+            batch = max(
+                2, _CALIBRATION_PIXELS // (self.size[0] * self.size[1])
+            )
+            x = random_images(self.module, batch, self.size)
+            x = x.to(settings.device)
             with torch.no_grad():
-                _calibrate_norms(network.module, lambda: self._dense(x))
+                _calibrate_norms(self.module, lambda: self._dense(x))
                 if form.deploy:
                     self._deploy(x)
-            network.module.to(getattr(torch, form.dtype))
-            network.module.requires_grad_(False)
+            self.module.to(getattr(torch, form.dtype)).requires_grad_(False)
         if form.channels_last:
-            network.module.to(memory_format=torch.channels_last)
+            self.module.to(memory_format=torch.channels_last)
         if form.compile:
             # Networks of one family share code, and count against one limit.
             torch._dynamo.config.cache_size_limit = 256
-            hold_weights_constant(network.module)
+            hold_weights_constant(self.module)
             # Heads of detectors branch on values.
-            part = getattr(network.module, 'backbone', network.module)
+            part = getattr(self.module, 'backbone', self.module)
             part.compile(dynamic=False, options=dict(freezing=True))
 
     def _deploy(self, x: Tensor) -> None:
         """Fuse by the libraries' own ways, then fold what norms are left."""
-        network = self.network
-        if type(network.module).__module__.startswith('timm.'):
+        if type(self.module).__module__.startswith('timm.'):
             from timm.utils.model import reparameterize_model
 
-            network.module = reparameterize_model(network.module, True)
-        backbone = getattr(network.module, 'backbone', None)
+            self.module = reparameterize_model(self.module, True)
+        backbone = getattr(self.module, 'backbone', None)
         if hasattr(backbone, 'switch_to_deploy'):
             backbone.switch_to_deploy()
         wanted, replaced = _tensors(self._dense(x)), []
-        _fold_norms(network.module, replaced)
+        _fold_norms(self.module, replaced)
         found = _tensors(self._dense(x))
         if not all(
             torch.allclose(new, old, rtol=1e-3, atol=1e-3 * old.abs().max())
@@ -236,7 +240,7 @@ class _Entry:
 
     def _dense(self, x: Tensor) -> object:
         """Run what sees whole maps; regions depend on values."""
-        module = self.network.module
+        module = self.module
         if host_of(module) not in ('mmdet', 'mmseg'):
             return module(x)
         maps = module.extract_feat(x)
@@ -247,7 +251,7 @@ class _Entry:
     def call_on(self, batch: int) -> Callable[[], object]:
         """Return what runs the network on a batch, tried once."""
         with self._explained():
-            if self.network is None:
+            if self.module is None:
                 call = self._exported(batch)
             elif self.settings.train:
                 call = self._training_step(batch)
@@ -259,7 +263,8 @@ class _Entry:
         return call
 
     def _images(self, batch: int) -> Tensor:
-        x = self.network.random_images(batch).to(self.settings.device)
+        x = random_images(self.module, batch, self.size)
+        x = x.to(self.settings.device)
         if not self.settings.train:
             x = x.to(getattr(torch, self.form.dtype))
         if self.form.channels_last:
@@ -267,7 +272,7 @@ class _Entry:
         return x
 
     def _prediction(self, batch: int) -> Callable:
-        module, x, more = self.network.module, self._images(batch), {}
+        module, x, more = self.module, self._images(batch), {}
         if host_of(module) == 'mmdet':
             more = dict(data_samples=detector_samples(x), mode='predict')
         elif host_of(module) == 'mmseg':
@@ -280,7 +285,7 @@ class _Entry:
         return _capture(call) if self.form.cuda_graph else call
 
     def _training_step(self, batch: int) -> Callable:
-        module, x = self.network.module, self._images(batch)
+        module, x = self.module, self._images(batch)
         if host_of(module) in ('mmdet', 'mmseg'):
             raise ValueError(f'{self.spec.text} does not classify: no --train')
         dtype = getattr(torch, self.form.dtype)
@@ -349,14 +354,12 @@ def _calibrate_norms(module: nn.Module, run: Callable) -> None:
     """Give every BatchNorm the statistics of a batch, as values grow or
     vanish with the depth of a network that was only initialised."""
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.train()
         norm.momentum = 1.0
     run()
-    for norm, momentum in zip(norms, momenta, strict=True):
+    for norm in norms:
         norm.eval()
-        norm.momentum = momentum
 
 
 def _fold_norms(module: nn.Module, replaced: list[tuple]) -> None:

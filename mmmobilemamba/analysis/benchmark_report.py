@@ -98,17 +98,17 @@ def markdown(report: dict) -> str:
     header = ['model', 'px', 'params', 'MACs', 'top-1, published']
     for batch in batches:
         header.append(f'batch {batch}, {"ms" if batch == 1 else "img/s"}')
-    rows = [
-        [
+    rows = []
+    for model in models:
+        counts = [model[name] or 0 for name in ('params', 'macs')]
+        row = [
             _name(model),
             'x'.join(map(str, dict.fromkeys(model['size']))),
-            _count(model['params']),
-            _count(model['macs']),
+            *(f'{count / 1e6:.1f} M' if count else '-' for count in counts),
             (_published_of(model) or {}).get('top1', '-'),
             *map(_speed, model['results']),
         ]
-        for model in models
-    ]
+        rows.append(row)
     parts = [markdown_rows(header, rows)]
     if report['pairs']:
         header = [f'batch {batch}, times its speed' for batch in batches]
@@ -199,10 +199,6 @@ def _conditions(report: dict) -> str:
     return (
         f'{found["where"]}, torch {found["torch"]}; {what}, {", ".join(words)}'
     )
-
-
-def _count(value: int | None) -> str:
-    return '-' if value is None else f'{value / 1e6:.1f} M'
 
 
 def _speed(result: dict) -> str:

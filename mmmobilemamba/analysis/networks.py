@@ -72,27 +72,6 @@ class NetworkSpec:
         return f'{name} ({self.weights})' if self.checkpoint else name
 
 
-@dataclass
-class Network:
-    """A network in evaluation mode on the CPU.
-
-    Args:
-        spec (NetworkSpec): What was asked for.
-        module (nn.Module): Whole model, or one that gives feature maps.
-        size (tuple[int, int]): Height and width of its images in pixels.
-    """
-
-    spec: NetworkSpec
-    module: nn.Module
-    size: tuple[int, int]
-
-    def random_images(self, batch: int) -> Tensor:
-        """Return normal noise (batch, channels, H, W), always the same."""
-        generator = torch.Generator().manual_seed(0)
-        shape = (batch, input_channels(self.module), *self.size)
-        return torch.randn(shape, generator=generator)
-
-
 class _Classifier(nn.Module):
     """A backbone with a linear classifier of 1000 classes."""
 
@@ -142,8 +121,10 @@ def parse_network(text: str) -> NetworkSpec:
     if kind == 'mambaout':
         kind, network = 'timm', f'mambaout_{network}'
     known = dict(mobilemamba=SIDES, host=HOST_BACKBONES).get(kind, [network])
-    if kind == 'timm' and not (timm := _import_timm()).is_model(network):
-        known = timm.list_models()
+    if kind == 'timm':
+        import timm  # only where it is asked for
+
+        known = known if timm.is_model(network) else timm.list_models()
     if network not in known:
         some = '' if kind == 'timm' else f', but {", ".join(known)}'
         raise ValueError(
@@ -160,11 +141,7 @@ def parse_network(text: str) -> NetworkSpec:
 
 
 def backbone_config(spec: NetworkSpec) -> dict:
-    """Return the config of a backbone for the registry of any host library.
-
-    Raises:
-        ValueError: The network is a file, which has no backbone by name.
-    """
+    """Return the config of a backbone by name for any host's registry."""
     name = spec.network
     kinds = dict(
         mobilemamba=dict(type='mmmobilemamba.MobileMamba', arch=name),
@@ -180,7 +157,9 @@ def backbone_config(spec: NetworkSpec) -> dict:
     return config
 
 
-def build_network(spec: NetworkSpec, features: bool = False) -> Network:
+def build_network(
+    spec: NetworkSpec, features: bool = False
+) -> tuple[nn.Module, tuple[int, int]]:
     """Build a network with random weights, or those of its checkpoint.
 
     Args:
@@ -190,7 +169,8 @@ def build_network(spec: NetworkSpec, features: bool = False) -> Network:
             backbone alone gets a linear classifier.
 
     Returns:
-        Network: The network.
+        tuple[nn.Module, tuple[int, int]]: The network in evaluation mode, on
+        the CPU, and height and width of its images.
 
     Raises:
         ValueError: The weights do not fit, or the model has no backbone.
@@ -221,19 +201,12 @@ def build_network(spec: NetworkSpec, features: bool = False) -> Network:
             'whole network come by its config.'
         )
     module.eval()
-    return Network(spec, module, spec.size or size)
-
-
-def _import_timm():
-    try:
-        import timm
-    except ImportError as error:
-        raise ImportError('This needs timm: `pip install timm`.') from error
-    return timm
+    return module, spec.size or size
 
 
 def _from_timm(spec: NetworkSpec) -> tuple[nn.Module, tuple[int, int]]:
-    timm = _import_timm()
+    import timm  # only where it is asked for
+
     cfg = timm.get_pretrained_cfg(spec.network)
     size = tuple(cfg.input_size[1:]) if cfg else (224, 224)
     more = {}
@@ -242,6 +215,15 @@ def _from_timm(spec: NetworkSpec) -> tuple[nn.Module, tuple[int, int]]:
         more['img_size'] = spec.size
     path = spec.checkpoint or ''
     return timm.create_model(spec.network, checkpoint_path=path, **more), size
+
+
+def random_images(
+    module: nn.Module, batch: int, size: tuple[int, int]
+) -> Tensor:
+    """Return noise for a network, (batch, channels, H, W), always the same."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (batch, input_channels(module), *size)
+    return torch.randn(shape, generator=generator)
 
 
 def read_rgb(path: str | os.PathLike, size: tuple[int, int]) -> Tensor:

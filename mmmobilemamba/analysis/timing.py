@@ -16,11 +16,8 @@ _SETTLE = 0.06
 
 
 def speedup(seconds: Sequence[float], others: Sequence[float]) -> float:
-    """Return how many times as fast as another of the run a callable is.
-
-    Calls of one round stand side by side in time, so the median of the
-    rounds' ratios is steadier than the ratio of the medians.
-    """
+    """Return how many times as fast as another of the run a callable is: the
+    median of the rounds' ratios, as calls of a round share their time."""
     return float(np.median(np.divide(others, seconds)))
 
 

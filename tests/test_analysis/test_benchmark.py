@@ -14,7 +14,7 @@ from mmmobilemamba.analysis.benchmark import (
     profile_network,
     run_benchmark,
 )
-from mmmobilemamba.analysis.networks import Network, parse_network
+from mmmobilemamba.analysis.networks import parse_network
 from mmmobilemamba.deploy import METADATA
 
 pytest.importorskip('timm')
@@ -39,8 +39,9 @@ def tiny(monkeypatch):
 
     def use(scale=1.0, module=None):
         module = module or Tiny(scale)
-        build = lambda spec: Network(spec, module.eval(), (8, 8))  # noqa: E731
-        monkeypatch.setattr(benchmark, 'build_network', build)
+        monkeypatch.setattr(
+            benchmark, 'build_network', lambda spec: (module.eval(), (8, 8))
+        )
         return module
 
     return use
@@ -80,11 +81,7 @@ def test_ours_and_peers_are_fused_alike_and_compute_the_same(name):
     wanted, found = trained.call_on(2)(), fused.call_on(2)()
     limit = 1e-3 * float(wanted.abs().max())
     torch.testing.assert_close(found, wanted, rtol=0, atol=limit)
-    assert (
-        len(norms(fused.network.module))
-        <= 1
-        < len(norms(trained.network.module))
-    )
+    assert len(norms(fused.module)) <= 1 < len(norms(trained.module))
     # Values of a trained network's size, not ones that grew or vanished.
     assert 1e-3 < float(wanted.std()) < 1e3
 
@@ -100,7 +97,7 @@ def test_norm_that_runs_elsewhere_is_left(tiny):
 
     tiny(module=Before())
     entry = benchmark._Entry(parse_network('t2'), Form(), QUICK)
-    assert norms(entry.network.module)
+    assert norms(entry.module)
 
 
 def test_form_reaches_network_and_images(tiny, monkeypatch):
@@ -112,7 +109,7 @@ def test_form_reaches_network_and_images(tiny, monkeypatch):
     form = Form(compile=True, channels_last=True, dtype='bfloat16')
     entry = benchmark._Entry(parse_network('t2,dtype=float16'), form, QUICK)
     assert entry.form.dtype == 'float16' and compiled
-    for tensor in (entry.network.module.conv.weight, entry._images(2)):
+    for tensor in (entry.module.conv.weight, entry._images(2)):
         assert tensor.dtype == torch.float16
         assert tensor.is_contiguous(memory_format=torch.channels_last)
 

@@ -10,11 +10,7 @@ from torch import nn
 
 from mmmobilemamba.analysis import cam
 from mmmobilemamba.analysis.cam import compute_cam
-from mmmobilemamba.analysis.networks import (
-    Network,
-    build_network,
-    parse_network,
-)
+from mmmobilemamba.analysis.networks import build_network, parse_network
 
 pytest.importorskip('mmpretrain')
 
@@ -43,7 +39,7 @@ class Pooling(nn.Module):
 @pytest.fixture
 def network(monkeypatch):
     monkeypatch.setattr(cam, 'host_of', lambda model: 'mmpretrain')
-    return Network(parse_network('a.py'), Pooling().eval(), (8, 10))
+    return Pooling().eval()
 
 
 @pytest.fixture
@@ -94,7 +90,8 @@ def test_what_there_is_not(network, image, change, named):
 
 
 def test_networks_by_name(image):
-    views = compute_cam(build_network(parse_network('t2@64')), image)
+    module, size = build_network(parse_network('t2@64'))
+    views = compute_cam(module, image, size)
     assert [name.split('.')[2] for name in views.layers] == ['0', '1', '2']
     assert views.image.shape == (64, 64, 3)
     assert views.target.startswith('class ')

@@ -74,21 +74,22 @@ def test_missing_checkpoint():
 def test_whole_networks_classify_and_backbones_give_maps(text):
     if text.startswith('host'):
         pytest.importorskip('mmdet')
-    network = build_network(parse_network(text))
-    maps = build_network(parse_network(text), features=True)
+    module, _ = build_network(parse_network(text))
+    backbone, _ = build_network(parse_network(text), features=True)
     with torch.no_grad():
-        assert network.module(torch.rand(2, 3, 64, 64)).shape == (2, 1000)
-        assert len(maps.module(torch.rand(1, 3, 64, 64))) > 2
+        assert module(torch.rand(2, 3, 64, 64)).shape == (2, 1000)
+        assert len(backbone(torch.rand(1, 3, 64, 64))) > 2
 
 
 def test_weights_of_a_backbone(tmp_path):
-    network = build_network(parse_network('t2'), features=True)
-    state = network.module.state_dict()
+    module, size = build_network(parse_network('t2'), features=True)
+    assert size == (192, 192)
+    state = module.state_dict()
     name = next(name for name in state if name.endswith('conv.weight'))
     state[name].fill_(0.5)
     torch.save(dict(state_dict=state), tmp_path / 'trained.pth')
     spec = parse_network(f't2={tmp_path}/trained.pth')
-    loaded = build_network(spec, features=True).module.state_dict()
+    loaded = build_network(spec, features=True)[0].state_dict()
     assert (loaded[name] == 0.5).all()
     # Its classifier would be random.
     with pytest.raises(ValueError, match='trained head'):
