@@ -11,7 +11,6 @@ from mmmobilemamba.analysis import benchmark
 from mmmobilemamba.analysis.benchmark import (
     Form,
     Settings,
-    profile_network,
     run_benchmark,
 )
 from mmmobilemamba.analysis.networks import parse_network
@@ -20,14 +19,13 @@ from mmmobilemamba.deploy import METADATA
 pytest.importorskip('timm')
 
 QUICK = Settings(batch_sizes=(1, 2), rounds=2, warmup=1, min_turn=0)
-OURS, PEER = 'mobilemamba:t2@32', 'timm:test_efficientnet@64'
+OURS = 'mobilemamba:t2@32'
 
 
 class Tiny(nn.Module):
-    def __init__(self, scale=1.0):
+    def __init__(self, scale):
         super().__init__()
-        self.conv = nn.Conv2d(3, 3, 1)
-        self.scale = scale
+        self.conv, self.scale = nn.Conv2d(3, 3, 1), scale
 
     def forward(self, x):
         return (self.conv(x) * self.scale).flatten(1)[:, :7]
@@ -57,21 +55,8 @@ def norms(module):
     return [m for m in module.modules() if isinstance(m, kind)]
 
 
-def test_networks_of_both_kinds_side_by_side():
-    plain = f'{OURS},deploy=no,backend=parallel'
-    models = run(OURS, plain, PEER)
-    assert [model['text'] for model in models] == [OURS, plain, PEER]
-    assert [model['form']['deploy'] for model in models] == [True, False, True]
-    assert models[1]['form']['backend'] == 'parallel'
-    assert models[0]['params'] == models[1]['params'] == 8806682
-    assert 0 < models[2]['macs'] < models[0]['macs'] == models[1]['macs']
-    for result in (r for model in models for r in model['results']):
-        assert len(result['seconds']) == 2 and min(result['seconds']) > 0
-    json.dumps(models)
-
-
 @pytest.mark.parametrize(
-    'name', [OURS, PEER, 'timm:efficientvit_m0', 'timm:mobilenetv2_035@64']
+    'name', [OURS, 'timm:efficientvit_m0', 'timm:mobilenetv2_035@64']
 )
 def test_ours_and_peers_are_fused_alike_and_compute_the_same(name):
     def entry(form):
@@ -114,17 +99,10 @@ def test_form_reaches_network_and_images(tiny, monkeypatch):
         assert tensor.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_training_runs_backward_through_every_parameter(tiny):
-    module = tiny()
-    (model,) = run('t2', train=True, form=Form(deploy=False))
-    assert all(p.grad is not None for p in module.parameters())
-    assert min(model['results'][0]['seconds']) > 0
-
-
 def test_broken_network_is_not_timed(tiny, monkeypatch):
     monkeypatch.setattr(benchmark, 'time_interleaved', pytest.fail)
     tiny(float('inf'))
-    with pytest.raises(ValueError, match='t2 gives values that are not'):
+    with pytest.raises(ValueError, match='t2 gives values not finite'):
         run('t2')
     tiny(module=nn.Linear(5, 5))
     with pytest.raises(ValueError, match='t2 does not run on 8x8'):
@@ -136,10 +114,8 @@ def test_broken_network_is_not_timed(tiny, monkeypatch):
     [
         ([], 'Name networks'),
         (['t2', 't2'], 'each once'),
-        (['t2,deploy=maybe'], 'yes, no'),
         (['t2,deplo=no'], 'deploy'),
         (['t2,dtype=int8'], 'bfloat16'),
-        (['t2,backend=fast'], 'parallel'),
         (['a.onnx,runtime=tensorrt'], 'openvino'),
     ],
 )
@@ -149,28 +125,16 @@ def test_wrong_settings_are_named(tiny, names, said):
         run(*names)
 
 
-def test_profile_names_operators():
-    said = profile_network(parse_request := parse_network(PEER), Form(), QUICK)
-    assert parse_request.text in said and 'convolution' in said
-
-
-@pytest.mark.parametrize('channels', [1, 3])
-def test_exported_file(tmp_path, channels):
+def test_exported_file(tmp_path):
     onnx = pytest.importorskip('onnx')
     pytest.importorskip('onnxruntime')
 
     def written(name, operator, size):
-        shape = [None, channels, *(size or (None, None))]
-        value = onnx.helper.make_tensor_value_info
-        graph = onnx.helper.make_graph(
-            [onnx.helper.make_node(operator, ['image'], ['output'])],
-            'graph',
-            [value('image', onnx.TensorProto.FLOAT, shape)],
-            [value('output', onnx.TensorProto.FLOAT, shape)],
-        )
-        opset = onnx.helper.make_opsetid('', 17)
-        model = onnx.helper.make_model(
-            graph, opset_imports=[opset], ir_version=8
+        sides = ', '.join(map(str, size or ('H', 'W')))
+        model = onnx.parser.parse_model(
+            '<ir_version: 8, opset_import: ["": 17]> graph '
+            f'(float[N, 1, {sides}] image) => (float[N, 1, {sides}] output) '
+            f'{{ output = {operator}(image) }}'
         )
         said = dict(size=size, batch=None, min_size=1)
         onnx.helper.set_model_props(model, {METADATA: json.dumps(said)})

@@ -63,29 +63,12 @@ def shown(path):
     assert image is not None and image.std() > 10
 
 
-@pytest.mark.parametrize('name', ['det', 'seg', 'cls'])
-def test_get_flops(call, workspace, name):
-    config = workspace / f'{name}.py'
-    said = call('get_flops', config, '--shape', 96, 128, '--table', 1)
+def test_get_flops(call, refuse, workspace):
+    config, more = workspace / 'det.py', ('--table', 1, '--deploy')
+    said = call('get_flops', config, '--shape', 96, 128, *more)
     assert '96 x 128' in said and 'MACs' in said
     assert 'backbone' in said and 'not counted' in said
-
-
-def test_get_flops_of_the_fused_network(call, workspace):
-    plain, fused = (
-        int(said[said.index('(') + 1 : said.index(')')].replace(',', ''))
-        for said in (
-            call('get_flops', workspace / 'cls.py', *more)
-            for more in ((), ('--deploy',))
-        )
-    )
-    assert 0.9 * plain < fused < plain
-
-
-def test_get_flops_refuses(refuse, workspace):
-    config = workspace / 'cls.py'
     assert '--shape' in refuse('get_flops', config, '--shape', 1, 2, 3)
-    assert '--shape' in refuse('get_flops', config, '--shape', 0)
     assert 'none.py' in refuse('get_flops', 'none.py')
 
 
@@ -128,19 +111,15 @@ def test_benchmark_of_whole_models(call, workspace):
 @pytest.mark.parametrize(
     'args, said',
     [
-        ([], 'Name networks'),
         (['none.py'], 'none.py'),
         (['t2@16'], '32x32'),
-        (['t2', '--device', 'cuda:99'], 'cuda:99'),
         (['t2', '--baseline', PEER], 'test_efficientnet'),
         (['t2', '--rounds', '0'], 'rounds'),
-        (['t2', '--batch-sizes', '0'], '--batch-sizes'),
         (['t2', '--cuda-graph'], '--device cuda'),
     ],
 )
 def test_benchmark_refuses(refuse, args, said):
-    device = () if '--device' in args else ('--device', 'cpu')
-    assert said in refuse('benchmark', *args, *device)
+    assert said in refuse('benchmark', *args, '--device', 'cpu')
 
 
 def test_paper_table_lists_ours_beside_peers_that_exist():
@@ -171,9 +150,7 @@ def test_erf(call, workspace, tmp_path):
 def test_erf_refuses(refuse, workspace):
     config = workspace / 'seg.py'
     assert 'a.txt' in refuse('erf', config, '--out', 'a.txt')
-    assert 'cuda:99' in refuse('erf', config, '--device', 'cuda:99')
     assert '--names' in refuse('erf', config, '--names', 'a', 'b')
-    assert '--num-images' in refuse('erf', config, '--num-images', 0)
     assert 'Stage 3' in refuse('erf', config, '--stages', 3, '--size', 64)
 
 
@@ -192,31 +169,24 @@ def test_vis_cam_refuses(refuse, workspace, tmp_path):
     config = workspace / 'seg.py'
     said = refuse('vis_cam', image, config, '--target', 'hexagon')
     assert 'hexagon' in said and 'triangle' in said
-    assert 'Class 9' in refuse('vis_cam', image, config, '--target', 9)
-    said = refuse('vis_cam', image, config, '--layers', 'backbone.stage')
-    assert 'backbone.stages' in said
     assert 'seg.py' in refuse('vis_cam', config, config)
     assert 'none.pth' in refuse('vis_cam', image, config, 'none.pth')
     assert not (tmp_path / 'outputs').exists()
 
 
 def test_analyze_logs(call, refuse, tmp_path):
-    for run, loss in (('a', 2.0), ('b', 1.0)):
+    for run in ('a', 'b'):
         folder = tmp_path / run / '20260101_100000' / 'vis_data'
         folder.mkdir(parents=True)
-        records = [
-            dict(loss=loss, epoch=1, iter=5, step=5),
-            {'coco/bbox_mAP': 0.25, 'step': 1},
-        ]
-        text = '\n'.join(map(json.dumps, records))
-        (folder / 'scalars.json').write_text(text)
-    table = tmp_path / 'tables/runs.md'
+        lines = '{"loss": 2, "epoch": 1, "iter": 5, "step": 5}\n'
+        lines += '{"coco/bbox_mAP": 0.25, "step": 1}\n'
+        (folder / 'scalars.json').write_text(lines)
     path = tmp_path / 'figures/curves.png'
-    said = call('analyze_logs', 'a', 'b', '--out', path, '--table', table)
+    said = call('analyze_logs', 'a', 'b', '--out', path, '--table', 'a.md')
     assert '| coco/bbox_mAP | 0.25 | 0.25 |' in said
-    assert table.read_text() == said.partition('\n\n')[0] + '\n'
+    table = (tmp_path / 'a.md').read_text()
+    assert table == said.partition('\n\n')[0] + '\n'
     shown(path)
     said = refuse('analyze_logs', 'a', 'b', '--keys', 'mIoU')
     assert 'mIoU' in said and 'coco/bbox_mAP' in said
     assert '--names' in refuse('analyze_logs', 'a', '--names', *'xy')
-    assert 'vis_data' in refuse('analyze_logs', tmp_path / 'c')

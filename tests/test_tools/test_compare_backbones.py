@@ -48,16 +48,6 @@ def test_table_and_figure(finished):
 
 
 @pytest.mark.slow
-def test_finished_trainings_are_taken_as_they_are(
-    finished, compare, no_training
-):
-    args, out = finished
-    before = (out / 'comparison.md').read_text()
-    compare.main([*args, '--report-only'])
-    assert (out / 'comparison.md').read_text() == before
-
-
-@pytest.mark.slow
 def test_an_interrupted_training_goes_on(finished, compare):
     """As after a kill between two checkpoints; the other one is kept."""
     args, out = finished
@@ -70,15 +60,6 @@ def test_an_interrupted_training_goes_on(finished, compare):
     records = [json.loads(line) for line in logs[-1].read_text().splitlines()]
     assert [r['iter'] for r in records if 'loss' in r] == [2]
     assert (out / 'comparison.md').read_text().splitlines()[2] == before[2]
-
-
-@pytest.mark.slow
-def test_other_settings_need_another_folder(finished, compare, capsys):
-    args, _ = finished
-    with pytest.raises(SystemExit) as ended:
-        compare.main([*args, 'train_dataloader.batch_size=1'])
-    assert ended.value.code == 2
-    assert 'other settings' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
