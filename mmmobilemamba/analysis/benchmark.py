@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from unittest.mock import patch
 
@@ -19,7 +18,13 @@ from torch.utils._pytree import tree_leaves
 
 from ..ops import BACKENDS, ENV_NAME, scan_backend
 from .complexity import count_complexity, detector_samples
-from .networks import NetworkSpec, build_network, did_you_mean, host_of
+from .networks import (
+    NetworkSpec,
+    build_network,
+    did_you_mean,
+    host_of,
+    random_images,
+)
 from .timing import time_interleaved
 
 DTYPES = ('float32', 'bfloat16', 'float16')
@@ -34,18 +39,14 @@ class Form:
 
     Args:
         deploy (bool): Fuse what is fixed after training: branches, norms,
-            shortcuts. Defaults to True.
+            shortcuts.
         backend (str, optional): Scan of our networks; None takes the fastest
-            at hand. Defaults to None.
-        compile (bool): By :func:`torch.compile`, with weights as constants.
-            Defaults to False.
-        channels_last (bool): Layout of maps and weights. Defaults to False.
+            at hand.
+        compile (bool): By :func:`torch.compile`, with constant weights.
+        channels_last (bool): Layout of maps and weights.
         dtype (str): One of :data:`DTYPES`, in a training that of autocast.
-            Defaults to ``'float32'``.
-        cuda_graph (bool): Replay a graph of all kernels, which leaves out
-            what launching them costs. Defaults to False.
-        runtime (str): What runs an exported file. Defaults to
-            ``'onnxruntime'``.
+        cuda_graph (bool): Replay all kernels, without launching each.
+        runtime (str): One of :data:`RUNTIMES`, for an exported file.
     """
 
     deploy: bool = True
@@ -57,8 +58,7 @@ class Form:
     runtime: str = 'onnxruntime'
 
     def changed(self, spec: NetworkSpec) -> 'Form':
-        """Return this form with the options of a network; raise ValueError
-        where one is unknown."""
+        """Return this form with the options of a network."""
         names = dict.fromkeys(asdict(self), ('yes', 'no'))
         names |= dict(dtype=DTYPES, runtime=RUNTIMES, backend=BACKENDS)
         for name, value in spec.options.items():
@@ -78,14 +78,11 @@ class Settings:
     """How a benchmark is run.
 
     Args:
-        device (str): Where. Defaults to ``'cpu'``.
+        device (str): Where.
         batch_sizes (tuple[int]): Each is timed by itself.
-        train (bool): Time forward and backward. Defaults to False.
-        rounds (int): Rounds of measuring. Defaults to 20.
-        budget (float, optional): Seconds per batch size after which no new
-            round begins. Defaults to None.
-        warmup (int): Untimed calls before. Defaults to 3.
-        min_turn (float): Seconds that a turn should last. Defaults to 0.1.
+        train (bool): Time forward and backward.
+        rounds, budget, warmup, min_turn: As :func:`time_interleaved` takes
+            them, per batch size.
     """
 
     device: str = 'cpu'
@@ -112,8 +109,8 @@ def run_benchmark(
         say (Callable): Told what is being done.
 
     Returns:
-        list[dict]: Per network its facts and ``results`` in seconds, one per
-        batch size.
+        list[dict]: Per network its facts and ``results``, the seconds of a
+        call in each round, one per batch size.
 
     Raises:
         ValueError: A network does not run so, or gives values that are not
@@ -138,14 +135,7 @@ def run_benchmark(
             progress=lambda n, b=batch: say(f'batch {b}: round {n}'),
         )
         for entry in entries:
-            timing = timings[entry.spec.text]
-            result = dict(
-                batch=batch,
-                images_per_second=batch / timing.median,
-                median=timing.median,
-                quartiles=timing.quartiles,
-                seconds=timing.seconds,
-            )
+            result = dict(batch=batch, seconds=timings[entry.spec.text])
             entry.facts['results'].append(result)
     return [entry.facts for entry in entries]
 
@@ -175,28 +165,19 @@ class _Entry:
 
     def __init__(self, spec: NetworkSpec, form: Form, settings: Settings):
         self.spec, self.settings = spec, settings
-        self.form, self.network = form.changed(spec), None
-        cost = size = None
+        self.form, self.module = form.changed(spec), None
+        self.size = spec.size
         if spec.kind != 'onnx':
             name = self.form.backend
             with patch.dict(os.environ, {ENV_NAME: name} if name else {}):
                 self.form = replace(self.form, backend=scan_backend())
-                self.network = build_network(spec)
-            size = self.network.size
-        self.facts = dict(
-            text=spec.text,
-            key=f'{spec.kind}:{spec.network}',
-            label=spec.label,
-            options=spec.options,
-            form=asdict(self.form),
-            size=list(size or ()),
-            params=None,
-            macs=None,
-            results=[],
-        )
-        if self.network:
+                self.module, self.size = build_network(spec)
+        self.facts = dict(asdict(spec), label=spec.label, params=None)
+        self.facts.update(form=asdict(self.form), macs=None, results=[])
+        self.facts['size'] = list(self.size or ())
+        if self.module:
             with self._explained():
-                cost = count_complexity(self.network.module, size)
+                cost = count_complexity(self.module, self.size)
                 self._prepare()
             self.facts.update(params=cost.params, macs=cost.macs)
 
@@ -207,58 +188,58 @@ class _Entry:
             yield
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             size = 'x'.join(map(str, self.facts['size']))
-            reason = str(error).strip().partition('\n')[0]
             raise ValueError(
                 f'{self.spec.text} does not run on {size} images in '
-                f'{self.form.dtype} on {self.settings.device}: '
-                f'{reason or type(error).__name__}'
+                f'{self.form.dtype} on {self.settings.device}: {error}'
             ) from error
 
     def _prepare(self) -> None:
         """Bring the network into its form, ours and peers alike."""
-        network, form = self.network, self.form
-        network.module.to(self.settings.device).train(self.settings.train)
-        if not self.settings.train:
-            height, width = network.size
-            batch = max(2, _CALIBRATION_PIXELS // (height * width))
-            x = network.random_images(batch).to(self.settings.device)
+        form, settings = self.form, self.settings
+        self.module.to(settings.device).train(settings.train)
+        if not settings.train:
+            batch = max(
+                2, _CALIBRATION_PIXELS // (self.size[0] * self.size[1])
+            )
+            x = random_images(self.module, batch, self.size)
+            x = x.to(settings.device)
             with torch.no_grad():
-                _calibrate_norms(network.module, lambda: self._dense(x))
+                _calibrate_norms(self.module, lambda: self._dense(x))
                 if form.deploy:
                     self._deploy(x)
-            network.module.to(getattr(torch, form.dtype))
-            network.module.requires_grad_(False)
+            self.module.to(getattr(torch, form.dtype)).requires_grad_(False)
         if form.channels_last:
-            network.module.to(memory_format=torch.channels_last)
+            self.module.to(memory_format=torch.channels_last)
         if form.compile:
             # Networks of one family share code, and count against one limit.
             torch._dynamo.config.cache_size_limit = 256
             # Heads of detectors branch on values.
-            part = getattr(network.module, 'backbone', network.module)
+            part = getattr(self.module, 'backbone', self.module)
             part.compile(dynamic=False, options=dict(freezing=True))
 
     def _deploy(self, x: Tensor) -> None:
         """Fuse by the libraries' own ways, then fold what norms are left."""
-        network = self.network
-        if type(network.module).__module__.startswith('timm.'):
+        if type(self.module).__module__.startswith('timm.'):
             from timm.utils.model import reparameterize_model
 
-            network.module = reparameterize_model(network.module, True)
-        backbone = getattr(network.module, 'backbone', None)
+            self.module = reparameterize_model(self.module, True)
+        backbone = getattr(self.module, 'backbone', None)
         if hasattr(backbone, 'switch_to_deploy'):
             backbone.switch_to_deploy()
-        trained, wanted = deepcopy(network.module), _tensors(self._dense(x))
-        _fold_norms(network.module)
+        wanted, replaced = _tensors(self._dense(x)), []
+        _fold_norms(self.module, replaced)
         found = _tensors(self._dense(x))
-        for new, old in zip(found, wanted, strict=True):
-            limit = 1e-3 * float(old.abs().max())
-            if not torch.allclose(new, old, rtol=1e-3, atol=limit):
-                # Some norm is defined behind a convolution and runs elsewhere.
-                network.module = trained
+        if not all(
+            torch.allclose(new, old, rtol=1e-3, atol=1e-3 * old.abs().max())
+            for new, old in zip(found, wanted, strict=True)
+        ):
+            # Some norm is defined behind a convolution and runs elsewhere.
+            for part, name, child in replaced:
+                setattr(part, name, child)
 
     def _dense(self, x: Tensor) -> object:
         """Run what sees whole maps; regions depend on values."""
-        module = self.network.module
+        module = self.module
         if host_of(module) not in ('mmdet', 'mmseg'):
             return module(x)
         maps = module.extract_feat(x)
@@ -269,7 +250,7 @@ class _Entry:
     def call_on(self, batch: int) -> Callable[[], object]:
         """Return what runs the network on a batch, tried once."""
         with self._explained():
-            if self.network is None:
+            if self.module is None:
                 call = self._exported(batch)
             elif self.settings.train:
                 call = self._training_step(batch)
@@ -277,14 +258,12 @@ class _Entry:
                 call = self._prediction(batch)
             finite = all(t.isfinite().all() for t in _tensors(call()))
         if not finite:
-            raise ValueError(
-                f'{self.spec.text} gives values that are not finite; it is '
-                'not timed.'
-            )
+            raise ValueError(f'{self.spec.text} gives values not finite.')
         return call
 
     def _images(self, batch: int) -> Tensor:
-        x = self.network.random_images(batch).to(self.settings.device)
+        x = random_images(self.module, batch, self.size)
+        x = x.to(self.settings.device)
         if not self.settings.train:
             x = x.to(getattr(torch, self.form.dtype))
         if self.form.channels_last:
@@ -292,7 +271,7 @@ class _Entry:
         return x
 
     def _prediction(self, batch: int) -> Callable:
-        module, x, more = self.network.module, self._images(batch), {}
+        module, x, more = self.module, self._images(batch), {}
         if host_of(module) == 'mmdet':
             more = dict(data_samples=detector_samples(x), mode='predict')
         elif host_of(module) == 'mmseg':
@@ -305,11 +284,9 @@ class _Entry:
         return _capture(call) if self.form.cuda_graph else call
 
     def _training_step(self, batch: int) -> Callable:
-        module, x = self.network.module, self._images(batch)
+        module, x = self.module, self._images(batch)
         if host_of(module) in ('mmdet', 'mmseg'):
-            raise ValueError(
-                f'{self.spec.text}: training is timed for classifiers only.'
-            )
+            raise ValueError(f'{self.spec.text} does not classify: no --train')
         dtype = getattr(torch, self.form.dtype)
         mixed = dtype != torch.float32
         target = torch.zeros(batch, dtype=torch.long, device=x.device)
@@ -337,10 +314,7 @@ class _Entry:
         session = Session(spec.network, self.form.runtime, threads)
         size = spec.size or session.metadata['size']
         if not size:
-            raise ValueError(
-                f'{spec.text}: the file takes images of any size; say which, '
-                f'as in {spec.network}@224.'
-            )
+            raise ValueError(f'Say of what size, as in {spec.network}@224.')
         self.facts['size'] = list(size)
         (image,) = onnx.load(spec.network).graph.input
         channels = image.type.tensor_type.shape.dim[1].dim_value
@@ -379,17 +353,15 @@ def _calibrate_norms(module: nn.Module, run: Callable) -> None:
     """Give every BatchNorm the statistics of a batch, as values grow or
     vanish with the depth of a network that was only initialised."""
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.train()
         norm.momentum = 1.0
     run()
-    for norm, momentum in zip(norms, momenta, strict=True):
+    for norm in norms:
         norm.eval()
-        norm.momentum = momentum
 
 
-def _fold_norms(module: nn.Module) -> None:
+def _fold_norms(module: nn.Module, replaced: list[tuple]) -> None:
     """Fold each BatchNorm into the convolution that is defined before it.
 
     As mmcv's fuse_conv_bn, but for norms that hold an activation, as timm's.
@@ -397,10 +369,12 @@ def _fold_norms(module: nn.Module) -> None:
     before = None
     for name, child in list(module.named_children()):
         if not isinstance(child, _BatchNorm):
-            _fold_norms(child)
+            _fold_norms(child, replaced)
             before = name if isinstance(child, nn.Conv2d) else None
         elif before:
-            fused = fuse_conv_bn_eval(getattr(module, before), child)
+            conv = getattr(module, before)
+            replaced += [(module, before, conv), (module, name, child)]
+            fused = fuse_conv_bn_eval(conv, child)
             setattr(module, before, fused)
             rest = (getattr(child, part, None) for part in ('drop', 'act'))
             rest = [part for part in rest if isinstance(part, nn.Module)]

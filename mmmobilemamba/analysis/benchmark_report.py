@@ -5,13 +5,14 @@ import os
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ..apis.environment import cpu_name
 from ..checkpoints.atomic import atomic_write
 from ..ops import find_extension
 from .figures import figure_file, markdown_rows
-from .timing import Timing
+from .timing import speedup
 
 # Network, name in its paper, side of the test images in pixels, ImageNet-1K
 # top-1 in per cent for training on ImageNet-1K alone, and the paper on arXiv;
@@ -76,9 +77,8 @@ PAPER_PAIRS = (
 
 def environment(device: str) -> dict[str, str | int]:
     """Return versions, scan and processor or GPU of a device."""
-    on_gpu = torch.device(device).type == 'cuda'
     where = f'{cpu_name()}, {torch.get_num_threads()} threads'
-    if on_gpu:
+    if torch.device(device).type == 'cuda':
         where = torch.cuda.get_device_name(device)
     names = ('mmmobilemamba', 'torch', 'timm', 'onnxruntime', 'openvino')
     used = {n: sys.modules[n].__version__ for n in names if n in sys.modules}
@@ -98,25 +98,27 @@ def markdown(report: dict) -> str:
     header = ['model', 'px', 'params', 'MACs', 'top-1, published']
     for batch in batches:
         header.append(f'batch {batch}, {"ms" if batch == 1 else "img/s"}')
-    rows = [
-        [
+    rows = []
+    for model in models:
+        counts = [model[name] or 0 for name in ('params', 'macs')]
+        row = [
             _name(model),
             'x'.join(map(str, dict.fromkeys(model['size']))),
-            _count(model['params']),
-            _count(model['macs']),
+            *(f'{count / 1e6:.1f} M' if count else '-' for count in counts),
             (_published_of(model) or {}).get('top1', '-'),
             *map(_speed, model['results']),
         ]
-        for model in models
-    ]
+        rows.append(row)
     parts = [markdown_rows(header, rows)]
     if report['pairs']:
         header = [f'batch {batch}, times its speed' for batch in batches]
         by_text = {model['text']: model for model in models}
-        rows = [
-            [_name(model), _name(other), *_ratios(model, other)]
-            for model, other in (map(by_text.get, p) for p in report['pairs'])
-        ]
+        rows = []
+        for one, other in (map(by_text.get, p) for p in report['pairs']):
+            results = zip(one['results'], other['results'], strict=True)
+            ratios = (speedup(a['seconds'], b['seconds']) for a, b in results)
+            texts = [f'{ratio:.2f}' for ratio in ratios]
+            rows.append([_name(one), _name(other), *texts])
         parts.append(markdown_rows(['model', 'beside', *header], rows))
     rounds = len(models[0]['results'][0]['seconds'])
     parts.append(
@@ -146,7 +148,8 @@ def _plot(report: dict, path: Path) -> None:
             # Other forms of a network are lines of their own.
             name = entry['name']
             family = _name(model).replace(name, name.partition('-')[0])
-            speed = model['results'][-1]['images_per_second']
+            result = model['results'][-1]
+            speed = result['batch'] / np.median(result['seconds'])
             point = (speed, entry['top1'], name)
             families.setdefault(family, []).append(point)
     batch = report['models'][0]['results'][-1]['batch']
@@ -154,9 +157,7 @@ def _plot(report: dict, path: Path) -> None:
         axes = figure.subplots()
         for number, (family, points) in enumerate(families.items()):
             ours = family.startswith('MobileMamba')
-            style = dict(
-                color=f'C{number % 10}', marker='osD^vP<>'[number % 8]
-            )
+            style = dict(color=f'C{number % 10}', marker='osD^v'[number % 5])
             if ours:
                 style = dict(color='crimson', marker='*', markersize=14)
             places = [point[:2] for point in sorted(points)]
@@ -185,7 +186,7 @@ def _name(model: dict) -> str:
 
 def _published_of(model: dict) -> dict | None:
     """Return what is published of a network at this size."""
-    entry = PUBLISHED.get(model['key'])
+    entry = PUBLISHED.get(f'{model["kind"]}:{model["network"]}')
     return entry if entry and model['size'] == [entry['size']] * 2 else None
 
 
@@ -200,26 +201,12 @@ def _conditions(report: dict) -> str:
     )
 
 
-def _ratios(model: dict, other: dict) -> list[str]:
-    """Return how many times as fast a network is, per batch size."""
-    return [
-        f'{Timing(mine["seconds"]).speedup_over(Timing(its["seconds"])):.2f}'
-        for mine, its in zip(model['results'], other['results'], strict=True)
-    ]
-
-
-def _count(value: int | None) -> str:
-    return '-' if value is None else f'{value / 1e6:.1f} M'
-
-
 def _speed(result: dict) -> str:
     """Return milliseconds of a single image, or images per second."""
-    values = [result['median'], *result['quartiles']]
-    if result['batch'] == 1:
-        values = [1e3 * value for value in values]
-    else:
-        middle, low, high = (result['batch'] / value for value in values)
-        values = [middle, high, low]
-    digits = max(0, 3 - len(str(int(values[0]))))
-    middle, low, high = (f'{value:.{digits}f}' for value in values)
+    values = 1e3 * np.asarray(result['seconds'])
+    if result['batch'] > 1:
+        values = result['batch'] / values * 1e3
+    low, middle, high = np.quantile(values, (0.25, 0.5, 0.75))
+    digits = max(0, 3 - len(str(int(middle))))
+    low, middle, high = (f'{x:.{digits}f}' for x in (low, middle, high))
     return f'{middle} ({low}-{high})'

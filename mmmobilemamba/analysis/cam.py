@@ -18,7 +18,7 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from .figures import figure_file
-from .networks import MEAN, STD, Network, did_you_mean, host_of, read_rgb
+from .networks import MEAN, STD, did_you_mean, host_of, read_rgb
 
 METHODS = ('gradcam', 'layercam')
 
@@ -42,8 +42,9 @@ class Views:
 
 
 def compute_cam(
-    network: Network,
+    model: nn.Module,
     path: str,
+    size: tuple[int, int] = (224, 224),
     layers: Sequence[str] | None = None,
     target: str | None = None,
     method: str | None = None,
@@ -56,14 +57,14 @@ def compute_cam(
     detector's boxes of the class.
 
     Args:
-        network (Network): Whole network.
+        model (nn.Module): Whole network, which is frozen.
         path (str): Image file, read by the test pipeline of a config.
+        size (tuple[int, int]): Height and width, where there is no config.
         layers (Sequence[str], optional): Names of modules that give maps
             (batch, channels, H, W), or tuples of such. Defaults to None: the
             last blocks of our stages, or the maps of another backbone.
         target (str, optional): Name or number of the class. Defaults to
-            None: that of a classifier's best score, of most pixels, or of
-            the box with the best score.
+            None: that of the best score, of most pixels, of the best box.
         method (str, optional): ``'gradcam'`` weighs channels by their mean
             gradient, ``'layercam'`` every place of each by its positive one.
             Defaults to None: gradcam for classifiers, which pool their maps,
@@ -79,10 +80,10 @@ def compute_cam(
 
     Source: Grad-CAM (arXiv:1610.02391); LayerCAM (TIP 2021).
     """
-    model = network.module.requires_grad_(False)
+    model.requires_grad_(False)
     dense = host_of(model) in ('mmdet', 'mmseg')
     pooled = (method or METHODS[dense]) == 'gradcam'
-    image, data = _load(network, path)
+    image, data = _load(model, path, size)
     maps: dict[str, Tensor] = {}
     with ExitStack() as stack, torch.enable_grad():
         for name in layers or _default_layers(model):
@@ -161,11 +162,10 @@ def _hook(model: nn.Module, name: str, maps: dict[str, Tensor]):
     return modules[name].register_forward_hook(keep)
 
 
-def _load(network: Network, path: str) -> tuple[np.ndarray, dict]:
+def _load(model: nn.Module, path: str, size) -> tuple[np.ndarray, dict]:
     """Return an image as the network sees it, and what the model takes."""
-    model = network.module
     if host_of(model) is None:
-        x = read_rgb(path, network.size)
+        x = read_rgb(path, size)
         image = (x[0].permute(1, 2, 0).numpy() * STD + MEAN) / 255
         return image, dict(inputs=x.to(next(model.parameters()).device))
     steps = [
@@ -202,7 +202,8 @@ def _score(
         scores = found.scores[found.labels == label]
         if not len(scores):
             raise ValueError(f'The detector finds no box of class {target}.')
-        scores = scores[scores >= min(score_thr, float(scores.max()))]
+        best = float(scores.detach().max())
+        scores = scores[scores >= min(score_thr, best)]
         score, what = scores.sum(), f'{len(scores)} boxes of '
     else:
         more = {} if host_of(model) is None else dict(mode='tensor')
@@ -211,9 +212,7 @@ def _score(
         if label is None:
             label = int(best.flatten().bincount().argmax())
         if label >= len(scores):
-            raise ValueError(
-                f'The class must be below {len(scores)}: {label}.'
-            )
+            raise ValueError(f'Class {label} is none of {len(scores)}.')
         # Of one that is best nowhere, all pixels count.
         mask = (best == label) | ~(best == label).any()
         what = 'pixels of ' if best.dim() else ''

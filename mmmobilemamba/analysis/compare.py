@@ -32,8 +32,6 @@ class Compared:
         size (tuple[int, int]): Height and width that MACs are counted at.
         metric (str, optional): What the trainings are compared by. Defaults
             to None, what the library is judged by.
-
-    Attributes:
         values (dict[int, float]): Metric of the finished trainings by seed.
         seconds (list[float]): Time of each training.
         runs (list[RunLog]): Logs of the trainings.
@@ -62,9 +60,8 @@ class Compared:
         steps, values = run.curve(self.metric)
         if not steps or steps[-1] != training_length(cfg)[1]:
             raise ValueError(
-                f'{cfg.work_dir} has no {self.metric!r} of its last step, but '
-                f'{", ".join(run.metrics) or "nothing"}; where it was stopped '
-                f'just before, delete {done.checkpoint} to repeat that.'
+                f'{cfg.work_dir} has no {self.metric!r} of its last step; '
+                f'delete {done.checkpoint} to repeat that.'
             )
         self.values[seed] = values[-1]
         self.seconds.append(done.seconds)
@@ -101,10 +98,6 @@ def swap_backbone(cfg: Config, spec: NetworkSpec) -> None:
     ``DeconvFPN``, beside the backbone or within a ``PyramidBackbone``, makes
     the levels that the backbone lacks; other necks need the old strides.
 
-    Args:
-        cfg (Config): Config, changed in place.
-        spec (NetworkSpec): The new backbone.
-
     Raises:
         ValueError: The backbone or its file does not fit.
     """
@@ -121,9 +114,8 @@ def swap_backbone(cfg: Config, spec: NetworkSpec) -> None:
         model.head.in_channels = channels[-1]
     elif not neck or 'out_channels' not in neck:
         raise ValueError(
-            'The model needs a neck with in_channels, or a '
-            'mmmobilemamba.PyramidBackbone, for another backbone to go '
-            f'before it; got neck={neck!r}.'
+            'The model needs a neck, or a mmmobilemamba.PyramidBackbone, '
+            'for another backbone to go before it.'
         )
     elif _is(neck, 'DeconvFPN'):
         if neck.get('out_strides') is None:

@@ -2,25 +2,26 @@
 
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
 from math import prod
+from typing import NamedTuple
 from unittest.mock import patch
 
 import torch
 from mmengine.analysis import FlopAnalyzer
 from torch import Tensor, nn
 
+from ..apis.input_size import input_channels
 from ..ops import ENV_NAME
-from .networks import host_of, input_channels
+from .networks import host_of
 
 
-@dataclass(frozen=True)
-class Complexity:
+class Complexity(NamedTuple):
     """What a forward pass in evaluation mode costs.
 
-    Args:
+    Attributes:
         macs (int): Multiply-accumulates; most papers call them FLOPs.
         params (int): Parameters, all of them.
         uncounted (dict[str, int]): Calls of operators that have no count.
@@ -50,27 +51,26 @@ def count_complexity(
     """
     if not isinstance(inputs, Tensor):
         inputs = torch.rand(1, input_channels(model), *inputs)
-    model = deepcopy(model)
-    model.eval()  # by itself, as the hosts' train() returns None
-    on_meta = any(parameter.is_meta for parameter in model.parameters())
-    model = model.to_empty(device='cpu') if on_meta else model.cpu()
-    for module in model.modules():
-        if hasattr(module, 'backend'):
-            module.backend = 'parallel'
+    if any(parameter.is_meta for parameter in model.parameters()):
+        model = deepcopy(model).to_empty(device='cpu')
+    forward = model.forward
     if host_of(model) == 'mmdet':
-        samples = detector_samples(inputs)
-        model.forward = partial(model.forward, data_samples=samples)
-    analyzer = FlopAnalyzer(model, (inputs,))
+        forward = partial(forward, data_samples=detector_samples(inputs))
+    analyzer = FlopAnalyzer(model, (inputs,)).set_op_handle(**_HANDLES)
     analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    analyzer.set_op_handle(**_HANDLES)
-    # torch's own shortcut of attention is one operator without a count.
-    shortcut = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.no_grad(), patch.dict(os.environ, {ENV_NAME: 'parallel'}):
-            macs = int(analyzer.total())
-    finally:
-        torch.backends.mha.set_fastpath_enabled(shortcut)
+    with torch.no_grad(), ExitStack() as stack:
+        # torch's own shortcut of attention is one operator without a count.
+        mha = torch.backends.mha
+        stack.callback(mha.set_fastpath_enabled, mha.get_fastpath_enabled())
+        mha.set_fastpath_enabled(False)
+        stack.enter_context(patch.dict(os.environ, {ENV_NAME: 'parallel'}))
+        stack.enter_context(patch.object(model, 'forward', forward))
+        for module in model.modules():
+            changes = dict(training=False)
+            if hasattr(module, 'backend'):
+                changes['backend'] = 'parallel'
+            stack.enter_context(patch.multiple(module, **changes))
+        macs = int(analyzer.total())
     params = sum(p.numel() for p in model.parameters())
     return Complexity(macs, params, analyzer.unsupported_ops(), analyzer)
 

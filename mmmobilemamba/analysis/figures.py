@@ -24,15 +24,8 @@ def check_figure_path(path: str | os.PathLike) -> None:
 def figure_file(
     path: str | os.PathLike, size: tuple[float, float]
 ) -> Iterator[Figure]:
-    """Give a figure, which is written to a file, whole, at the end.
-
-    Args:
-        path (str or PathLike): Image or PDF file.
-        size (tuple[float, float]): Width and height in inches.
-
-    Yields:
-        Figure: A figure to draw on, with constrained layout.
-    """
+    """Give a figure of so many inches, which is written to a file, whole, at
+    the end."""
     check_figure_path(path)
     # Not through pyplot, which keeps figures and asks for a display.
     figure = Figure(figsize=size, layout='constrained')

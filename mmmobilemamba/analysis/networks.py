@@ -17,13 +17,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from mmengine.config import Config
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from ..apis.config import load_config
 from ..apis.inference import build_model, load_model, read_image
-from ..apis.options import innermost_dataset
+from ..apis.input_size import input_channels, usual_size
 from ..checkpoints.checkpoint import check_checkpoint_file
 from ..models.backbones import MobileMamba
 
@@ -38,8 +37,6 @@ HOST_BACKBONES = {
 # Of RGB pixels, on ImageNet.
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _SUFFIXES = {'.py': 'config', '.onnx': 'onnx'}
-# What papers count at where a pipeline keeps the ratio of the images.
-_USUAL = dict(mmdet=(800, 1280), mmseg=(512, 512), mmpretrain=(224, 224))
 
 
 @dataclass(frozen=True)
@@ -75,27 +72,6 @@ class NetworkSpec:
         return f'{name} ({self.weights})' if self.checkpoint else name
 
 
-@dataclass
-class Network:
-    """A network in evaluation mode on the CPU.
-
-    Args:
-        spec (NetworkSpec): What was asked for.
-        module (nn.Module): Whole model, or one that gives feature maps.
-        size (tuple[int, int]): Height and width of its images in pixels.
-    """
-
-    spec: NetworkSpec
-    module: nn.Module
-    size: tuple[int, int]
-
-    def random_images(self, batch: int) -> Tensor:
-        """Return normal noise (batch, channels, H, W), always the same."""
-        generator = torch.Generator().manual_seed(0)
-        shape = (batch, input_channels(self.module), *self.size)
-        return torch.randn(shape, generator=generator)
-
-
 class _Classifier(nn.Module):
     """A backbone with a linear classifier of 1000 classes."""
 
@@ -121,13 +97,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def parse_network(text: str) -> NetworkSpec:
-    """Read the name of a network, as this module describes it.
-
-    Args:
-        text (str): The name.
-
-    Returns:
-        NetworkSpec: What was asked for.
+    """Read a name, as this module describes it; nothing is built.
 
     Raises:
         ValueError: The text is no such name, or there is no such network.
@@ -151,8 +121,10 @@ def parse_network(text: str) -> NetworkSpec:
     if kind == 'mambaout':
         kind, network = 'timm', f'mambaout_{network}'
     known = dict(mobilemamba=SIDES, host=HOST_BACKBONES).get(kind, [network])
-    if kind == 'timm' and not (timm := _import_timm()).is_model(network):
-        known = timm.list_models()
+    if kind == 'timm':
+        import timm  # only where it is asked for
+
+        known = known if timm.is_model(network) else timm.list_models()
     if network not in known:
         some = '' if kind == 'timm' else f', but {", ".join(known)}'
         raise ValueError(
@@ -169,11 +141,7 @@ def parse_network(text: str) -> NetworkSpec:
 
 
 def backbone_config(spec: NetworkSpec) -> dict:
-    """Return the config of a backbone for the registry of any host library.
-
-    Raises:
-        ValueError: The network is a file, which has no backbone by name.
-    """
+    """Return the config of a backbone by name for any host's registry."""
     name = spec.network
     kinds = dict(
         mobilemamba=dict(type='mmmobilemamba.MobileMamba', arch=name),
@@ -189,7 +157,9 @@ def backbone_config(spec: NetworkSpec) -> dict:
     return config
 
 
-def build_network(spec: NetworkSpec, features: bool = False) -> Network:
+def build_network(
+    spec: NetworkSpec, features: bool = False
+) -> tuple[nn.Module, tuple[int, int]]:
     """Build a network with random weights, or those of its checkpoint.
 
     Args:
@@ -199,7 +169,8 @@ def build_network(spec: NetworkSpec, features: bool = False) -> Network:
             backbone alone gets a linear classifier.
 
     Returns:
-        Network: The network.
+        tuple[nn.Module, tuple[int, int]]: The network in evaluation mode, on
+        the CPU, and height and width of its images.
 
     Raises:
         ValueError: The weights do not fit, or the model has no backbone.
@@ -226,23 +197,16 @@ def build_network(spec: NetworkSpec, features: bool = False) -> Network:
         module = module if features else _Classifier(module)
     if module is None or (spec.checkpoint and type(module) is _Classifier):
         raise ValueError(
-            f'{spec.text}: the model has no backbone, or no trained head; '
-            'the weights of a whole network come by its config.'
+            f'{spec.text}: no backbone, or no trained head; the weights of a '
+            'whole network come by its config.'
         )
     module.eval()
-    return Network(spec, module, spec.size or size)
-
-
-def _import_timm():
-    try:
-        import timm
-    except ImportError as error:
-        raise ImportError('This needs timm: `pip install timm`.') from error
-    return timm
+    return module, spec.size or size
 
 
 def _from_timm(spec: NetworkSpec) -> tuple[nn.Module, tuple[int, int]]:
-    timm = _import_timm()
+    import timm  # only where it is asked for
+
     cfg = timm.get_pretrained_cfg(spec.network)
     size = tuple(cfg.input_size[1:]) if cfg else (224, 224)
     more = {}
@@ -253,16 +217,18 @@ def _from_timm(spec: NetworkSpec) -> tuple[nn.Module, tuple[int, int]]:
     return timm.create_model(spec.network, checkpoint_path=path, **more), size
 
 
+def random_images(
+    module: nn.Module, batch: int, size: tuple[int, int]
+) -> Tensor:
+    """Return noise for a network, (batch, channels, H, W), always the same."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (batch, input_channels(module), *size)
+    return torch.randn(shape, generator=generator)
+
+
 def read_rgb(path: str | os.PathLike, size: tuple[int, int]) -> Tensor:
-    """Read an image as networks for ImageNet expect it.
-
-    Args:
-        path (str or PathLike): Image file.
-        size (tuple[int, int]): Height and width of the central cut in pixels.
-
-    Returns:
-        Tensor: Normalised RGB values, (1, 3, H, W).
-    """
+    """Return the centre of an RGB image, resized to a height and width and
+    normalised as networks for ImageNet expect it, (1, 3, H, W)."""
     image = read_image(path)
     scale = max(n / m for n, m in zip(size, image.shape))
     image = cv2.resize(image, None, fx=scale, fy=scale)
@@ -276,45 +242,3 @@ def host_of(model: nn.Module) -> str | None:
     """Return the library of :data:`HOSTS` that a model's class is from."""
     packages = (k.__module__.partition('.')[0] for k in type(model).__mro__)
     return next((name for name in packages if name in HOSTS), None)
-
-
-def input_channels(model: nn.Module) -> int:
-    """Return the channels of a model's images, by its first convolution."""
-    convs = (m for m in model.modules() if isinstance(m, nn.Conv2d))
-    return next((conv.in_channels for conv in convs), 3)
-
-
-def usual_size(cfg: Config) -> tuple[int, int]:
-    """Return height and width that a config's test pipeline gives images;
-    where it keeps their ratio, those that papers count at."""
-    loader = cfg.get('test_dataloader') or {}
-    steps = innermost_dataset(loader.dataset).pipeline if loader else []
-    for step in reversed(steps):
-        kind = getattr(step['type'], '__name__', step['type'])  # or a class
-        size = step.get('crop_size')
-        if size is None and 'Resize' in kind and not step.get('keep_ratio'):
-            size = step.get('scale')
-            # An edge of this length leaves the ratio as well.
-            size = None if 'Edge' in kind and isinstance(size, int) else size
-            size = size[::-1] if isinstance(size, tuple | list) else size
-        if size is not None:
-            return (size, size) if isinstance(size, int) else tuple(size)
-        if 'Resize' in kind:
-            break
-    return _USUAL.get(cfg.get('default_scope'), (224, 224))
-
-
-def padded(size: tuple[int, int], cfg: Config) -> tuple[int, int]:
-    """Round a size up as the data preprocessor of a config pads it."""
-    settings = cfg.model.get('data_preprocessor') or {}
-    divisor = settings.get('pad_size_divisor', 1)
-    height, width = (-(-side // divisor) * divisor for side in size)
-    return height, width
-
-
-def first_size(cfg: Config) -> tuple[int, int]:
-    """Return height and width of a config's first validation image, as the
-    network gets it."""
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-        image = DATASETS.build(cfg.val_dataloader.dataset)[0]['inputs']
-    return padded(tuple(image.shape[-2:]), cfg)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
-from matplotlib.ticker import PercentFormatter
 from torch import Tensor, nn
 
 from .figures import figure_file, markdown_rows
@@ -70,16 +69,13 @@ def receptive_fields(
 
 @torch.no_grad()
 def wake_branches(module: nn.Module) -> None:
-    """Set norms that start at zero to one, in place.
-
-    Networks begin with branches that add nothing. Their receptive field would
-    be that of the few layers between.
-    """
+    """Set norms that start at zero to one, in place: networks begin with
+    branches that add nothing, and their field would be that of the rest."""
     for part in module.modules():
         weight = getattr(part, 'weight', None)
-        if 'Norm' in type(part).__name__ and weight is not None:
-            if not weight.any():
-                weight.fill_(1)
+        norm = 'Norm' in type(part).__name__ and weight is not None
+        if norm and not weight.any():
+            weight.fill_(1)
 
 
 def field_table(networks: Mapping[str, list[tuple]]) -> str:
@@ -118,8 +114,6 @@ def draw_fields(
                 grid[i][-1].plot(*_square_shares(field), color=f'C{j}')
         for panel in grid[:, -1]:
             panel.set(xlim=(0, 1), ylim=(0, 1.02), box_aspect=1)
-            panel.xaxis.set_major_formatter(PercentFormatter(1))
-            panel.yaxis.set_major_formatter(PercentFormatter(1))
             panel.grid(alpha=0.3)
         grid[0][-1].set_title('share of the gradient', fontsize='medium')
         grid[-1][-1].set_xlabel('in a central square with this side')

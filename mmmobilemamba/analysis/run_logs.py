@@ -12,14 +12,8 @@ from .figures import figure_file, markdown_rows
 
 _NO_METRICS = ('data_time', 'time', 'step', 'iter', 'epoch', 'memory')
 # What a run is first judged by, in each library.
-_LEADING = (
-    'coco/bbox_mAP',
-    'coco/segm_mAP',
-    'pascal_voc/mAP',
-    'mIoU',
-    'accuracy/top1',
-    'single-label/f1-score',
-)
+_LEADING = ('coco/bbox_mAP', 'coco/segm_mAP', 'pascal_voc/mAP', 'mIoU')
+_LEADING += ('accuracy/top1', 'single-label/f1-score')
 _LOWER_IS_BETTER = ('loss', 'error', 'mae', 'rmse')
 
 
@@ -60,10 +54,6 @@ def read_run(path: str | os.PathLike, name: str | None = None) -> RunLog:
     A folder of a resumed training has several. They are joined in the order
     of their time stamps; from its first iteration on a later one replaces
     the earlier, whose training behind the checkpoint was lost.
-
-    Args:
-        path (str or PathLike): Work folder, or one of its time-stamped ones.
-        name (str, optional): Name of the run. Defaults to None, the folder's.
 
     Raises:
         FileNotFoundError: The folder holds no log.
@@ -128,11 +118,9 @@ def _last_and_best(run: RunLog, key: str) -> str:
         return ''
     lower = any(word in key.lower() for word in _LOWER_IS_BETTER)
     best = (min if lower else max)(values)
-    if best == values[-1]:
-        return f'{best:.4g}'
-    unit = 'epoch' if run.by_epoch else 'iter.'
-    step = steps[values.index(best)]
-    return f'{values[-1]:.4g} (best {best:.4g}, {unit} {step})'
+    unit, step = 'epoch' if run.by_epoch else 'iter.', values.index(best)
+    more = f' (best {best:.4g}, {unit} {steps[step]})'
+    return f'{values[-1]:.4g}' + more * (best != values[-1])
 
 
 def draw_curves(
@@ -142,15 +130,8 @@ def draw_curves(
     smooth: int = 1,
     title: str | None = None,
 ) -> None:
-    """Draw values of several runs into a file, a panel per value.
-
-    Args:
-        runs (list[RunLog]): Runs to compare.
-        keys (list[str]): What to draw, as the logs name it.
-        path (str or PathLike): File of the figure.
-        smooth (int): Records over which training curves are averaged.
-        title (str, optional): Above all panels.
-    """
+    """Draw values of several runs into a file, a panel per key; what a
+    training logs is averaged over the last ``smooth`` records."""
     columns = min(len(keys), 3)
     rows = math.ceil(len(keys) / columns)
     with figure_file(path, (4.6 * columns, 3.4 * rows)) as figure:

@@ -2,11 +2,10 @@
 
 import gc
 import math
-import statistics
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 
 # Fewer rounds than this have no quartiles worth printing.
@@ -16,38 +15,10 @@ _MAX_REPEATS = 1000
 _SETTLE = 0.06
 
 
-@dataclass(frozen=True)
-class Timing:
-    """What one callable took.
-
-    Args:
-        seconds (tuple[float]): Seconds of a call in each round; the mean of
-            a round's calls where it had several.
-    """
-
-    seconds: tuple[float, ...]
-
-    @property
-    def median(self) -> float:
-        """Median over the rounds, in seconds."""
-        return statistics.median(self.seconds)
-
-    @property
-    def quartiles(self) -> tuple[float, float]:
-        """First and third quartile over the rounds, in seconds."""
-        # Twice, as one round alone has no quartiles.
-        values = self.seconds if len(self.seconds) > 1 else self.seconds * 2
-        low, _, high = statistics.quantiles(values, n=4, method='inclusive')
-        return low, high
-
-    def speedup_over(self, other: 'Timing') -> float:
-        """Return how many times as fast as another of the run this one is.
-
-        Calls of one round stand side by side in time, so the median of the
-        rounds' ratios is steadier than the ratio of the medians.
-        """
-        pairs = zip(self.seconds, other.seconds, strict=True)
-        return statistics.median(theirs / own for own, theirs in pairs)
+def speedup(seconds: Sequence[float], others: Sequence[float]) -> float:
+    """Return how many times as fast as another of the run a callable is: the
+    median of the rounds' ratios, as calls of a round share their time."""
+    return float(np.median(np.divide(others, seconds)))
 
 
 def time_interleaved(
@@ -60,7 +31,7 @@ def time_interleaved(
     device: str | torch.device = 'cpu',
     clock: Callable[[], float] = time.perf_counter,
     progress: Callable[[int], None] = lambda done: None,
-) -> dict[str, Timing]:
+) -> dict[str, list[float]]:
     """Time callables in interleaved rounds.
 
     Every round gives each callable one turn, so that heat, clock rates and
@@ -78,19 +49,17 @@ def time_interleaved(
         min_turn (float): Seconds that a turn should last: a quicker callable
             is called several times per turn, once more before, and counts
             with their mean. Defaults to 0.
-        device (str or torch.device): Defaults to ``'cpu'``.
-        clock (Callable): Clock in seconds.
+        device (str or torch.device): Whose work a call waits for.
         progress (Callable): Called with the number of rounds done.
 
     Returns:
-        dict[str, Timing]: Timings by name, in the order of ``calls``.
+        dict[str, list[float]]: Seconds of a call in each round, by name.
 
     Raises:
         ValueError: There is nothing to time, or a count is below 1.
     """
-    for name, count in dict(
-        calls=len(calls), rounds=rounds, warmup=warmup
-    ).items():
+    counts = dict(calls=len(calls), rounds=rounds, warmup=warmup)
+    for name, count in counts.items():
         if count < 1:
             raise ValueError(f'{name} must be at least 1, got {count}.')
     spin = any(getattr(call, 'spins', False) for call in calls.values())
@@ -118,9 +87,8 @@ def time_interleaved(
         for name, call in calls.items():
             last = [turn(call, 1) for _ in range(warmup)][-1]
             # A clock too coarse to see a call gives 0 seconds for it.
-            wanted = min_turn / last if last else min_turn * math.inf
-            wanted = min(wanted, _MAX_REPEATS) if min_turn else 1
-            repeats[name] = max(math.ceil(wanted), 1)
+            wanted = math.ceil(min_turn / max(last, 1e-9))
+            repeats[name] = min(max(wanted, 1), _MAX_REPEATS)
         seconds: dict[str, list[float]] = {name: [] for name in calls}
         order, started = list(calls), clock()
         for done in range(rounds):
@@ -134,4 +102,4 @@ def time_interleaved(
     finally:
         if collecting:
             gc.enable()
-    return {name: Timing(tuple(values)) for name, values in seconds.items()}
+    return seconds

@@ -11,23 +11,21 @@ from mmmobilemamba.analysis import benchmark
 from mmmobilemamba.analysis.benchmark import (
     Form,
     Settings,
-    profile_network,
     run_benchmark,
 )
-from mmmobilemamba.analysis.networks import Network, parse_network
+from mmmobilemamba.analysis.networks import parse_network
 from mmmobilemamba.deploy import METADATA
 
 pytest.importorskip('timm')
 
 QUICK = Settings(batch_sizes=(1, 2), rounds=2, warmup=1, min_turn=0)
-OURS, PEER = 'mobilemamba:t2@32', 'timm:test_efficientnet@64'
+OURS = 'mobilemamba:t2@32'
 
 
 class Tiny(nn.Module):
-    def __init__(self, scale=1.0):
+    def __init__(self, scale):
         super().__init__()
-        self.conv = nn.Conv2d(3, 3, 1)
-        self.scale = scale
+        self.conv, self.scale = nn.Conv2d(3, 3, 1), scale
 
     def forward(self, x):
         return (self.conv(x) * self.scale).flatten(1)[:, :7]
@@ -39,8 +37,9 @@ def tiny(monkeypatch):
 
     def use(scale=1.0, module=None):
         module = module or Tiny(scale)
-        build = lambda spec: Network(spec, module.eval(), (8, 8))  # noqa: E731
-        monkeypatch.setattr(benchmark, 'build_network', build)
+        monkeypatch.setattr(
+            benchmark, 'build_network', lambda spec: (module.eval(), (8, 8))
+        )
         return module
 
     return use
@@ -56,25 +55,8 @@ def norms(module):
     return [m for m in module.modules() if isinstance(m, kind)]
 
 
-def test_networks_of_both_kinds_side_by_side():
-    plain = f'{OURS},deploy=no,backend=parallel'
-    models = run(OURS, plain, PEER)
-    assert [model['text'] for model in models] == [OURS, plain, PEER]
-    assert [model['form']['deploy'] for model in models] == [True, False, True]
-    assert models[1]['form']['backend'] == 'parallel'
-    assert models[0]['params'] == models[1]['params'] == 8806682
-    assert 0 < models[2]['macs'] < models[0]['macs'] == models[1]['macs']
-    for result in (r for model in models for r in model['results']):
-        assert len(result['seconds']) == 2
-        low, high = result['quartiles']
-        assert 0 < low <= result['median'] <= high
-        speed = result['batch'] / result['median']
-        assert result['images_per_second'] == pytest.approx(speed)
-    json.dumps(models)
-
-
 @pytest.mark.parametrize(
-    'name', [OURS, PEER, 'timm:efficientvit_m0', 'timm:mobilenetv2_035@64']
+    'name', [OURS, 'timm:efficientvit_m0', 'timm:mobilenetv2_035@64']
 )
 def test_ours_and_peers_are_fused_alike_and_compute_the_same(name):
     def entry(form):
@@ -84,11 +66,7 @@ def test_ours_and_peers_are_fused_alike_and_compute_the_same(name):
     wanted, found = trained.call_on(2)(), fused.call_on(2)()
     limit = 1e-3 * float(wanted.abs().max())
     torch.testing.assert_close(found, wanted, rtol=0, atol=limit)
-    assert (
-        len(norms(fused.network.module))
-        <= 1
-        < len(norms(trained.network.module))
-    )
+    assert len(norms(fused.module)) <= 1 < len(norms(trained.module))
     # Values of a trained network's size, not ones that grew or vanished.
     assert 1e-3 < float(wanted.std()) < 1e3
 
@@ -104,7 +82,7 @@ def test_norm_that_runs_elsewhere_is_left(tiny):
 
     tiny(module=Before())
     entry = benchmark._Entry(parse_network('t2'), Form(), QUICK)
-    assert norms(entry.network.module)
+    assert norms(entry.module)
 
 
 def test_form_reaches_network_and_images(tiny, monkeypatch):
@@ -116,22 +94,15 @@ def test_form_reaches_network_and_images(tiny, monkeypatch):
     form = Form(compile=True, channels_last=True, dtype='bfloat16')
     entry = benchmark._Entry(parse_network('t2,dtype=float16'), form, QUICK)
     assert entry.form.dtype == 'float16' and compiled
-    for tensor in (entry.network.module.conv.weight, entry._images(2)):
+    for tensor in (entry.module.conv.weight, entry._images(2)):
         assert tensor.dtype == torch.float16
         assert tensor.is_contiguous(memory_format=torch.channels_last)
-
-
-def test_training_runs_backward_through_every_parameter(tiny):
-    module = tiny()
-    (model,) = run('t2', train=True, form=Form(deploy=False))
-    assert all(p.grad is not None for p in module.parameters())
-    assert model['results'][0]['median'] > 0
 
 
 def test_broken_network_is_not_timed(tiny, monkeypatch):
     monkeypatch.setattr(benchmark, 'time_interleaved', pytest.fail)
     tiny(float('inf'))
-    with pytest.raises(ValueError, match='t2 gives values that are not'):
+    with pytest.raises(ValueError, match='t2 gives values not finite'):
         run('t2')
     tiny(module=nn.Linear(5, 5))
     with pytest.raises(ValueError, match='t2 does not run on 8x8'):
@@ -143,10 +114,8 @@ def test_broken_network_is_not_timed(tiny, monkeypatch):
     [
         ([], 'Name networks'),
         (['t2', 't2'], 'each once'),
-        (['t2,deploy=maybe'], 'yes, no'),
         (['t2,deplo=no'], 'deploy'),
         (['t2,dtype=int8'], 'bfloat16'),
-        (['t2,backend=fast'], 'parallel'),
         (['a.onnx,runtime=tensorrt'], 'openvino'),
     ],
 )
@@ -156,28 +125,16 @@ def test_wrong_settings_are_named(tiny, names, said):
         run(*names)
 
 
-def test_profile_names_operators():
-    said = profile_network(parse_request := parse_network(PEER), Form(), QUICK)
-    assert parse_request.text in said and 'convolution' in said
-
-
-@pytest.mark.parametrize('channels', [1, 3])
-def test_exported_file(tmp_path, channels):
+def test_exported_file(tmp_path):
     onnx = pytest.importorskip('onnx')
     pytest.importorskip('onnxruntime')
 
     def written(name, operator, size):
-        shape = [None, channels, *(size or (None, None))]
-        value = onnx.helper.make_tensor_value_info
-        graph = onnx.helper.make_graph(
-            [onnx.helper.make_node(operator, ['image'], ['output'])],
-            'graph',
-            [value('image', onnx.TensorProto.FLOAT, shape)],
-            [value('output', onnx.TensorProto.FLOAT, shape)],
-        )
-        opset = onnx.helper.make_opsetid('', 17)
-        model = onnx.helper.make_model(
-            graph, opset_imports=[opset], ir_version=8
+        sides = ', '.join(map(str, size or ('H', 'W')))
+        model = onnx.parser.parse_model(
+            '<ir_version: 8, opset_import: ["": 17]> graph '
+            f'(float[N, 1, {sides}] image) => (float[N, 1, {sides}] output) '
+            f'{{ output = {operator}(image) }}'
         )
         said = dict(size=size, batch=None, min_size=1)
         onnx.helper.set_model_props(model, {METADATA: json.dumps(said)})
@@ -186,7 +143,7 @@ def test_exported_file(tmp_path, channels):
 
     (model,) = run(written('fixed.onnx', 'Relu', (8, 12)))
     assert (model['size'], model['macs']) == ([8, 12], None)
-    assert model['results'][1]['images_per_second'] > 0
+    assert min(model['results'][1]['seconds']) > 0
     path = written('any.onnx', 'Relu', None)
     with pytest.raises(ValueError, match='any.onnx@224'):
         run(path)

@@ -1,10 +1,8 @@
 """Rounds, turns and ratios, by a clock that only calls move."""
 
-import gc
-
 import pytest
 
-from mmmobilemamba.analysis.timing import Timing, time_interleaved
+from mmmobilemamba.analysis.timing import speedup, time_interleaved
 
 
 class Clock:
@@ -24,24 +22,13 @@ def clock():
 def taking(clock):
     """Give a function that makes a callable of given seconds per call."""
 
-    def make(*seconds):
-        left = list(seconds)
-
+    def make(seconds):
         def call():
-            clock.now += left.pop(0) if len(left) > 1 else left[0]
+            clock.now += seconds
 
         return call
 
     return make
-
-
-def test_statistics_are_of_the_rounds_after_warm_up(clock, taking):
-    calls = {'a': taking(9.0, 9.0, 5.0, 1.0, 3.0, 2.0, 4.0)}
-    timing = time_interleaved(calls, rounds=5, warmup=2, clock=clock)['a']
-    assert timing.seconds == pytest.approx((5.0, 1.0, 3.0, 2.0, 4.0))
-    assert timing.median == pytest.approx(3.0)
-    assert timing.quartiles == pytest.approx((2.0, 4.0))
-    assert Timing((2.0,)).quartiles == (2.0, 2.0)
 
 
 def test_turns_are_interleaved_and_their_order_reversed(clock):
@@ -59,10 +46,8 @@ def test_a_slow_spell_hits_all_alike(clock):
 
     calls = {'fast': lambda: call(1.0), 'slow': lambda: call(2.0)}
     found = time_interleaved(calls, rounds=40, warmup=1, clock=clock)
-    assert found['fast'].speedup_over(found['slow']) == pytest.approx(2.0)
-    assert found['slow'].speedup_over(found['fast']) == pytest.approx(0.5)
-    with pytest.raises(ValueError):
-        found['fast'].speedup_over(Timing((1.0,)))
+    assert speedup(found['fast'], found['slow']) == pytest.approx(2.0)
+    assert speedup(found['slow'], found['fast']) == pytest.approx(0.5)
 
 
 def test_quick_calls_are_repeated_within_a_turn(clock, taking):
@@ -70,30 +55,16 @@ def test_quick_calls_are_repeated_within_a_turn(clock, taking):
     found = time_interleaved(
         calls, rounds=2, warmup=1, min_turn=1.0, clock=clock
     )
-    assert found['quick'].seconds == pytest.approx((0.25, 0.25))
+    assert found['quick'] == pytest.approx([0.25, 0.25])
     # Warm-up, then four calls and one before them in each round.
     assert clock.now == pytest.approx(100 + 3.25 + 2 * (5 * 0.25 + 3))
-    said = []
-    nothing = {'a': lambda: said.append(1)}
-    time_interleaved(nothing, 1, 1, min_turn=1.0, clock=clock)
-    assert len(said) < 2000
 
 
 def test_budget_ends_the_rounds_but_leaves_three(clock, taking):
-    def rounds(seconds, rounds, budget):
-        done = []
-        time_interleaved(
-            {'a': taking(seconds)},
-            rounds,
-            budget=budget,
-            clock=clock,
-            progress=done.append,
-        )
-        return done[-1]
-
-    assert rounds(1.0, 99, 10.0) == 10
-    assert rounds(1.0, 4, 10.0) == 4
-    assert rounds(60.0, 99, 10.0) == 3
+    for seconds, rounds, expected in ((1, 99, 10), (1, 4, 4), (60, 99, 3)):
+        calls = {'a': taking(seconds)}
+        found = time_interleaved(calls, rounds, budget=10.0, clock=clock)
+        assert len(found['a']) == expected
 
 
 def test_threads_of_another_runtime_sleep_before_the_next_turn(monkeypatch):
@@ -108,24 +79,3 @@ def test_threads_of_another_runtime_sleep_before_the_next_turn(monkeypatch):
     call.spins = True
     time_interleaved({'a': lambda: None, 'b': call}, rounds=2, warmup=1)
     assert sum(pause > 0.04 for pause in pauses) == 6
-
-
-def test_garbage_is_collected_between_not_within():
-    states = []
-    time_interleaved({'a': lambda: states.append(gc.isenabled())}, rounds=1)
-    assert not any(states) and gc.isenabled()
-
-    def fail():
-        raise RuntimeError('broken')
-
-    with pytest.raises(RuntimeError, match='broken'):
-        time_interleaved({'a': fail})
-    assert gc.isenabled()
-
-
-@pytest.mark.parametrize(
-    'change', [dict(calls={}), dict(rounds=0), dict(warmup=0)]
-)
-def test_wrong_settings_are_named(change):
-    with pytest.raises(ValueError, match=next(iter(change))):
-        time_interleaved(**{'calls': {'a': int}, **change})

@@ -57,11 +57,13 @@ def main(argv: Sequence[str] | None = None) -> None:
                 f'folders, got {len(names)}.'
             )
         runs = [read_run(*pair) for pair in zip(args.work_dirs, names)]
-        known = set().union(*(run.keys for run in runs))
-        if unknown := set(args.keys) - known:
+        records = [r for run in runs for r in run.train.values()]
+        records += [r for run in runs for r in run.val.values()]
+        known = sorted({key for record in records for key in record})
+        if unknown := set(args.keys) - set(known):
             raise ValueError(
                 f'--keys: no run has {", ".join(unknown)}; logged: '
-                f'{", ".join(sorted(known))}.'
+                f'{", ".join(known)}.'
             )
         keys = args.keys or default_keys(runs)
         if not keys or args.smooth < 1:

@@ -40,79 +40,35 @@ from mmmobilemamba.apis.command_line import check_device, user_errors
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    add = parser.add_argument
+    add, flag = parser.add_argument, dict(action='store_true')
     add('models', nargs='*', metavar='MODEL', help='networks to time')
-    add(
-        '--table',
-        choices=['paper'],
-        help="add the networks of the paper's efficiency table and its peers",
-    )
-    add(
-        '--baseline',
-        metavar='MODEL',
-        help='one of the networks, with which the others are compared',
-    )
-    add(
-        '--plain',
-        action='store_true',
-        help='time the networks as trained; by default what is fixed after '
-        'training is fused, in ours and in the peers',
-    )
-    add('--train', action='store_true', help='time forward and backward')
-    add('--dtype', choices=DTYPES, default='float32')
-    add('--channels-last', action='store_true', help='lay maps out so')
-    add(
-        '--compile',
-        action='store_true',
-        help='compile with torch.compile, weights as constants',
-    )
-    add(
-        '--cuda-graph',
-        action='store_true',
-        help='replay a graph of all kernels on a GPU',
-    )
+    text = "add the networks of the paper's efficiency table and its peers"
+    add('--table', choices=['paper'], help=text)
+    text = 'one of the networks, with which the others are compared'
+    add('--baseline', metavar='MODEL', help=text)
+    text = 'time as trained, not with all fused that can be after training'
+    add('--plain', **flag, help=text)
+    add('--train', **flag, help='time forward and backward')
+    add('--dtype', choices=DTYPES, default='float32', help='of all values')
+    add('--channels-last', **flag, help='lay maps out so')
+    add('--compile', **flag, help='torch.compile, weights as constants')
+    add('--cuda-graph', **flag, help='replay all kernels of a GPU as a graph')
     add('--runtime', choices=RUNTIMES, default='onnxruntime', help='of files')
-    add('--device', default=get_device(), help='default here: %(default)s')
+    add('--device', default=get_device(), help='where to run')
     add('--threads', type=int, help='threads on a CPU')
-    add(
-        '--batch-sizes',
-        type=int,
-        nargs='+',
-        default=[1, 16],
-        metavar='N',
-        help='images per call, each timed by itself; default: 1 16',
-    )
-    add(
-        '--rounds',
-        type=int,
-        default=20,
-        help='interleaved rounds; default: %(default)s',
-    )
-    add(
-        '--seconds',
-        type=float,
-        help='begin no new round after this long, per batch size',
-    )
-    add(
-        '--warmup',
-        type=int,
-        default=3,
-        help='untimed calls before; default: %(default)s',
-    )
-    add(
-        '--breakdown',
-        action='store_true',
-        help='instead of comparing, show which operators take the time',
-    )
-    add(
-        '--out-dir',
-        type=Path,
-        help='folder that takes benchmark.json, .md and .png; by default the '
-        'tables are printed only',
-    )
-    add('--overwrite', action='store_true', help='those of an earlier run')
+    sizes = dict(nargs='+', default=[1, 16], metavar='N')
+    add('--batch-sizes', type=int, **sizes, help='each is timed by itself')
+    add('--rounds', type=int, default=20, help='interleaved rounds')
+    text = 'begin no new round after this long, per batch size'
+    add('--seconds', type=float, help=text)
+    add('--warmup', type=int, default=3, help='untimed calls before')
+    text = 'instead of comparing, show which operators take the time'
+    add('--breakdown', **flag, help=text)
+    text = 'folder that takes benchmark.json, .md and .png'
+    add('--out-dir', type=Path, help=text)
+    add('--overwrite', **flag, help='replace those of an earlier run')
     return parser
 
 

@@ -5,14 +5,13 @@ from collections.abc import Sequence
 
 from mmengine.device import get_device
 from mmengine.utils import track_iter_progress
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmmobilemamba.analysis.figures import check_figure_path
 from mmmobilemamba.analysis.networks import (
-    Network,
     build_network,
-    input_channels,
     parse_network,
+    random_images,
     read_rgb,
 )
 from mmmobilemamba.analysis.receptive_field import (
@@ -23,6 +22,7 @@ from mmmobilemamba.analysis.receptive_field import (
 )
 from mmmobilemamba.apis.command_line import check_device, user_errors
 from mmmobilemamba.apis.inference import find_images
+from mmmobilemamba.apis.input_size import input_channels
 from mmmobilemamba.checkpoints.safe_loading import allow_mmengine_checkpoints
 
 
@@ -32,21 +32,13 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add(
-        'networks',
-        nargs='+',
-        metavar='NETWORK',
-        help='mobilemamba:ARCH, timm:NAME, or a config file, whose backbone '
-        'is taken; with =CHECKPOINT behind it for trained weights',
+    text = (
+        'mobilemamba:ARCH, timm:NAME, or a config, whose backbone is taken; '
     )
-    add(
-        '--stages',
-        nargs='+',
-        type=int,
-        default=[-1],
-        metavar='N',
-        help='stages to draw, negative ones from the end',
-    )
+    text += 'with =CHECKPOINT behind it for trained weights'
+    add('networks', nargs='+', metavar='NETWORK', help=text)
+    text = 'stages to draw, negative ones from the end'
+    add('--stages', nargs='+', type=int, default=[-1], help=text)
     add('--images', help='image or folder of images; without it, noise')
     add('--num-images', type=int, default=16, help='most images to average')
     add('--size', type=int, default=256, help='side of the images in pixels')
@@ -56,17 +48,18 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def load_images(network: Network, args: argparse.Namespace) -> list[Tensor]:
+def load_images(module: nn.Module, args: argparse.Namespace) -> list[Tensor]:
     """Make noise, or read images, resized and cropped to a square."""
+    size = (args.size, args.size)
     if args.images is None:
-        return list(network.random_images(args.num_images).unsqueeze(1))
-    if input_channels(network.module) != 3:
+        return list(random_images(module, args.num_images, size)[:, None])
+    if input_channels(module) != 3:
         raise ValueError(
-            f'--images are RGB, and {network.spec.text} takes another number '
-            'of channels; leave them out for noise.'
+            f'--images are RGB, and a network takes {input_channels(module)} '
+            'channels; leave them out for noise.'
         )
     paths = find_images(args.images)[: args.num_images]
-    return [read_rgb(path, network.size) for path in paths]
+    return [read_rgb(path, size) for path in paths]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -87,12 +80,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
         networks = {}
         for spec, name in zip(specs, names, strict=True):
-            network = build_network(spec, features=True)
-            network.size = (args.size, args.size)
-            images = load_images(network, args)
+            module, _ = build_network(spec, features=True)
+            images = load_images(module, args)
             if not spec.checkpoint:
-                wake_branches(network.module)
-            module = network.module.to(args.device).requires_grad_(False)
+                wake_branches(module)
+            module.to(args.device).requires_grad_(False)
             print(f'{name} ({spec.weights})')
             moved = (image.to(args.device) for image in images)
             progress = track_iter_progress((moved, len(images)))

@@ -7,35 +7,23 @@ import torch
 from mmengine.analysis.print_helper import complexity_stats_table
 
 from mmmobilemamba.analysis.complexity import count_complexity
-from mmmobilemamba.analysis.networks import padded, usual_size
 from mmmobilemamba.apis.command_line import add_cfg_options, user_errors
 from mmmobilemamba.apis.config import load_config
 from mmmobilemamba.apis.inference import build_model
+from mmmobilemamba.apis.input_size import padded, usual_size
 
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file of any of the libraries')
-    parser.add_argument(
-        '--shape',
-        type=int,
-        nargs='+',
-        metavar='PX',
-        help='height and width, or one side of a square; by default the size '
-        'of the test pipeline, or 800 1280 where a detector keeps the ratio '
-        'of its images',
+    add = parser.add_argument
+    add('config', help='config file of any of the libraries')
+    text = (
+        'height and width, or one side; by default that of the test pipeline'
     )
-    parser.add_argument(
-        '--table',
-        type=int,
-        nargs='?',
-        const=2,
-        metavar='DEPTH',
-        help='show a table by module, so many levels deep; 2 without a number',
-    )
-    parser.add_argument(
-        '--deploy', action='store_true', help='fuse the backbone first'
-    )
+    add('--shape', type=int, nargs='+', metavar='PX', help=text)
+    text = 'show a table by module, so many levels deep; 2 without a number'
+    add('--table', type=int, nargs='?', const=2, metavar='DEPTH', help=text)
+    add('--deploy', action='store_true', help='fuse the backbone first')
     add_cfg_options(parser)
     return parser
 

@@ -20,30 +20,18 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add('image', help='image file')
-    add(
-        'network',
-        help='config file of any of the libraries, or mobilemamba:ARCH, '
-        'timm:NAME; =CHECKPOINT may stand behind it',
+    text = (
+        'config file of any of the libraries, or mobilemamba:ARCH, timm:NAME'
     )
+    add('network', help=text)
     add('checkpoint', nargs='?', help='without it, random weights')
     add('--target', metavar='CLASS', help='name or number; default: the best')
-    add(
-        '--layers',
-        nargs='+',
-        metavar='NAME',
-        help='modules whose maps to draw; default: the stages',
-    )
-    add(
-        '--method',
-        choices=METHODS,
-        help='default: gradcam for classifiers, layercam for the rest',
-    )
-    add(
-        '--score-thr',
-        type=float,
-        default=0.3,
-        help='lowest score of a box that counts',
-    )
+    text = 'modules whose maps to draw; default: the stages'
+    add('--layers', nargs='+', metavar='NAME', help=text)
+    text = 'default: gradcam for classifiers, layercam for the rest'
+    add('--method', choices=METHODS, help=text)
+    text = 'lowest score of a box that counts'
+    add('--score-thr', type=float, default=0.3, help=text)
     add('--out', default='outputs/cam.jpg', help='file of the figure')
     add('--device', default=get_device(), help='device to compute on')
     return parser
@@ -59,11 +47,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         weights = f'={args.checkpoint}' if args.checkpoint else ''
         spec = parse_network(args.network + weights)
         read_image(args.image)
-        network = build_network(spec)
-        network.module.to(device)
+        model, size = build_network(spec)
         views = compute_cam(
-            network,
+            model.to(device),
             args.image,
+            size,
             args.layers,
             args.target,
             args.method,

@@ -10,10 +10,11 @@ from copy import deepcopy
 from pathlib import Path
 
 from mmmobilemamba.analysis.compare import Compared, make_table, swap_backbone
-from mmmobilemamba.analysis.networks import first_size, parse_network
+from mmmobilemamba.analysis.networks import parse_network
 from mmmobilemamba.analysis.run_logs import draw_curves
 from mmmobilemamba.apis.command_line import add_cfg_options, user_errors
 from mmmobilemamba.apis.config import load_config
+from mmmobilemamba.apis.input_size import first_size
 from mmmobilemamba.apis.training import run_training, write_training_config
 from mmmobilemamba.checkpoints.atomic import atomic_write
 from mmmobilemamba.checkpoints.safe_loading import allow_mmengine_checkpoints
