@@ -9,7 +9,7 @@ from ..apis.config import load_config
 from ..apis.inference import load_model
 from ..checkpoints.checkpoint import check_checkpoint_file
 from . import RUNTIMES, is_onnx
-from .options import ExportOptions, kind_of, test_size
+from .options import ExportOptions, image_size, kind_of
 
 _SWITCHES = dict(
     preprocess='take uint8 pixels in the order blue, green, red, with mean, '
@@ -19,11 +19,7 @@ _SWITCHES = dict(
 
 
 def add_runtime_arguments(parser: ArgumentParser) -> None:
-    """Add what runs an exported file.
-
-    Args:
-        parser (ArgumentParser): Parser of a tool that takes such files.
-    """
+    """Add what runs an exported file to the parser of a tool."""
     parser.add_argument(
         '--runtime',
         choices=RUNTIMES,
@@ -43,9 +39,6 @@ def runtime_of(args: Namespace) -> dict:
 
     Returns:
         dict: ``runtime`` and ``threads`` of a session.
-
-    Raises:
-        ValueError: A runtime or threads were given for a checkpoint.
     """
     if not is_onnx(args.checkpoint):
         for name in ('runtime', 'threads'):
@@ -59,12 +52,7 @@ def runtime_of(args: Namespace) -> dict:
 
 
 def add_export_arguments(parser: ArgumentParser, suffix: str) -> None:
-    """Add the model and the options that every format has.
-
-    Args:
-        parser (ArgumentParser): Parser of a tool.
-        suffix (str): Ending of what is written.
-    """
+    """Add the model and the options that every format has."""
     add = parser.add_argument
     add('config', help='config file of any of the libraries')
     add('checkpoint', help='checkpoint file of its model')
@@ -86,16 +74,8 @@ def read_export_arguments(
 ) -> tuple[nn.Module, str, str, ExportOptions]:
     """Load what :func:`add_export_arguments` asked for.
 
-    Args:
-        args (dict): Arguments of a tool by name; what is left besides them
-            are options of the export.
-        suffix (str): Ending of what is written.
-
-    Returns:
-        tuple: Model, its kind, what to write, and options with a size.
-
-    Raises:
-        ValueError: An option or the checkpoint does not fit.
+    Takes the arguments by name, and what the export is called with besides
+    them; returns the model, its kind, what to write, and the options.
     """
     args = dict(args)
     config, checkpoint, out, cfg_options = (
@@ -103,7 +83,7 @@ def read_export_arguments(
     )
     check_checkpoint_file(checkpoint)
     cfg = load_config(config, cfg_options)
-    args['size'] = tuple(args['size'] or test_size(cfg))
+    args['size'] = tuple(args['size'] or image_size(cfg))
     options = ExportOptions(**args)
     options.check(out, suffix)
     kind = 'backbone' if options.backbone else kind_of(cfg)

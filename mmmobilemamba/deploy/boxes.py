@@ -21,18 +21,10 @@ def suppress(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Suppress overlapping boxes within each label; keep the best.
 
-    Args:
-        boxes (Tensor): (n, 4) as left, top, right, bottom in pixels.
-        scores (Tensor): (n,).
-        labels (Tensor): (n,), int64.
-        iou_thr (float): Overlap above which the lesser box goes.
-        score_thr (float): A box needs a score above it.
-        count (int): Most boxes to keep.
-
-    Returns:
-        tuple[Tensor]: The three of the boxes that are left, the best first.
-        Without any it is one row of 0, 0 and -1, as runtimes stumble over
-        empty tensors.
+    Takes boxes (n, 4) as left, top, right, bottom in pixels, scores (n,) and
+    int64 labels (n,), and returns those that are left, ``count`` at most, the
+    best first. Without any it is one row of 0, 0 and -1, as runtimes stumble
+    over empty tensors.
     """
     at = (scores > score_thr).nonzero().flatten()
     boxes, scores, labels = boxes[at], scores[at], labels[at]

@@ -47,11 +47,6 @@ def export_coreml(
 
     Returns:
         str: What was written, and what is left to check on a Mac.
-
-    Raises:
-        FileExistsError: ``out`` is there already.
-        ImportError: coremltools is not installed.
-        ValueError: An option does not fit, or the model cannot be converted.
     """
     options.check(out, SUFFIX)
     metadata = dict(describe(model, kind, options), precision=precision)

@@ -24,13 +24,7 @@ class Detector(Network):
     Boxes are (1, k, 4) in pixels of the image that went in, scores and labels
     (1, k), the best first; an image without any has one row of label -1.
     Masks (1, k, H, W) are probabilities within the box.
-
-    Args:
-        model (nn.Module): Detector in evaluation mode.
-        options (ExportOptions): How it is exported.
-
-    Raises:
-        ValueError: It predicts by rules that are not written here.
+    Raises ValueError for one that predicts by rules that are not written here.
     """
 
     def __init__(self, model: nn.Module, options: ExportOptions):

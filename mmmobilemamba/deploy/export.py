@@ -16,10 +16,6 @@ from .options import MIN_SIDE, ExportOptions
 from .parity import Comparison, compare
 
 
-class ParityError(ValueError):
-    """An exported network that does not compute what its model does."""
-
-
 def export_model(
     model: nn.Module,
     kind: str,
@@ -44,9 +40,8 @@ def export_model(
         list[Comparison]: How well it agrees, one per batch of images.
 
     Raises:
-        ValueError: An option does not fit, or the model is of a kind that
-            cannot be exported.
-        ParityError: The file would compute something else.
+        ValueError: The model cannot be exported, or the file would compute
+            something else.
     """
     options.check(out, '.onnx')
     metadata = describe(model, kind, options)
@@ -104,7 +99,7 @@ def _prove(
     wrong = sum(bool(c.problems) for c in comparisons)
     if wrong:
         found = '\n'.join(map(str, comparisons))
-        raise ParityError(
+        raise ValueError(
             f'The exported network does not agree with its model at {wrong} '
             f'of {len(comparisons)} images, so that no file was written:\n'
             f'{found}'

@@ -29,11 +29,7 @@ def to_float16(src: str | os.PathLike, out: str | os.PathLike) -> str:
         out (str or PathLike): File to write, whole or not at all.
 
     Returns:
-        str: What was written, and how far its outputs are off.
-
-    Raises:
-        ValueError: It is no float32 network of this package, or it computes
-            something else in fp16.
+        str: How far its outputs are off; ValueError where too far.
     """
     session = load_float(src, out)
     about = session.metadata

@@ -45,9 +45,6 @@ def make_graph(
 
     Returns:
         onnx.ModelProto: Checked model of standard operators.
-
-    Raises:
-        ValueError: The network cannot be traced.
     """
     names = ('batch', 'channels', 'height', 'width')
     file = io.BytesIO()

@@ -30,7 +30,6 @@ METHODS = dict(
     percentile=CalibrationMethod.Percentile,
     entropy=CalibrationMethod.Entropy,
 )
-ROUNDS = 10  # of the timing
 
 
 class _Images(CalibrationDataReader):
@@ -74,12 +73,7 @@ def quantize(
         threads (int, optional): Threads of the timing. Defaults to None.
 
     Returns:
-        str: What it costs.
-
-    Raises:
-        FileNotFoundError: The network or the images do not exist.
-        ValueError: An argument or an image does not fit, or the metric loses
-            more than ``max_loss``.
+        str: What it costs; ValueError where the metric loses more.
     """
     if count < 1:
         raise ValueError(f'count must be 1 or more, got {count}.')
@@ -182,7 +176,7 @@ def _quantize(src: Path, out: Path, images, method, metadata: dict) -> None:
 def _latency(first: Session, second: Session, image: np.ndarray) -> str:
     """Time both in turn."""
     times: tuple[list, list] = [], []
-    for _ in range(ROUNDS + 1):  # the first is a warm-up
+    for _ in range(11):  # the first is a warm-up
         for session, found in zip((first, second), times, strict=True):
             start = time.perf_counter()
             session(image)

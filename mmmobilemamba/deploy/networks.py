@@ -17,15 +17,7 @@ MAX_PIXELS = MAX_TOKENS * 16**2 // 2
 
 
 class Preprocess(nn.Module):
-    """What a host's data preprocessor does to one image.
-
-    Args:
-        mean (list[float], optional): In the network's order of channels;
-            None normalises nothing.
-        std (list[float], optional): As ``mean``.
-        swap_channels (bool): Swap blue and red.
-        pad_divisor (int): Not done here.
-    """
+    """What a host's data preprocessor does, in the network's channels."""
 
     def __init__(self, mean, std, swap_channels: bool, pad_divisor: int = 1):
         super().__init__()
@@ -64,12 +56,7 @@ def preprocess_settings(model: nn.Module) -> dict:
 
 
 class Network(nn.Module):
-    """A model of a host library with one image in.
-
-    Args:
-        model (nn.Module): Model in evaluation mode.
-        options (ExportOptions): How it is exported.
-    """
+    """A model of a host library with one image in."""
 
     output_names: tuple[str, ...]
     # What is traced behind the outputs to have a name, and left within.

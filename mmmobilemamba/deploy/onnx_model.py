@@ -29,12 +29,9 @@ class OnnxModel(BaseModel):
         path (str or PathLike): File of ``tools/deploy/export_onnx.py``.
         data_preprocessor (dict, optional): The host's. Defaults to None.
         test_cfg (dict, optional): Of a segmentor: with ``mode='slide'`` the
-            network sees windows of ``crop_size``, every ``stride`` pixels.
-            Defaults to None, the whole image.
-        runtime (str): ``'onnxruntime'`` or ``'openvino'``. Defaults to
-            ``'onnxruntime'``.
-        threads (int, optional): Threads of an operator. Defaults to None,
-            the runtime's choice.
+            network sees windows. Defaults to None, the whole image.
+        runtime (str): See :class:`Session`. Defaults to ``'onnxruntime'``.
+        threads (int, optional): See :class:`Session`. Defaults to None.
     """
 
     def __init__(
@@ -177,15 +174,12 @@ def use_onnx(
         cfg (Config): Config of the model that was exported, changed in
             place.
         path (str or PathLike): File of ``tools/deploy/export_onnx.py``.
-        runtime (str): See :class:`OnnxModel`. Defaults to
-            ``'onnxruntime'``.
-        threads (int, optional): See :class:`OnnxModel`. Defaults to None.
+        runtime (str): See :class:`Session`. Defaults to ``'onnxruntime'``.
+        threads (int, optional): See :class:`Session`. Defaults to None.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no exported network, or of another kind than the
-            config's model.
-        ImportError: The runtime is not installed.
+        ValueError: The network is of another kind than the config's model;
+            further errors are those of :class:`Session`.
     """
     kind = Session(path, runtime, threads).metadata['kind']
     scope = cfg.get('default_scope')
@@ -214,14 +208,8 @@ def use_onnx(
 def load_onnx_model(cfg: Config, *args, **kwargs) -> OnnxModel:
     """Make an exported network ready for the hosts' inference functions.
 
-    Args:
-        cfg (Config): Config of the model that was exported, changed in
-            place.
-        *args: Further arguments, and errors, of :func:`use_onnx`.
-        **kwargs: The same.
-
-    Returns:
-        OnnxModel: What :func:`mmmobilemamba.apis.inference.predict` takes.
+    Takes the arguments of :func:`use_onnx`, and gives what
+    :func:`mmmobilemamba.apis.inference.predict` takes.
     """
     use_onnx(cfg, *args, **kwargs)
     dataset = innermost_dataset(cfg.test_dataloader.dataset)

@@ -17,10 +17,8 @@ class ExportOptions:
     """How a model is exported.
 
     Args:
-        size (tuple[int], optional): Height and width in pixels, of every
-            image where the size is fixed, of the traced one where it is
-            free. Defaults to None, that of the config's test pipeline, or of
-            its windows.
+        size (tuple[int]): Height and width in pixels, of every image where
+            the size is fixed, of the traced one where it is free.
         dynamic_size (bool): Leave the size free. Defaults to False.
         dynamic_batch (bool): Leave the batch free, which is 1 otherwise.
             Defaults to False.
@@ -31,7 +29,7 @@ class ExportOptions:
         tolerance (float): Largest relative error. Defaults to 1e-4.
     """
 
-    size: tuple[int, int] | None = None
+    size: tuple[int, int]
     dynamic_size: bool = False
     dynamic_batch: bool = False
     preprocess: bool = False
@@ -42,14 +40,10 @@ class ExportOptions:
         """Raise ValueError where an option is out of range."""
         if not str(out).endswith(suffix):
             raise ValueError(f'out must end in {suffix}, got {out}.')
-        if self.size is not None and min(self.size) < MIN_SIDE:
+        if min(self.size) < MIN_SIDE:
             raise ValueError(
                 f'size must be {MIN_SIDE}x{MIN_SIDE} pixels or more, got '
                 f'{self.size[0]}x{self.size[1]}.'
-            )
-        if self.tolerance <= 0:
-            raise ValueError(
-                f'tolerance must be positive, got {self.tolerance}.'
             )
 
 
@@ -63,7 +57,7 @@ def kind_of(cfg: Config) -> str:
     return KINDS[scope]
 
 
-def test_size(cfg: Config) -> tuple[int, int]:
+def image_size(cfg: Config) -> tuple[int, int]:
     """Read height and width of a test image, or of a window, in pixels."""
     test_cfg = cfg.model.get('test_cfg') or {}
     if test_cfg.get('mode') == 'slide':

@@ -9,15 +9,7 @@ from torch import Tensor, nn
 
 @dataclass
 class Comparison:
-    """What a comparison of one batch of images found.
-
-    Args:
-        image (str): What was compared, for the report.
-        size (tuple[int]): Height and width in pixels.
-        error (float): Largest relative error of a tensor. Defaults to 0.
-        boxes (int, optional): Boxes that were compared. Defaults to None.
-        problems (list[str]): What does not agree. Defaults to none.
-    """
+    """What a comparison of one batch of images found."""
 
     image: str
     size: tuple[int, int]

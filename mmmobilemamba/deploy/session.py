@@ -59,15 +59,8 @@ class Session:
     def __call__(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
         """Run the network.
 
-        Args:
-            image (np.ndarray): Images (batch, channels, H, W): uint8 pixels
-                where the preprocessing is inside, else normalised values.
-
-        Returns:
-            Mapping[str, np.ndarray]: Outputs by name.
-
-        Raises:
-            ValueError: The file does not take images of this shape.
+        Takes images (batch, channels, H, W), uint8 pixels where the
+        preprocessing is inside, and gives the outputs by name.
         """
         _check_shape(self.metadata, image.shape)
         values = self._run(np.ascontiguousarray(image, self.dtype))
@@ -77,22 +70,19 @@ class Session:
 def _check_shape(about: dict, shape: tuple[int, ...]) -> None:
     """Refuse images of a shape that an exported network does not take."""
     batch, channels, *size = shape
-    most = about.get('max_pixels')
+    taken, most = about['size'] or size, about.get('max_pixels')
+    least = about['min_size']
     why = None
     if channels != about.get('channels', channels):
         why = f'it takes {about["channels"]} channels'
-    elif about['size'] and size != about['size']:
-        height, width = about['size']
-        why = f'it was exported for {height}x{width}, without --dynamic-size'
-    elif min(size) < about['min_size']:
-        why = f'it takes {about["min_size"]}x{about["min_size"]} and larger'
+    elif size != taken:
+        why = f'it was exported for {taken[0]}x{taken[1]}, no --dynamic-size'
+    elif min(size) < least:
+        why = f'it takes {least}x{least} and larger'
     elif most and size[0] * size[1] > most:
         why = f'it takes {most} pixels at most'
     elif about['batch'] and batch != about['batch']:
-        why = (
-            f'it was exported for a batch of {about["batch"]}, without '
-            '--dynamic-batch'
-        )
+        why = 'it was exported without --dynamic-batch'
     if why:
         raise ValueError(
             f'The network does not take {batch} image(s) of {channels} '
@@ -103,15 +93,7 @@ def _check_shape(about: dict, shape: tuple[int, ...]) -> None:
 def read_exported(path: str | os.PathLike) -> tuple[onnx.GraphProto, dict]:
     """Read the graph and the metadata of an exported network.
 
-    Args:
-        path (str or PathLike): File of ``tools/deploy/export_onnx.py``.
-
-    Returns:
-        tuple[GraphProto, dict]: Both.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no exported network of this package.
+    Raises FileNotFoundError or ValueError where it is none of this package.
     """
     path = Path(path)
     if not path.is_file():

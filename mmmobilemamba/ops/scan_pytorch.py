@@ -19,7 +19,7 @@ from .export import size_is_free
 # 8 was the fastest of 4, 8, 16 and 32 on CPU for lengths 16 to 4200.
 CHUNK = 8
 # Levels of chunks in a graph of free size, and the tokens it holds for.
-MAX_LEVELS = 6
+MAX_LEVELS = 5
 MAX_TOKENS = CHUNK**MAX_LEVELS
 
 

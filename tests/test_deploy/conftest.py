@@ -15,8 +15,11 @@ pytest.importorskip('onnxruntime')
 _BACKBONE = """dict(
     _delete_=True,
     type='mmmobilemamba.MobileMamba',
-    arch=dict(channels=(32, 40, 48), depths=(1, 1, 1)),
-    out_indices={indices})"""
+    arch=dict(
+        channels=(32, 40, 48),
+        depths=(1, 1, 1),
+        global_ratios=(0.8, 0.0, 0.0)),
+    out_indices=(0, 1, 2))"""
 _TEXTS = dict(
     classifier="""
         default_scope = 'mmpretrain'
@@ -38,7 +41,7 @@ _TEXTS = dict(
         _base_ = 'mmseg::_base_/models/fpn_r50.py'
         default_scope = 'mmseg'
         model = dict(
-            backbone={all},
+            backbone={backbone},
             neck=dict(in_channels=[32, 40, 48], out_channels=16, num_outs=3),
             decode_head=dict(
                 in_channels=[16, 16, 16],
@@ -47,20 +50,11 @@ _TEXTS = dict(
                 channels=16,
                 num_classes=4))
     """,
-    pspnet="""
-        _base_ = 'mmseg::_base_/models/pspnet_r50-d8.py'
-        default_scope = 'mmseg'
-        model = dict(
-            backbone={all},
-            decode_head=dict(
-                in_channels=48, in_index=2, channels=16, num_classes=4),
-            auxiliary_head=None)
-    """,
     retinanet="""
         _base_ = 'mmdet::_base_/models/retinanet_r50_fpn.py'
         default_scope = 'mmdet'
         model = dict(
-            backbone={all},
+            backbone={backbone},
             neck=dict(
                 _delete_=True,
                 type='mmmobilemamba.DeconvFPN',
@@ -75,31 +69,11 @@ _TEXTS = dict(
                 stacked_convs=1),
             test_cfg=dict(nms_pre=100, max_per_img=20))
     """,
-    ssd="""
-        _base_ = 'mmdet::ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py'
-        model = dict(
-            backbone={first},
-            neck=dict(
-                in_channels=(32, 40),
-                out_channels=(32, 40, 16, 16),
-                level_strides=(2, 2),
-                level_paddings=(1, 1)),
-            bbox_head=dict(
-                type='mmmobilemamba.SSDHead',
-                num_classes=3,
-                in_channels=(32, 40, 16, 16),
-                anchor_generator=dict(
-                    strides=[16, 32, 64, 107],
-                    ratios=[[2, 3]] * 4,
-                    min_sizes=[48, 100, 150, 202],
-                    max_sizes=[100, 150, 202, 253])),
-            test_cfg=dict(score_thr=0.3, max_per_img=20))
-    """,
     mask_rcnn="""
         _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
         default_scope = 'mmdet'
         model = dict(
-            backbone={all},
+            backbone={backbone},
             neck=dict(
                 in_channels=[32, 40, 48], out_channels=16, num_outs=3),
             rpn_head=dict(
@@ -147,22 +121,44 @@ def fill(model):
 def make_model(tmp_path_factory):
     """Give a function that builds a tiny model by its name."""
     folder = tmp_path_factory.mktemp('models')
-    stages = dict(all='(0, 1, 2)', first='(0, 1)', last='(2,)')
-    parts = {
-        key: _BACKBONE.format(indices=value) for key, value in stages.items()
-    }
-    parts['last'] = parts['last'].replace('_delete_=True,', '')
-    hosts = dict(classifier='mmpretrain', segmentor='mmseg', pspnet='mmseg')
+    last = _BACKBONE.replace('_delete_=True,', '')
+    last = last.replace('(0, 1, 2)', '(2,)')
+    hosts = dict(classifier='mmpretrain', segmentor='mmseg')
     made = {}
 
-    def make(name):
+    def make(name, **changes):
         pytest.importorskip(hosts.get(name, 'mmdet'))
-        if name not in made:
+        key = (name, *changes.items())
+        if key not in made:
             path = folder / f'{name}.py'
-            text = textwrap.dedent(_TEXTS[name]).format(**parts)
-            path.write_text(text)
+            text = textwrap.dedent(_TEXTS[name])
+            path.write_text(text.format(backbone=_BACKBONE, last=last))
             cfg = Config.fromfile(path)
-            made[name] = fill(build_model(cfg))
-        return made[name]
+            cfg.merge_from_dict(changes)
+            made[key] = fill(build_model(cfg))
+        return made[key]
 
     return make
+
+
+@pytest.fixture(scope='session')
+def export(make_model, tmp_path_factory):
+    """Give a function that exports a tiny model, once for all tests."""
+    from mmmobilemamba.deploy.export import export_model
+    from mmmobilemamba.deploy.options import ExportOptions
+
+    folder = tmp_path_factory.mktemp('exported')
+    kinds = dict(classifier='classifier', segmentor='segmentor')
+    made = {}
+
+    def call(name, kind=None, **options):
+        key = (name, kind, *sorted(options.items()))
+        if key not in made:
+            path = folder / f'{len(made)}.onnx'
+            settings = ExportOptions(size=(96, 80), **options)
+            kind = kind or kinds.get(name, 'detector')
+            report = export_model(make_model(name), kind, path, settings)
+            made[key] = path, report
+        return made[key]
+
+    return call

@@ -16,8 +16,8 @@ from mmmobilemamba.apis.inference import load_model  # noqa: E402
 from mmmobilemamba.deploy.export import export_model  # noqa: E402
 from mmmobilemamba.deploy.options import (  # noqa: E402
     ExportOptions,
+    image_size,
     kind_of,
-    test_size,
 )
 
 # Every network of the paper, and the peer of its own family.
@@ -64,7 +64,7 @@ def fill(model):
 @pytest.mark.parametrize('name', CONFIGS)
 def test_config(repo, tmp_path, name):
     cfg = load_config(repo / 'configs' / f'{name}.py')
-    kind, size = kind_of(cfg), test_size(cfg)
+    kind, size = kind_of(cfg), image_size(cfg)
     if size == (800, 1333):
         size = (800, 1344)  # as the padded image
     # Untrained heads give every class nearly the same low score.

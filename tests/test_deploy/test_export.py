@@ -1,182 +1,184 @@
 """An exported file computes what its model does, or is not there."""
 
+import copy
+import json
+
 import numpy as np
 import onnx
 import pytest
 import torch
 
-from mmmobilemamba.deploy.export import (
-    ExportOptions,
-    ParityError,
-    export_model,
-)
+from mmmobilemamba.deploy import detectors
+from mmmobilemamba.deploy.export import export_model
+from mmmobilemamba.deploy.options import ExportOptions
 from mmmobilemamba.deploy.session import Session
 
-KINDS = dict(
-    classifier='classifier',
-    segmentor='segmentor',
-    pspnet='segmentor',
-    retinanet='detector',
-    ssd='detector',
-    mask_rcnn='detector',
-)
+SIZE = (96, 80)
+KINDS = ('classifier', 'segmentor', 'retinanet', 'mask_rcnn')
 
 
-@pytest.fixture(scope='module')
-def export(make_model, tmp_path_factory):
-    """Give a function that exports a tiny model."""
-    folder = tmp_path_factory.mktemp('exported')
-    made = {}
+def attempt(model, path, kind='detector', **options):
+    """Export to a folder that has nothing else in it."""
+    options = ExportOptions(size=SIZE, **options)
+    return export_model(model, kind, path / 'model.onnx', options)
 
-    def call(name, kind=None, out=None, pictures=(), **options):
-        options.setdefault('size', (96, 80))
-        key = (name, kind, out, len(pictures), *sorted(options.items()))
-        if key not in made:
-            made[key] = export_model(
-                make_model(name),
-                kind or KINDS[name],
-                folder / (out or f'{len(made)}.onnx'),
-                ExportOptions(**options),
-                pictures,
-            )
-        return made[key]
+
+@pytest.mark.parametrize('name', KINDS)
+def test_every_kind(export, name):
+    path, report = export(name, preprocess=True)
+    assert [c.problems for c in report] == [[]] * 3
+    assert max(c.error for c in report) <= 1e-4
+    if name in ('retinanet', 'mask_rcnn'):
+        assert all(c.boxes for c in report)
+    model = onnx.load(path)
+    assert {node.domain for node in model.graph.node} == {''}
+    (about,) = (json.loads(p.value) for p in model.metadata_props)
+    assert about['preprocess'] and about['size'] == list(SIZE)
+
+
+@pytest.mark.parametrize('name', ['segmentor', 'mask_rcnn'])
+def test_free_sizes(export, name):
+    _, report = export(name, dynamic_size=True)
+    # Odd sizes and such that are no multiple of 64 are among them.
+    assert len({c.size for c in report}) == 3
+    assert [c.problems for c in report] == [[]] * 3
+
+
+def test_free_batch(export, make_model):
+    path, _ = export('classifier', dynamic_batch=True)
+    image = torch.randn(3, 3, *SIZE)
+    with torch.no_grad():
+        wanted = make_model('classifier')(image, mode='tensor').softmax(1)
+    got = Session(path)(image.numpy())['scores']
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match='no free batch'):
+        export('retinanet', dynamic_batch=True)
+
+
+def test_backbone_gives_a_map_per_stage(export):
+    path, _ = export('segmentor', kind='backbone')
+    out = Session(path)(np.zeros((1, 3, *SIZE), np.float32))
+    shapes = [value.shape for value in out.values()]
+    assert shapes == [(1, 32, 6, 5), (1, 40, 3, 3), (1, 48, 2, 2)]
+
+
+@pytest.mark.parametrize('preprocess', [True, False])
+def test_images_of_four_channels(make_model, tmp_path, preprocess):
+    changes = {
+        'model.backbone.in_channels': 4,
+        'model.data_preprocessor.mean': (1.0, 2.0, 3.0, 4.0),
+        'model.data_preprocessor.std': (50.0, 51.0, 52.0, 53.0),
+    }
+    model = make_model('segmentor', **changes)
+    attempt(model, tmp_path, 'segmentor', preprocess=preprocess)
+    session = Session(tmp_path / 'model.onnx')
+    session(np.zeros((1, 4, *SIZE), np.uint8))
+    with pytest.raises(ValueError, match='4 channels'):
+        session(np.zeros((1, 3, *SIZE), np.uint8))
+
+
+def test_preprocessing_is_the_hosts(export, make_model):
+    model = make_model('classifier')
+    pixels = torch.randint(256, (1, 3, *SIZE), dtype=torch.uint8)
+    inputs = model.data_preprocessor(dict(inputs=pixels))['inputs']
+    with torch.no_grad():
+        wanted = model(inputs, mode='tensor').softmax(1)
+    path, _ = export('classifier', preprocess=True)
+    got = Session(path)(pixels.numpy())['scores']
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_model_stays_as_it_is(make_model, tmp_path):
+    model = make_model('classifier')
+    before = {k: value.clone() for k, value in model.state_dict().items()}
+    attempt(model, tmp_path, 'classifier')
+    after = model.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_mismatch_leaves_no_file(make_model, tmp_path):
+    with pytest.raises(ValueError, match='scores differs'):
+        attempt(
+            make_model('classifier'), tmp_path, 'classifier', tolerance=1e-12
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def saturated(model):
+    """Let the scores of the dense head be 1 nearly everywhere."""
+    model = copy.deepcopy(model)
+    two_stages = hasattr(model, 'rpn_head')
+    head = model.rpn_head.rpn_cls if two_stages else model.bbox_head.retina_cls
+    torch.nn.init.constant_(head.bias, 30.0)
+    return model
+
+
+@pytest.mark.parametrize('name', ['retinanet', 'mask_rcnn'])
+def test_scores_that_are_all_equal(make_model, tmp_path, name):
+    assert attempt(saturated(make_model(name)), tmp_path)[0].boxes
+
+
+def shifted(prior):
+    def decode(head, prior_, *args):
+        return prior(head, prior_ + 1, *args)
+
+    return decode
+
+
+def doubled(suppress):
+    def call(boxes, scores, *args):
+        return suppress(boxes, scores / 2, *args)
 
     return call
 
 
-@pytest.fixture(scope='module')
-def picture():
-    pixels = np.random.default_rng(0).integers(0, 256, (70, 60, 3), np.uint8)
-    return [('picture', pixels)]
+def relabelled(suppress):
+    def call(boxes, scores, labels, *args):
+        return suppress(boxes, scores, (labels + 1) % 3, *args)
+
+    return call
 
 
-def operators(path):
-    model = onnx.load(path)
-    return {(node.domain, node.op_type) for node in model.graph.node}
-
-
-@pytest.mark.parametrize('name', KINDS)
-def test_every_kind_at_free_sizes(export, picture, name):
-    report = export(name, dynamic_size=True, pictures=picture)
-    assert [c.problems for c in report.comparisons] == [[]] * 4
-    # Odd sizes and such that are no multiple of 64 are among them.
-    assert len({c.size for c in report.comparisons}) == 3
-    assert max(c.error for c in report.comparisons) <= 1e-4
-    if KINDS[name] == 'detector':
-        assert all(c.boxes for c in report.comparisons)
-    assert {domain for domain, _ in operators(report.path)} == {''}
-
-
-@pytest.mark.parametrize('name', ['retinanet', 'mask_rcnn'])
-def test_detector_with_free_batch_and_preprocessing(export, picture, name):
-    report = export(
-        name,
-        dynamic_batch=True,
-        batch=2,
-        preprocess=True,
-        fixed_count=True,
-        pictures=picture,
-    )
-    session = Session(report.path)
-    for batch in (1, 3):
-        image = np.zeros((batch, 3, 96, 80), np.uint8)
-        assert session(image)['boxes'].shape[0] == batch
-    # As many rows as the config keeps, those beyond marked.
-    labels = session(image)['labels']
-    assert labels.shape[1] == (20 if name == 'retinanet' else 8)
-
-
-def test_labels_of_a_segmentor(export, picture):
-    report = export('segmentor', argmax=True, pictures=picture)
-    out = Session(report.path)(np.zeros((1, 3, 96, 80), np.float32))
-    assert out['labels'].dtype == np.uint8
-    assert out['labels'].shape == (1, 96, 80)
-
-
-def test_backbone_gives_a_map_per_stage(export):
-    report = export('segmentor', kind='backbone', size=(65, 97))
-    out = Session(report.path)(np.zeros((1, 3, 65, 97), np.float32))
-    shapes = [value.shape[1:] for value in out.values()]
-    assert shapes == [(32, 5, 7), (40, 3, 4), (48, 2, 2)]
-
-
-@pytest.mark.parametrize('opset', [17, 19, 21])
-def test_opsets(export, opset):
-    report = export('classifier', opset=opset)
-    (written,) = onnx.load(report.path).opset_import
-    assert (written.domain, written.version) == ('', opset)
+def mirrored(masks_of):
+    return lambda *args: masks_of(*args).flip(-1)
 
 
 @pytest.mark.parametrize(
-    ('form', 'dynamic'),
-    [('doubling', False), ('chunked', True), ('scan', True)],
-)
-def test_forms_of_the_scan(export, form, dynamic):
-    report = export(
-        'classifier',
-        kind='backbone',
-        form=form,
-        dynamic_size=dynamic,
-    )
-    has_scan = ('', 'Scan') in operators(report.path)
-    assert has_scan == dynamic
-
-
-def test_unfused_form_leaves_the_model_as_it_is(export, make_model):
-    model = make_model('classifier')
-    before = {
-        name: value.clone() for name, value in model.state_dict().items()
-    }
-    export('classifier', deploy=False)
-    after = model.state_dict()
-    assert list(before) == list(after)
-    assert all(torch.equal(before[name], after[name]) for name in before)
-
-
-def test_mismatch_leaves_no_file(export):
-    with pytest.raises(ParityError, match='scores differs') as caught:
-        export('classifier', out='wrong/model.onnx', tolerance=1e-12)
-    assert 'no file was written' in str(caught.value)
-    path = export('classifier').path
-    assert list((path.parent / 'wrong').iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ('options', 'kind', 'named'),
+    ('name', 'function', 'damage'),
     [
-        (dict(opset=16), 'classifier', '17 to 21'),
-        (dict(opset=22), 'classifier', '17 to 21'),
-        (dict(size=(31, 64)), 'classifier', '31x64'),
-        (dict(batch=0), 'classifier', 'batch'),
-        (dict(form='loop'), 'classifier', 'loop'),
-        (dict(form='doubling', dynamic_size=True), 'classifier', 'doubling'),
-        (dict(chunk=1), 'classifier', 'chunk'),
-        (dict(tolerance=0), 'classifier', 'tolerance'),
-        (dict(argmax=True), 'detector', 'argmax'),
-        (dict(fixed_count=True), 'segmentor', 'fixed_count'),
+        ('retinanet', '_decode', shifted),
+        ('retinanet', 'suppress', doubled),
+        ('retinanet', 'suppress', relabelled),
+        ('mask_rcnn', '_decode', shifted),
+        ('mask_rcnn', 'masks_of', mirrored),
     ],
 )
-def test_options_out_of_range(options, kind, named):
+def test_wrong_boxes_leave_no_file(
+    make_model, tmp_path, monkeypatch, name, function, damage
+):
+    wrong = damage(getattr(detectors, function))
+    monkeypatch.setattr(detectors, function, wrong)
+    with pytest.raises(ValueError, match='no file was written'):
+        attempt(make_model(name), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_heads_by_other_rules_are_refused(make_model, tmp_path):
+    model = copy.deepcopy(make_model('retinanet'))
+    model.bbox_head.test_cfg.nms.type = 'soft_nms'
+    with pytest.raises(ValueError, match='soft_nms'):
+        attempt(model, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ('options', 'out', 'named'),
+    [
+        (dict(size=(31, 64)), 'x.onnx', '31x64'),
+        (dict(size=SIZE, tolerance=0), 'x.onnx', 'tolerance'),
+        (dict(size=SIZE), 'x.pth', 'x.pth'),
+    ],
+)
+def test_options_out_of_range(options, out, named):
     with pytest.raises(ValueError, match=named):
-        ExportOptions(**options).check(kind)
-
-
-def test_pictures_that_a_file_does_not_take(export):
-    session = Session(export('classifier').path)
-    with pytest.raises(ValueError, match='exported for 96x80'):
-        session(np.zeros((1, 3, 96, 96), np.float32))
-    with pytest.raises(ValueError, match='--dynamic-batch'):
-        session(np.zeros((2, 3, 96, 80), np.float32))
-    free = Session(
-        export('classifier', kind='backbone', dynamic_size=True).path
-    )
-    with pytest.raises(ValueError, match='32x32 and larger'):
-        free(np.zeros((1, 3, 31, 80), np.float32))
-
-
-def test_files_that_are_none_of_ours(tmp_path):
-    with pytest.raises(FileNotFoundError, match='none.onnx'):
-        Session(tmp_path / 'none.onnx')
-    (tmp_path / 'text.onnx').write_text('words')
-    with pytest.raises(ValueError, match='text.onnx is no model'):
-        Session(tmp_path / 'text.onnx')
+        export_model(None, 'classifier', out, ExportOptions(**options))

@@ -5,56 +5,30 @@ from collections.abc import Sequence
 
 from mmmobilemamba.apis.command_line import user_errors
 from mmmobilemamba.checkpoints.safe_loading import allow_mmengine_checkpoints
-from mmmobilemamba.deploy.export_arguments import (
+from mmmobilemamba.deploy.arguments import (
     add_export_arguments,
     read_export_arguments,
 )
 
+MAX_IMAGES = 8  # that are compared
+
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
-    add_export_arguments(
-        parser,
-        out='file to write, ending in .onnx',
-        preprocess='take uint8 pixels in the order blue, green, red, with '
-        'mean, deviation and channel order inside',
-    )
-    parser.add_argument(
-        '--opset',
-        type=int,
-        default=17,
-        help='version of the ONNX operators, 17 to 21; default: %(default)s',
-    )
+    add_export_arguments(parser, '.onnx')
     parser.add_argument(
         '--dynamic-size',
         action='store_true',
-        help='take pictures of any size; --size is then the traced one',
+        help='take images of any size; --size is then the traced one',
     )
     parser.add_argument(
-        '--dynamic-batch', action='store_true', help='take any batch'
-    )
-    parser.add_argument(
-        '--fixed-count',
+        '--dynamic-batch',
         action='store_true',
-        help='of a detector: always give as many boxes as the config keeps '
-        'at most, those beyond with label -1',
-    )
-    parser.add_argument(
-        '--no-deploy',
-        dest='deploy',
-        action='store_false',
-        help='leave norms beside the convolutions',
-    )
-    parser.add_argument(
-        '--scan',
-        dest='form',
-        default='chunked',
-        choices=['chunked', 'doubling', 'scan'],
-        help='form of the scan in the graph; default: %(default)s',
+        help='take any batch, of classifiers and segmentors',
     )
     parser.add_argument(
         '--images',
-        help='picture, or folder of pictures, to compare on besides noise',
+        help='image, or folder of images, to compare on besides noise',
     )
     parser.add_argument(
         '--tolerance',
@@ -71,12 +45,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     allow_mmengine_checkpoints()
     with user_errors(parser):
         # Its requirements are an extra of their own.
-        from mmmobilemamba.deploy.export import export_onnx
+        from mmmobilemamba.deploy.export import export_model
+        from mmmobilemamba.deploy.images import read_images
+        from mmmobilemamba.deploy.networks import describe
 
-        images = args.pop('images')
-        cfg, checkpoint, out, options = read_export_arguments(args)
-        report = export_onnx(cfg, checkpoint, out, options, images)
-    print(report)
+        folder = args.pop('images')
+        model, kind, out, options = read_export_arguments(args, '.onnx')
+        channels = describe(model, kind, options)['channels']
+        images = read_images(folder, MAX_IMAGES, channels) if folder else ()
+        report = export_model(model, kind, out, options, images)
+    print(*report, f'written: {out}', sep='\n')
 
 
 if __name__ == '__main__':

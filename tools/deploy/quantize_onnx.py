@@ -27,12 +27,9 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument('config', help='config file of the exported model')
     parser.add_argument('model', help='file of export_onnx.py')
     parser.add_argument('out', help='file to write, ending in .onnx')
-    parser.add_argument('pictures', help='folder of pictures to calibrate on')
+    parser.add_argument('images', help='folder of images to calibrate on')
     parser.add_argument(
-        '--count',
-        type=int,
-        default=64,
-        help='pictures to take from the folder; default: %(default)s',
+        '--count', type=int, default=64, help='images to take; default: 64'
     )
     parser.add_argument(
         '--method',
@@ -45,8 +42,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=float,
         default=1.0,
         metavar='POINTS',
-        help='points of AP, mIoU or accuracy that may be lost; default: '
-        '%(default)s',
+        help='points of AP, mIoU or accuracy that may be lost; default: 1',
     )
     parser.add_argument(
         '--no-metric',
@@ -93,17 +89,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
         cfg = load_config(args.config, args.cfg_options)
         measure = None if args.no_metric else make_measure(cfg, folder)
-        change = quantize(
+        report = quantize(
             args.model,
             args.out,
-            args.pictures,
-            count=args.count,
-            method=args.method,
-            measure=measure,
-            max_loss=args.max_loss,
-            threads=args.threads,
+            args.images,
+            args.count,
+            args.method,
+            measure,
+            args.max_loss,
+            args.threads,
         )
-    print(change)
+    print(report, f'written: {args.out}', sep='\n')
 
 
 if __name__ == '__main__':

@@ -1,0 +1,119 @@
+"""Smaller numbers keep what a network predicts, or no file is left."""
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+
+from mmmobilemamba.deploy.float16 import to_float16
+from mmmobilemamba.deploy.int8 import SCAN, quantize
+from mmmobilemamba.deploy.session import Session
+
+
+@pytest.fixture(scope='module')
+def network(export):
+    return export('classifier', preprocess=True)[0]
+
+
+@pytest.fixture(scope='module')
+def images(tmp_path_factory):
+    """A folder per class."""
+    folder = tmp_path_factory.mktemp('images')
+    for seed in range(3):
+        coarse = np.random.default_rng(seed).integers(0, 256, (9, 8, 3))
+        image = cv2.resize(coarse.astype(np.uint8), (80, 96))
+        (folder / str(seed)).mkdir()
+        cv2.imwrite(f'{folder}/{seed}/{seed}.png', image)
+    return folder
+
+
+def outputs(path, images):
+    session = Session(path)
+    pixels = [cv2.imread(str(p)) for p in sorted(images.glob('*/*'))]
+    return np.concatenate(
+        [session(i.transpose(2, 0, 1)[None])['scores'] for i in pixels]
+    )
+
+
+@pytest.fixture(scope='module')
+def quantised(network, images, tmp_path_factory):
+    out = tmp_path_factory.mktemp('int8') / 'model.onnx'
+    metrics = iter([('accuracy', 50.0), ('accuracy', 49.5)])
+    report = quantize(
+        network, out, images, count=3, measure=lambda _: next(metrics)
+    )
+    return out, report
+
+
+def test_int8_predicts_nearly_the_same(network, images, quantised):
+    out, report = quantised
+    wanted, got = outputs(network, images), outputs(out, images)
+    assert not np.array_equal(got, wanted)
+    assert np.abs(got - wanted).max() < 0.05
+    assert out.stat().st_size < network.stat().st_size
+    assert 'accuracy: 50.00 -> 49.50' in report and 'latency' in report
+
+
+def test_int8_leaves_scan_and_residual_stream_in_float(quantised):
+    model = onnx.load(quantised[0])
+    made_by = {out: n for n in model.graph.node for out in n.output}
+    found = set()
+    for node in model.graph.node:
+        if node.op_type == 'Exp':
+            assert SCAN in node.name
+            source = made_by[node.input[0]].op_type
+            assert source != 'DequantizeLinear'
+        if node.op_type != 'Conv':
+            continue
+        depthwise = any(a.name == 'group' and a.i > 1 for a in node.attribute)
+        source = made_by.get(node.input[0])
+        of_sum = depthwise and source.op_type == 'Add'
+        assert (made_by.get(node.input[1]) is None) == of_sum, node.name
+        found.add((depthwise, of_sum))
+    assert found == {(True, True), (True, False), (False, False)}
+
+
+def test_loss_of_the_metric_leaves_no_file(network, images, tmp_path):
+    metrics = iter([('mIoU', 70.0), ('mIoU', 68.5)] * 2)
+    out = tmp_path / 'out' / 'model.onnx'
+    job = dict(count=1, measure=lambda _: next(metrics))
+    with pytest.raises(ValueError, match='from 70.00 to 68.50'):
+        quantize(network, out, images, **job)
+    assert list((tmp_path / 'out').iterdir()) == []
+    quantize(network, out, images, max_loss=2.0, **job)
+    assert out.is_file()
+
+
+def test_bad_input_is_named(network, images, quantised, tmp_path):
+    out = tmp_path / 'model.onnx'
+    (tmp_path / 'empty').mkdir()
+    for name in ('a.png', 'b.jpg'):
+        (tmp_path / name).write_text('words')
+
+    def measure(path):
+        pytest.fail('the evaluation takes long, and comes later')
+
+    with pytest.raises(ValueError, match='a.png, .*b.jpg'):
+        quantize(network, out, tmp_path, measure=measure)
+    with pytest.raises(FileNotFoundError, match='empty'):
+        quantize(network, out, tmp_path / 'empty', measure=measure)
+    with pytest.raises(ValueError, match='got 0'):
+        quantize(network, out, images, count=0)
+    with pytest.raises(ValueError, match='model.mlmodel'):
+        to_float16(network, tmp_path / 'model.mlmodel')
+    with pytest.raises(ValueError, match='int8 already'):
+        to_float16(quantised[0], out)
+    assert not out.exists()
+
+
+def test_fp16_computes_the_same(network, images, tmp_path):
+    out = tmp_path / 'model.onnx'
+    to_float16(network, out)
+    assert out.stat().st_size < 0.8 * network.stat().st_size
+    wanted = outputs(network, images)
+    assert np.abs(outputs(out, images) - wanted).max() < 2e-2
+
+
+def test_fp16_says_that_a_detector_is_not_compared(export, tmp_path):
+    path, _ = export('mask_rcnn', preprocess=True)
+    assert 'not compared' in to_float16(path, tmp_path / 'model.onnx')
