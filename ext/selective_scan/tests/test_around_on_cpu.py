@@ -91,13 +91,13 @@ def check_wavelet(library, case, grad_layout, room=ROOM):
     compare(ss.wavelet_conv2d_reference, case, grad, actual)
 
 
-@pytest.mark.parametrize('side', [1, 3, 5, 7, 9])
+@pytest.mark.parametrize('side', [3, 5, 7])
 @pytest.mark.parametrize('layout', MAP_LAYOUTS)
-@pytest.mark.parametrize('dtype', list(TYPES))
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 def test_wavelet(library, dtype, layout, side):
     """Every instance, on a map of one tile and one with odd sides of more."""
     for size in ((8, 12), (37, 23)):
-        case = wavelet_case(2, 18, *size, side, dtype, layout)
+        case = wavelet_case(1, 18, *size, side, dtype, layout)
         check_wavelet(library, case, layout)
 
 
@@ -109,10 +109,10 @@ def test_wavelet_sizes(library, size):
         check_wavelet(library, case, 'channels_last', room)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=12, deadline=None, derandomize=True)
 @given(
-    batch=st.integers(1, 4),
-    channels=st.integers(1, 35),
+    batch=st.integers(1, 3),
+    channels=st.integers(1, 20),
     size=st.tuples(st.integers(1, 18), st.integers(1, 38)),
     side=st.sampled_from([3, 5, 7]),
     layouts=st.tuples(*[st.sampled_from(MAP_LAYOUTS)] * 2),

@@ -90,33 +90,31 @@ struct Launch {
 // Blocks that keep a GPU busy: four for each of some 130 multiprocessors.
 constexpr int64_t kBusyBlocks = 528;
 
-// Sums of the columns of a matrix (rows, columns).
+// Sums of the columns of a matrix (rows, columns); those from `split` on go
+// elsewhere.
 template <typename P>
 struct SumTask {
   const P* from = nullptr;
   P* to = nullptr;
-  int rows = 0, columns = 0;
+  P* rest = nullptr;
+  int rows = 0, columns = 0, split = 0;
 };
 
 #if defined(__CUDACC__) || defined(CUDART_VERSION)
 
-// Sets tile_rows and, for the gradient, groups, as the GPU has room.
-template <typename T, typename P>
-cudaError_t plan_wavelet(WaveletTask<T, P>& task, bool gradient);
-template <typename T, typename P>
-cudaError_t launch_wavelet(const WaveletTask<T, P>& task, cudaStream_t stream);
-template <typename T, typename P>
-cudaError_t launch_wavelet_gradient(const WaveletTask<T, P>& task,
-                                    cudaStream_t stream);
+// Sets tile_rows and, for the gradient of the filters, groups.
+template <typename T>
+cudaError_t plan_wavelet(WaveletTask<T, float>& task, bool gradient);
+template <typename T>
+cudaError_t launch_wavelet(const WaveletTask<T, float>& task, bool gradient,
+                           cudaStream_t stream);
 
-// Sets warps and blocks; neither where there are too many channels.
+// Sets warps and blocks; no blocks where there are too many channels.
 template <typename T, typename P>
 cudaError_t plan_gated_norm(NormTask<T, P>& task, bool backward);
 template <typename T, typename P>
-cudaError_t launch_gated_norm(const NormTask<T, P>& task, cudaStream_t stream);
-template <typename T, typename P>
-cudaError_t launch_gated_norm_backward(const NormTask<T, P>& task,
-                                       cudaStream_t stream);
+cudaError_t launch_gated_norm(const NormTask<T, P>& task, bool backward,
+                              cudaStream_t stream);
 
 template <typename P>
 cudaError_t launch_sum(const SumTask<P>& task, cudaStream_t stream);

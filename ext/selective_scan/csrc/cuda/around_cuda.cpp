@@ -10,6 +10,7 @@
 #include <limits>
 
 #include "../common/map_operands.h"
+#include "../common/plain_wavelet.h"
 #include "around.h"
 
 namespace selective_scan {
@@ -18,13 +19,24 @@ namespace {
 template <typename T>
 using State = at::opmath_type<T>;
 template <typename T>
-using WaveletTask = cuda::WaveletTask<T, State<T>>;
+using WaveletTask = cuda::WaveletTask<T, float>;
 template <typename T>
 using NormTask = cuda::NormTask<T, State<T>>;
 
-#define AROUND_DISPATCH(tensor, name, ...)                                    \
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16,                   \
-                                  (tensor).scalar_type(), name, __VA_ARGS__)
+#define NORM_DISPATCH(tensor, ...)                                          \
+  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16,                 \
+                                  (tensor).scalar_type(),                   \
+                                  "gated_layer_norm", __VA_ARGS__)
+#define WAVELET_DISPATCH(tensor, ...)                                       \
+  AT_DISPATCH_SWITCH((tensor).scalar_type(), "wavelet_conv2d",              \
+                     AT_DISPATCH_CASE(at::kFloat, __VA_ARGS__)              \
+                     AT_DISPATCH_CASE(at::kHalf, __VA_ARGS__)               \
+                     AT_DISPATCH_CASE(at::kBFloat16, __VA_ARGS__))
+
+bool has_kernel(const at::Tensor& x, int64_t side) {
+  return x.scalar_type() != at::kDouble &&
+         (side == 3 || side == 5 || side == 7);
+}
 
 // The tensor itself where offsets within an image fit into 32 bits.
 at::Tensor with_short_offsets(const at::Tensor& x) {
@@ -60,37 +72,68 @@ WaveletTask<T> wavelet_task(const at::Tensor& x, const at::Tensor& weight) {
   return task;
 }
 
+// Sums over rows into one tensor, or two one after the other.
 template <typename T>
-void sum_rows(const at::Tensor& from, const at::Tensor& to) {
+void sum_rows(const at::Tensor& from, const at::Tensor& to,
+              const at::Tensor& rest = {}) {
   cuda::SumTask<T> task;
   task.from = from.const_data_ptr<T>();
   task.to = to.mutable_data_ptr<T>();
   task.rows = static_cast<int>(from.size(0));
-  task.columns = static_cast<int>(to.numel());
+  task.columns = static_cast<int>(from.numel() / from.size(0));
+  task.split = static_cast<int>(to.numel());
+  if (rest.defined()) task.rest = rest.mutable_data_ptr<T>();
   C10_CUDA_CHECK(cuda::launch_sum(task, c10::cuda::getCurrentCUDAStream()));
 }
 
 // `turned`: with the filters turned by 180 degrees.
-void filter(const at::Tensor& x, const at::Tensor& weight, bool turned,
-            const at::Tensor& y) {
-  AROUND_DISPATCH(x, "wavelet_conv2d", [&] {
-    auto task = wavelet_task<scalar_t>(x, weight);
+at::Tensor filtered(const at::Tensor& map, const at::Tensor& weight,
+                    bool turned, const at::Tensor& like) {
+  auto y = empty_like_map(like);
+  if (y.numel() == 0) return y;
+  if (!has_kernel(map, weight.size(2))) {
+    return y.copy_(
+        plain_wavelet(map, turned ? weight.flip({2, 3}) : weight));
+  }
+  const auto x = with_short_offsets(map), filters = weight.contiguous();
+  WAVELET_DISPATCH(x, [&] {
+    auto task = wavelet_task<scalar_t>(x, filters);
     task.y = map_of(y, y.mutable_data_ptr<scalar_t>());
     task.turned = turned;
     C10_CUDA_CHECK(cuda::plan_wavelet(task, false));
     C10_CUDA_CHECK(
-        cuda::launch_wavelet(task, c10::cuda::getCurrentCUDAStream()));
+        cuda::launch_wavelet(task, false, c10::cuda::getCurrentCUDAStream()));
   });
+  return y;
+}
+
+at::Tensor filter_gradient(const at::Tensor& grad, const at::Tensor& map,
+                           const at::Tensor& weight) {
+  if (!has_kernel(map, weight.size(2))) {
+    return plain_wavelet_gradient(grad, map, weight);
+  }
+  const auto x = with_short_offsets(map), grads = with_short_offsets(grad);
+  auto result = at::empty(weight.sizes(), weight.options());
+  WAVELET_DISPATCH(x, [&] {
+    auto task = wavelet_task<scalar_t>(x, weight);
+    task.grad = map_of(grads, grads.const_data_ptr<scalar_t>());
+    C10_CUDA_CHECK(cuda::plan_wavelet(task, true));
+    const auto sums =
+        task.groups > 1
+            ? at::empty({task.groups, weight.numel()}, weight.options())
+            : result;
+    task.weight_grad = sums.mutable_data_ptr<float>();
+    C10_CUDA_CHECK(
+        cuda::launch_wavelet(task, true, c10::cuda::getCurrentCUDAStream()));
+    if (task.groups > 1) sum_rows<float>(sums, result);
+  });
+  return result;
 }
 
 at::Tensor wavelet_conv2d_cuda(const at::Tensor& x, const at::Tensor& weight) {
   check_wavelet(x, weight);
   const c10::cuda::CUDAGuard guard(x.device());
-  auto y = empty_like_map(x);
-  if (y.numel() > 0) {
-    filter(with_short_offsets(x), weight.contiguous(), false, y);
-  }
-  return y;
+  return filtered(x, weight, false, x);
 }
 
 std::tuple<at::Tensor, at::Tensor> wavelet_conv2d_backward_cuda(
@@ -98,28 +141,11 @@ std::tuple<at::Tensor, at::Tensor> wavelet_conv2d_backward_cuda(
   check_wavelet(x, weight);
   check_alike("grad", grad, x);
   const c10::cuda::CUDAGuard guard(x.device());
-  auto grad_x = empty_like_map(x);
-  if (x.numel() == 0) {
-    return {grad_x, at::zeros(weight.sizes(), weight.options())};
-  }
-  auto grad_weight = at::empty(weight.sizes(), weight.options());
-  const auto xs = with_short_offsets(x), grads = with_short_offsets(grad);
-  const auto filters = weight.contiguous();
-  filter(grads, filters, true, grad_x);
-  AROUND_DISPATCH(x, "wavelet_conv2d_backward", [&] {
-    auto task = wavelet_task<scalar_t>(xs, filters);
-    task.grad = map_of(grads, grads.const_data_ptr<scalar_t>());
-    C10_CUDA_CHECK(cuda::plan_wavelet(task, true));
-    auto sums = grad_weight;
-    if (task.groups > 1) {
-      sums = at::empty({task.groups, weight.numel()}, weight.options());
-    }
-    task.weight_grad = sums.mutable_data_ptr<State<scalar_t>>();
-    C10_CUDA_CHECK(cuda::launch_wavelet_gradient(
-        task, c10::cuda::getCurrentCUDAStream()));
-    if (task.groups > 1) sum_rows<State<scalar_t>>(sums, grad_weight);
-  });
-  return {grad_x, grad_weight};
+  // The transform is orthonormal: its adjoint is its inverse.
+  const auto grad_x = filtered(grad, weight, true, x);
+  return {grad_x, x.numel() > 0
+                      ? filter_gradient(grad, x, weight)
+                      : at::zeros(weight.sizes(), weight.options())};
 }
 
 template <typename T>
@@ -159,11 +185,11 @@ at::Tensor gated_layer_norm_cuda(const at::Tensor& x, const at::Tensor& z,
   if (y.numel() == 0) return y;
   const auto xs = with_short_offsets(x), zs = with_short_offsets(z);
   const auto factor = weight.contiguous(), shift = bias.contiguous();
-  AROUND_DISPATCH(x, "gated_layer_norm", [&] {
+  NORM_DISPATCH(x, [&] {
     auto task = norm_task<scalar_t>(xs, zs, factor, shift, eps, false);
     task.y = tokens_of(y, y.mutable_data_ptr<scalar_t>());
-    C10_CUDA_CHECK(
-        cuda::launch_gated_norm(task, c10::cuda::getCurrentCUDAStream()));
+    C10_CUDA_CHECK(cuda::launch_gated_norm(
+        task, false, c10::cuda::getCurrentCUDAStream()));
   });
   return y;
 }
@@ -177,14 +203,15 @@ gated_layer_norm_backward_cuda(const at::Tensor& grad, const at::Tensor& x,
   const c10::cuda::CUDAGuard guard(x.device());
   auto grad_x = empty_like_map(x), grad_z = empty_like_map(z);
   if (x.numel() == 0) {
-    return {grad_x, grad_z, at::zeros_like(weight), at::zeros_like(bias)};
+    return {grad_x, grad_z, at::zeros(weight.sizes(), weight.options()),
+            at::zeros(bias.sizes(), bias.options())};
   }
   auto grad_weight = at::empty(weight.sizes(), weight.options());
   auto grad_bias = at::empty(bias.sizes(), bias.options());
   const auto xs = with_short_offsets(x), zs = with_short_offsets(z);
   const auto grads = with_short_offsets(grad);
   const auto factor = weight.contiguous(), shift = bias.contiguous();
-  AROUND_DISPATCH(x, "gated_layer_norm_backward", [&] {
+  NORM_DISPATCH(x, [&] {
     auto task = norm_task<scalar_t>(xs, zs, factor, shift, eps, true);
     task.grad = tokens_of(grads, grads.const_data_ptr<scalar_t>());
     task.x_grad = tokens_of(grad_x, grad_x.mutable_data_ptr<scalar_t>());
@@ -192,12 +219,9 @@ gated_layer_norm_backward_cuda(const at::Tensor& grad, const at::Tensor& x,
     const auto partials =
         at::empty({task.blocks, 2, x.size(1)}, weight.options());
     task.partials = partials.mutable_data_ptr<State<scalar_t>>();
-    C10_CUDA_CHECK(cuda::launch_gated_norm_backward(
-        task, c10::cuda::getCurrentCUDAStream()));
-    const auto sums = at::empty({2, x.size(1)}, weight.options());
-    sum_rows<State<scalar_t>>(partials, sums);
-    grad_weight.copy_(sums[0]);
-    grad_bias.copy_(sums[1]);
+    C10_CUDA_CHECK(cuda::launch_gated_norm(
+        task, true, c10::cuda::getCurrentCUDAStream()));
+    sum_rows<State<scalar_t>>(partials, grad_weight, grad_bias);
   });
   return {grad_x, grad_z, grad_weight, grad_bias};
 }

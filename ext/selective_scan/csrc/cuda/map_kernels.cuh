@@ -40,7 +40,11 @@ __global__ void __launch_bounds__(32 * kSumWarps)
   __syncthreads();
   if (warp > 0 || column >= task.columns) return;
   for (int w = 1; w < kSumWarps; ++w) sum += sums[w * 32 + lane];
-  task.to[column] = sum;
+  if (column < task.split) {
+    task.to[column] = sum;
+  } else {
+    task.rest[column - task.split] = sum;
+  }
 }
 
 }  // namespace selective_scan::cuda

@@ -21,7 +21,6 @@ constexpr int kTileColumns = 8;
 constexpr int kTileRows = 16;     // at most, two of them a warp
 constexpr int kGradientRows = 8;  // likewise, for the filters' gradient
 constexpr int kPitch = kTileChannels + 1;  // spreads cells over the banks
-constexpr int kPlainThreads = 256;
 
 // Tiles of nearly the same size.
 struct Tiling {
@@ -40,9 +39,8 @@ struct Tiling {
   SCAN_HOST_DEVICE int tiles() const { return tall * wide; }
 };
 
-template <typename P>
 struct alignas(16) Bands {
-  P v[4];
+  float v[4];
 };
 
 // Cells of a tile with a border of `border` cells, at most.
@@ -57,53 +55,39 @@ SCAN_HOST_DEVICE int region_cells(const Task& task, const Tiling& tiling,
 
 // Bytes of shared memory: for a tile with its border, and the filters or the
 // tile of the gradient.
-template <typename P, typename Task>
+template <typename Task>
 SCAN_HOST_DEVICE int wavelet_bytes(const Task& task, bool gradient) {
   const Tiling tiling(task);
   const int more = gradient ? region_cells(task, tiling, 0)
                             : task.side * task.side;
   return (region_cells(task, tiling, task.side / 2) + more) * kPitch *
-         static_cast<int>(sizeof(Bands<P>));
+         static_cast<int>(sizeof(Bands));
 }
 SCAN_HOST_DEVICE int wavelet_threads(const Tiling& tiling) {
   return (tiling.rows + 1) / 2 * 32;
 }
 
-template <typename P, typename Task>
-bool has_tiles(const Task& task) {
-  return sizeof(P) == sizeof(float) && task.side >= 3 && task.side <= 7;
-}
-
 // Chooses tiles that `room` bytes hold, and groups of them.
-template <typename T, typename P>
-void fit_wavelet(WaveletTask<T, P>& task, bool gradient, int room) {
+template <typename Task>
+void fit_wavelet(Task& task, bool gradient, int room) {
   task.tile_rows = gradient ? kGradientRows : kTileRows;
-  task.groups = 1;
-  if (!has_tiles<P>(task)) return;
-  while (task.tile_rows > 1 && wavelet_bytes<P>(task, gradient) > room) {
+  while (task.tile_rows > 1 && wavelet_bytes(task, gradient) > room) {
     --task.tile_rows;
   }
   const Tiling tiling(task);
   const int64_t groups = smaller(int64_t{task.images} * tiling.tiles(),
                                  kBusyBlocks / tiling.blocks);
-  if (gradient && groups > 1) task.groups = static_cast<int>(groups);
+  task.groups = gradient && groups > 1 ? static_cast<int>(groups) : 1;
 }
 
-template <typename T, typename P>
-Launch wavelet_launch(const WaveletTask<T, P>& task, bool gradient) {
-  if (!has_tiles<P>(task)) {
-    const int64_t threads =
-        gradient ? int64_t{32} * task.channels * task.side * task.side
-                 : int64_t{task.images} * task.channels * task.cell_rows() *
-                       task.cell_columns();
-    return {ceil_div(threads, kPlainThreads), kPlainThreads, 0};
-  }
+template <typename Task>
+Launch wavelet_launch(const Task& task, bool gradient) {
   const Tiling tiling(task);
   const int64_t repeats =
       gradient ? task.groups : int64_t{task.images} * tiling.tiles();
   return {repeats * tiling.blocks,
           gradient ? 32 * task.side : wavelet_threads(tiling),
-          wavelet_bytes<P>(task, gradient)};
+          wavelet_bytes(task, gradient)};
 }
 
 // n / divisor for small numbers: n * divisor below 2^24.
@@ -118,10 +102,9 @@ struct Divider {
 
 // The transform, and its inverse, without the factor 1/2: pixels come and go
 // as (top left, bottom left, top right, bottom right).
-template <typename P>
-__device__ __forceinline__ Bands<P> haar(const Bands<P>& p) {
-  const P low_a = p.v[0] + p.v[1], high_a = p.v[0] - p.v[1];
-  const P low_b = p.v[2] + p.v[3], high_b = p.v[2] - p.v[3];
+__device__ __forceinline__ Bands haar(const Bands& p) {
+  const float low_a = p.v[0] + p.v[1], high_a = p.v[0] - p.v[1];
+  const float low_b = p.v[2] + p.v[3], high_b = p.v[2] - p.v[3];
   return {{low_a + low_b, high_a + high_b, low_a - low_b, high_a - high_b}};
 }
 
@@ -131,32 +114,32 @@ struct alignas(2 * sizeof(T)) Two {
 };
 
 // The pixels of a cell, zeros outside the map.
-template <typename P, typename T>
-__device__ __forceinline__ Bands<P> load_cell(const Map<const T>& map,
+template <typename T>
+__device__ __forceinline__ Bands load_cell(const Map<const T>& map,
                                               const T* at, bool right,
                                               bool below) {
-  Bands<P> p = {{P(0), P(0), P(0), P(0)}};
+  Bands p = {{0.0f, 0.0f, 0.0f, 0.0f}};
   if (map.paired) {
     const auto top = *reinterpret_cast<const Two<T>*>(at);
-    p.v[0] = static_cast<P>(top.left);
-    p.v[2] = static_cast<P>(top.right);
+    p.v[0] = static_cast<float>(top.left);
+    p.v[2] = static_cast<float>(top.right);
     if (below) {
       const auto next = *reinterpret_cast<const Two<T>*>(at + map.row);
-      p.v[1] = static_cast<P>(next.left);
-      p.v[3] = static_cast<P>(next.right);
+      p.v[1] = static_cast<float>(next.left);
+      p.v[3] = static_cast<float>(next.right);
     }
     return p;
   }
-  p.v[0] = static_cast<P>(at[0]);
-  if (below) p.v[1] = static_cast<P>(at[map.row]);
-  if (right) p.v[2] = static_cast<P>(at[map.column]);
-  if (right && below) p.v[3] = static_cast<P>(at[map.row + map.column]);
+  p.v[0] = static_cast<float>(at[0]);
+  if (below) p.v[1] = static_cast<float>(at[map.row]);
+  if (right) p.v[2] = static_cast<float>(at[map.column]);
+  if (right && below) p.v[3] = static_cast<float>(at[map.row + map.column]);
   return p;
 }
 
-template <typename P, typename T>
+template <typename T>
 __device__ __forceinline__ void store_cell(const Map<T>& map, T* at,
-                                           const Bands<P>& p, bool right,
+                                           const Bands& p, bool right,
                                            bool below) {
   if (map.paired) {
     *reinterpret_cast<Two<T>*>(at) = {static_cast<T>(p.v[0]),
@@ -197,18 +180,18 @@ struct Region {
 };
 
 // Subbands of a region of a map.
-template <typename P, typename T, typename Task>
+template <typename T, typename Task>
 __device__ __forceinline__ void load_bands(const Task& task,
                                            const Map<const T>& map, int image,
                                            const Region& region, int threads,
-                                           Bands<P>* bands) {
+                                           Bands* bands) {
   const T* base = map.data + image * map.image;
   region.visit(threads, map.pixels_first,
                [&](int cell, int c, int row, int column) {
                  const T* at = base + (region.first + c) * map.channel +
                                2 * row * map.row + 2 * column * map.column;
                  bands[cell * kPitch + c] = haar(
-                     load_cell<P>(map, at, 2 * column + 1 < task.width,
+                     load_cell(map, at, 2 * column + 1 < task.width,
                                   2 * row + 1 < task.height));
                });
 }
@@ -249,11 +232,11 @@ struct Place {
   }
 };
 
-template <typename T, typename P, int side>
+template <typename T, int side>
 __global__ void __launch_bounds__(kTileRows * 16, 2)
-    wavelet_kernel(WaveletTask<T, P> task) {
+    wavelet_kernel(WaveletTask<T, float> task) {
   constexpr int half = side / 2, taps = side * side;
-  SCAN_SHARED_MEMORY(Bands<P>, bands);
+  SCAN_SHARED_MEMORY(Bands, bands);
   const Tiling tiling(task);
   const int threads = wavelet_threads(tiling);
   const int block = static_cast<int>(blockIdx.x) / tiling.tiles();
@@ -262,11 +245,11 @@ __global__ void __launch_bounds__(kTileRows * 16, 2)
                     block / tiling.blocks * tiling.tiles() + tile, half);
   const Region& own = place.tile;
   const Region& around = place.around;
-  Bands<P>* filters = bands + around.rows * around.columns * kPitch;
-  const P* weight = task.weight + own.first * 4 * taps;
+  Bands* filters = bands + around.rows * around.columns * kPitch;
+  const float* weight = task.weight + own.first * 4 * taps;
   for (int i = threadIdx.x; i < own.channels * 4 * taps; i += threads) {
     const int row = i / taps, tap = i - row * taps;
-    Bands<P>* to = filters + (task.turned ? taps - 1 - tap : tap) * kPitch;
+    Bands* to = filters + (task.turned ? taps - 1 - tap : tap) * kPitch;
     to[row / 4].v[row % 4] = weight[i];
   }
   load_bands(task, task.x, place.image, around, threads, bands);
@@ -274,7 +257,7 @@ __global__ void __launch_bounds__(kTileRows * 16, 2)
 
   const int c = threadIdx.x % kTileChannels;
   const int row = threadIdx.x / kTileChannels;
-  Bands<P> sums[kTileColumns] = {};
+  Bands sums[kTileColumns] = {};
   // The region's cell that the first tap of the first result reads.
   const int skipped = own.left - around.left - half;
   if (row < own.rows && c < own.channels) {
@@ -282,17 +265,17 @@ __global__ void __launch_bounds__(kTileRows * 16, 2)
     for (int i = 0; i < side; ++i) {
       const int from = own.top + row + i - half - around.top;
       if (from < 0 || from >= around.rows) continue;
-      Bands<P> w[side];
+      Bands w[side];
 #pragma unroll
       for (int j = 0; j < side; ++j) {
         w[j] = filters[(i * side + j) * kPitch + c];
       }
-      const Bands<P>* line = bands + from * around.columns * kPitch + c;
+      const Bands* line = bands + from * around.columns * kPitch + c;
 #pragma unroll
       for (int p = 0; p < kTileColumns + side - 1; ++p) {
         const int column = p + skipped;
         if (column < 0 || column >= around.columns) continue;
-        const Bands<P> value = line[column * kPitch];
+        const Bands value = line[column * kPitch];
 #pragma unroll
         for (int j = 0; j < side; ++j) {
           const int q = p - j;
@@ -309,7 +292,7 @@ __global__ void __launch_bounds__(kTileRows * 16, 2)
     for (int q = 0; q < kTileColumns; ++q) {
       if (q >= own.columns) continue;
 #pragma unroll
-      for (int b = 0; b < 4; ++b) sums[q].v[b] *= P(0.25);
+      for (int b = 0; b < 4; ++b) sums[q].v[b] *= 0.25f;
       bands[(row * own.columns + q) * kPitch + c] = haar(sums[q]);
     }
   }
@@ -326,18 +309,18 @@ __global__ void __launch_bounds__(kTileRows * 16, 2)
 }
 
 // A warp has a row of taps, its halves the even and the odd rows of a tile.
-template <typename T, typename P, int side>
+template <typename T, int side>
 __global__ void __launch_bounds__(side * 32)
-    wavelet_gradient_kernel(WaveletTask<T, P> task) {
+    wavelet_gradient_kernel(WaveletTask<T, float> task) {
   constexpr int half = side / 2, threads = side * 32;
-  SCAN_SHARED_MEMORY(Bands<P>, bands);
+  SCAN_SHARED_MEMORY(Bands, bands);
   const Tiling tiling(task);
   const int block = static_cast<int>(blockIdx.x) % tiling.blocks;
   const int group = static_cast<int>(blockIdx.x) / tiling.blocks;
   const int c = threadIdx.x % kTileChannels, tap_row = threadIdx.x / 32;
   const int odd = threadIdx.x / kTileChannels % 2;
-  Bands<P>* grads = bands + region_cells(task, tiling, half) * kPitch;
-  Bands<P> sums[side] = {};
+  Bands* grads = bands + region_cells(task, tiling, half) * kPitch;
+  Bands sums[side] = {};
   const int tiles = task.images * tiling.tiles();
   for (int index = group; index < tiles; index += task.groups) {
     const Place place(task, tiling, block, index, half);
@@ -351,7 +334,7 @@ __global__ void __launch_bounds__(side * 32)
     for (int row = odd; row < own.rows; row += 2) {
       const int from = own.top + row + tap_row - half - around.top;
       if (from < 0 || from >= around.rows || c >= own.channels) continue;
-      Bands<P> g[kTileColumns];
+      Bands g[kTileColumns];
 #pragma unroll
       for (int q = 0; q < kTileColumns; ++q) {
         g[q] = {};
@@ -359,12 +342,12 @@ __global__ void __launch_bounds__(side * 32)
           g[q] = grads[(row * own.columns + q) * kPitch + c];
         }
       }
-      const Bands<P>* line = bands + from * around.columns * kPitch + c;
+      const Bands* line = bands + from * around.columns * kPitch + c;
 #pragma unroll
       for (int p = 0; p < kTileColumns + side - 1; ++p) {
         const int column = p + skipped;
         if (column < 0 || column >= around.columns) continue;
-        const Bands<P> value = line[column * kPitch];
+        const Bands value = line[column * kPitch];
 #pragma unroll
         for (int j = 0; j < side; ++j) {
           const int q = p - j;
@@ -377,7 +360,7 @@ __global__ void __launch_bounds__(side * 32)
     __syncthreads();
   }
   const int channel = block * kTileChannels + c;
-  P* to = task.weight_grad +
+  float* to = task.weight_grad +
           ((static_cast<int64_t>(group) * task.channels + channel) * 4 * side +
            tap_row) *
               side;
@@ -385,99 +368,11 @@ __global__ void __launch_bounds__(side * 32)
   for (int j = 0; j < side; ++j) {
 #pragma unroll
     for (int b = 0; b < 4; ++b) {
-      const P sum = sums[j].v[b] +
+      const float sum = sums[j].v[b] +
                     __shfl_xor_sync(kWholeWarp, sums[j].v[b], 16, 32);
       if (odd == 0 && channel < task.channels) {
-        to[b * side * side + j] = P(0.25) * sum;
+        to[b * side * side + j] = 0.25f * sum;
       }
-    }
-  }
-}
-
-// Any odd side, a thread per cell, straight from memory.
-template <typename P, typename T, typename Task>
-__device__ __forceinline__ Bands<P> plain_cell(const Task& task,
-                                               const Map<const T>& map,
-                                               int image, int c, int row,
-                                               int column) {
-  const T* at = map.data + image * map.image + c * map.channel +
-                2 * row * map.row + 2 * column * map.column;
-  return haar(load_cell<P>(map, at, 2 * column + 1 < task.width,
-                           2 * row + 1 < task.height));
-}
-
-template <typename T, typename P>
-__global__ void __launch_bounds__(kPlainThreads)
-    plain_wavelet_kernel(WaveletTask<T, P> task) {
-  int64_t index = static_cast<int64_t>(blockIdx.x) * kPlainThreads +
-                  static_cast<int64_t>(threadIdx.x);
-  const int rows = task.cell_rows(), columns = task.cell_columns();
-  const int inner = task.y.pixels_first ? rows * columns : task.channels;
-  const int first = static_cast<int>(index % inner);
-  index /= inner;
-  const int outer = task.y.pixels_first ? task.channels : rows * columns;
-  const int second = static_cast<int>(index % outer);
-  if (index / outer >= task.images) return;
-  const int image = static_cast<int>(index / outer);
-  const int c = task.y.pixels_first ? second : first;
-  const int cell = task.y.pixels_first ? first : second;
-  const int row = cell / columns, column = cell % columns;
-  const int side = task.side, half = side / 2, taps = side * side;
-  const P* weight = task.weight + static_cast<int64_t>(c) * 4 * taps;
-  Bands<P> sum = {};
-  for (int i = 0; i < side; ++i) {
-    for (int j = 0; j < side; ++j) {
-      const int from = row + i - half, beside = column + j - half;
-      if (from < 0 || from >= rows || beside < 0 || beside >= columns) continue;
-      const Bands<P> value =
-          plain_cell<P>(task, task.x, image, c, from, beside);
-      const int tap = i * side + j;
-      const P* w = weight + (task.turned ? taps - 1 - tap : tap);
-      for (int b = 0; b < 4; ++b) sum.v[b] += w[b * taps] * value.v[b];
-    }
-  }
-  for (int b = 0; b < 4; ++b) sum.v[b] *= P(0.25);
-  const Map<T>& y = task.y;
-  T* at = y.data + image * y.image + c * y.channel + 2 * row * y.row +
-          2 * column * y.column;
-  store_cell(y, at, haar(sum), 2 * column + 1 < task.width,
-             2 * row + 1 < task.height);
-}
-
-// A warp per tap of a channel.
-template <typename T, typename P>
-__global__ void __launch_bounds__(kPlainThreads)
-    plain_wavelet_gradient_kernel(WaveletTask<T, P> task) {
-  const int warps = kPlainThreads / 32;
-  const int64_t index = static_cast<int64_t>(blockIdx.x) * warps +
-                        static_cast<int64_t>(threadIdx.x / 32);
-  const int side = task.side, half = side / 2, taps = side * side;
-  const int c = static_cast<int>(index / taps);
-  const int tap = static_cast<int>(index % taps);
-  const int rows = task.cell_rows(), columns = task.cell_columns();
-  Bands<P> sum = {};
-  if (c < task.channels) {
-    for (int image = 0; image < task.images; ++image) {
-      for (int cell = threadIdx.x % 32; cell < rows * columns; cell += 32) {
-        const int row = cell / columns, column = cell % columns;
-        const int from = row + tap / side - half;
-        const int beside = column + tap % side - half;
-        if (from < 0 || from >= rows || beside < 0 || beside >= columns) {
-          continue;
-        }
-        const auto g = plain_cell<P>(task, task.grad, image, c, row, column);
-        const auto value = plain_cell<P>(task, task.x, image, c, from, beside);
-        for (int b = 0; b < 4; ++b) sum.v[b] += g.v[b] * value.v[b];
-      }
-    }
-  }
-  for (int b = 0; b < 4; ++b) {
-    for (int distance = 16; distance > 0; distance /= 2) {
-      sum.v[b] += __shfl_xor_sync(kWholeWarp, sum.v[b], distance, 32);
-    }
-    if (threadIdx.x % 32 == 0 && c < task.channels) {
-      task.weight_grad[(static_cast<int64_t>(c) * 4 + b) * taps + tap] =
-          P(0.25) * sum.v[b];
     }
   }
 }

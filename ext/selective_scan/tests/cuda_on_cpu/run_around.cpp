@@ -45,39 +45,36 @@ void sum_rows(const P* from, P* to, int64_t rows, int64_t columns) {
   task.to = to;
   task.rows = static_cast<int>(rows);
   task.columns = static_cast<int>(columns);
+  task.split = task.columns / 2;
+  task.rest = to + task.split;
   launch(sum_rows_kernel<P>, task, sum_launch(task));
 }
 
 // sizes: images, channels, height, width, side, bytes of shared memory.
 // pointers: x, grad, weight, y, x_grad, weight_grad, its partial sums.
 // strides of x, grad, y and x_grad.
-template <typename T, typename P>
+template <typename T>
 void wavelet(const int64_t* sizes, void* const* pointers,
              const int64_t* strides) {
   const auto in = [&](int i) { return static_cast<const T*>(pointers[i]); };
   const auto out = [&](int i) { return static_cast<T*>(pointers[i]); };
   const int64_t width = sizes[3];
-  WaveletTask<T, P> task;
+  WaveletTask<T, float> task;
   task.images = static_cast<int>(sizes[0]);
   task.channels = static_cast<int>(sizes[1]);
   task.height = static_cast<int>(sizes[2]);
   task.width = static_cast<int>(width);
   task.side = static_cast<int>(sizes[4]);
-  task.weight = static_cast<const P*>(pointers[2]);
+  task.weight = static_cast<const float*>(pointers[2]);
   const int room = static_cast<int>(sizes[5]);
-  auto kernel = plain_wavelet_kernel<T, P>;
-  auto gradient = plain_wavelet_gradient_kernel<T, P>;
-  if constexpr (sizeof(P) == sizeof(float)) {
-    if (task.side == 3) {
-      kernel = wavelet_kernel<T, P, 3>;
-      gradient = wavelet_gradient_kernel<T, P, 3>;
-    } else if (task.side == 5) {
-      kernel = wavelet_kernel<T, P, 5>;
-      gradient = wavelet_gradient_kernel<T, P, 5>;
-    } else if (task.side == 7) {
-      kernel = wavelet_kernel<T, P, 7>;
-      gradient = wavelet_gradient_kernel<T, P, 7>;
-    }
+  auto kernel = wavelet_kernel<T, 7>;
+  auto gradient = wavelet_gradient_kernel<T, 7>;
+  if (task.side == 3) {
+    kernel = wavelet_kernel<T, 3>;
+    gradient = wavelet_gradient_kernel<T, 3>;
+  } else if (task.side == 5) {
+    kernel = wavelet_kernel<T, 5>;
+    gradient = wavelet_gradient_kernel<T, 5>;
   }
   task.x = map_of(in(0), strides, width);
   task.y = map_of(out(3), strides + 8, width);
@@ -90,9 +87,9 @@ void wavelet(const int64_t* sizes, void* const* pointers,
   task.x = map_of(in(0), strides, width);
   task.grad = map_of(in(1), strides + 4, width);
   fit_wavelet(task, true, room);
-  task.weight_grad = static_cast<P*>(pointers[6]);
+  task.weight_grad = static_cast<float*>(pointers[6]);
   launch(gradient, task, wavelet_launch(task, true));
-  sum_rows(task.weight_grad, static_cast<P*>(pointers[5]), task.groups,
+  sum_rows(task.weight_grad, static_cast<float*>(pointers[5]), task.groups,
            4 * task.channels * task.side * task.side);
 }
 
@@ -145,9 +142,8 @@ void gated_norm(const int64_t* sizes, void* const* pointers,
 // `type` is 0 for float32, 1 for float64, 2 for bfloat16.
 extern "C" void run_wavelet(int type, const int64_t* sizes,
                             void* const* pointers, const int64_t* strides) {
-  if (type == 0) wavelet<float, float>(sizes, pointers, strides);
-  if (type == 1) wavelet<double, double>(sizes, pointers, strides);
-  if (type == 2) wavelet<BFloat16, float>(sizes, pointers, strides);
+  if (type == 0) wavelet<float>(sizes, pointers, strides);
+  if (type == 2) wavelet<BFloat16>(sizes, pointers, strides);
 }
 
 extern "C" void run_gated_norm(int type, const int64_t* sizes,
