@@ -40,13 +40,11 @@ def images_by_class(root: str | os.PathLike) -> dict[str, list[str]]:
             for file in files
             if file.lower().endswith(IMAGE_SUFFIXES)
         )
-        if not found[name]:
-            raise ValueError(
-                f'Class folder {osp.join(root, name)} holds no images '
-                f'({", ".join(IMAGE_SUFFIXES)}).'
-            )
-    if not found:
-        raise ValueError(f'Folder {root} has no folder per class.')
+    if not any(found.values()):
+        raise ValueError(
+            f'Folder {root} has no folder per class with images '
+            f'({", ".join(IMAGE_SUFFIXES)}).'
+        )
     return found
 
 
@@ -133,16 +131,18 @@ def split_images(
     """
     # Without the dots of a relative path, whatever folder it was given in.
     root = Path(os.path.abspath(root))
+    if not 0 < val_share < 1:
+        raise ValueError(
+            f'val_share must be between 0 and 1, got {val_share}.'
+        )
     if (root / 'train').is_dir():
         held_out = next((n for n in _VAL_NAMES if (root / n).is_dir()), None)
         if held_out is None:
             raise ValueError(
                 f'{root} has a folder train and none to hold out.'
             )
-        train, val = (
-            images_by_class(root / 'train'),
-            images_by_class(root / held_out),
-        )
+        train = images_by_class(root / 'train')
+        val = images_by_class(root / held_out)
         starts = 'train/', f'{held_out}/'
         if train.keys() != val.keys():
             raise ValueError(
@@ -153,13 +153,19 @@ def split_images(
         train, val, starts = images_by_class(root), {}, ('', '')
         for name, paths in train.items():
             if len(paths) < 2:
-                raise ValueError(f'Class {name} has one image only.')
+                raise ValueError(
+                    f'Class {name} needs two images, has {len(paths)}.'
+                )
             count = min(max(round(val_share * len(paths)), 1), len(paths) - 1)
             chosen = random.Random(f'{seed}/{name}').sample(paths, count)
             val[name] = sorted(chosen)
             train[name] = [path for path in paths if path not in set(chosen)]
-    if len(train) < 2:
-        raise ValueError(f'{root} must have two or more classes.')
+    bare = [name for name in train if not (train[name] and val[name])]
+    if len(train) < 2 or bare:
+        raise ValueError(
+            f'{root} must have two or more classes with images in each, got '
+            f'{len(train)}; without: {", ".join(bare) or "none"}.'
+        )
     return ImageSplit(
         root,
         tuple(train),

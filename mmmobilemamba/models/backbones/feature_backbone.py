@@ -21,7 +21,8 @@ def resolve_out_indices(
     indices = (out_indices,) if isinstance(out_indices, int) else out_indices
     known = range(-num_stages, num_stages)
     positive = [i % num_stages for i in indices if i in known]
-    if len(positive) != len(indices) or sorted({*positive}) != positive:
+    right = positive and sorted({*positive}) == positive
+    if not right or len(positive) != len(indices):
         raise ValueError(
             f'out_indices must be among {-num_stages} to {num_stages - 1}, '
             f'each stage once and in rising order, got {out_indices!r}.'

@@ -197,16 +197,16 @@ class TIMMBackbone(FeatureBackbone):
                 f'{self.model_name} gives maps of {channels} channels where '
                 f'timm announces {self.out_channels}; it cannot be a backbone.'
             )
-        for index, m in zip(self.out_indices, maps, strict=True):
-            level = self.feature_info[index]
-            if abs(size[0] / level['reduction'] - m.shape[2]) >= 1:
-                level['reduction'] = round(size[0] / m.shape[2])
-        if cfg.fixed_input_size:
-            # Some of those that timm marks take others none the less.
-            try:
-                _maps(network, torch.cat([images, images], dim=3))
-            except (RuntimeError, AssertionError, ValueError):
-                self.input_size = size
+        try:
+            wider = _maps(network, torch.cat([images, images], dim=3))
+        except (RuntimeError, AssertionError, ValueError):
+            self.input_size = size
+        else:
+            # By what comes on top: unpadded convolutions lose a border.
+            for index, m, w in zip(self.out_indices, maps, wider, strict=True):
+                more, level = w.shape[3] - m.shape[3], self.feature_info[index]
+                if abs(size[1] / level['reduction'] - more) >= 1:
+                    level['reduction'] = round(size[1] / more)
         names = [name for name, _ in network.named_parameters()]
         gradients = torch.autograd.grad(
             sum(m.sum() for m in maps),
@@ -226,15 +226,18 @@ class TIMMBackbone(FeatureBackbone):
         # timm registers modules in the order in which they run.
         modules = list(self.timm_model.modules())
         stage = self.frozen_stages - 1
-        level = _plain(self.feature_info[max(stage, 0)]['module'])
+        level = self.feature_info[max(stage, 0)]['module'].replace('.', '_')
+        starts = tuple(
+            f'{holder}{level}_' for holder in ('', 'model_', 'body_')
+        )
         inside = [
             index
             for index, (name, _) in enumerate(self.timm_model.named_modules())
-            if f'{_plain(name)}_'.startswith(f'{level}_')
+            if f'{name}_'.replace('.', '_').startswith(starts)
         ]
         if not inside and stage > self.out_indices[-1]:
             return modules  # behind the last one that is read
-        if not inside:
+        if not inside or not level:
             raise ValueError(
                 f'{self.model_name} does not keep its stages in modules of '
                 f'their own; frozen_stages must be -1, got '
@@ -333,6 +336,11 @@ class TIMMBackbone(FeatureBackbone):
             from timm.models import group_parameters
 
             whole = self._create('meta')
+            if not hasattr(whole, 'group_matcher'):
+                raise ValueError(
+                    f'timm groups no layers of {self.model_name}, which '
+                    'layer-wise learning rates need.'
+                )
             groups = group_parameters(
                 whole, whole.group_matcher(coarse=False), reverse=True
             )
@@ -353,21 +361,23 @@ def _maps(network: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
     return tuple(maps)
 
 
-def _plain(name: str) -> str:
-    """Name a module as in the whole network, ``_`` standing for ``.``."""
-    # A features_only network may hold the whole one in one of these.
-    for holder in ('timm_model.', 'model.', 'body.'):
-        name = name.removeprefix(holder)
-    return name.replace('.', '_')
-
-
 def _whole_names(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
     """Map names to those of the whole network, where it has them.
 
-    ``features_only`` networks flatten names: ``stages_0`` for ``stages.0``.
+    ``features_only`` networks flatten names, ``stages_0`` for ``stages.0``,
+    or hold the whole network in ``model`` or ``body``.
     """
-    flat = {_plain(name): name for name in known}
-    return {name: flat.get(_plain(name), name) for name in names}
+    flat = {name.replace('.', '_'): name for name in known}
+    found = {}
+    for name in names:
+        inner = name.removeprefix('timm_model.')
+        for holder in ('', 'model.', 'body.'):
+            plain = inner.removeprefix(holder).replace('.', '_')
+            if plain in flat:
+                found[name] = flat[plain]
+                break
+        found.setdefault(name, name)
+    return found
 
 
 def _fit_offsets(
@@ -379,8 +389,9 @@ def _fit_offsets(
     map that it was built for. Offsets beyond the table get the bias of its
     border, as clipped relative positions do (arXiv:1803.02155).
     """
-    size = args[0].shape[2:]
-    stride = 1
+    if args[0].dim() != 4:  # LeViT's tokens
+        return
+    size, stride = args[0].shape[2:], 1
     if getattr(module, 'stride_conv', None) is not None:
         stride = module.stride_conv.conv.stride[0]
         # By factor, an odd side would come back one longer.
