@@ -236,22 +236,6 @@ def test_code_is_not_run(folder, published, tmp_path):
     assert not (tmp_path / 'ran').exists()
 
 
-def test_places_that_cannot_be_written(folder, saved):
-    convert(folder, saved, refused=False)
-    src = folder / 'src.pth'
-    (folder / 'dst.pth').unlink()
-    (folder / 'dst.pth').mkdir()
-    with pytest.raises(OSError):
-        convert_file(src, folder / 'dst.pth')
-    with pytest.raises(OSError):
-        convert_file(src, folder / 'dst.pth', overwrite=True)
-    with pytest.raises(OSError):
-        convert_file(src, src / 'dst.pth')
-    with pytest.raises(OSError):
-        convert_file(folder, folder / 'other.pth')
-    assert sorted(os.listdir(folder)) == ['dst.pth', 'src.pth']
-
-
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
     """Write a checkpoint as mmengine does after training with EMAHook."""

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner import Runner
 from mmengine.runner import checkpoint as mmengine_checkpoint
 from torch import nn
 from toy_training import toy_config
@@ -146,22 +146,6 @@ def test_file_cannot_change_a_dtype(tmp_path):
 
     torch.save(dict(value=Flags()), tmp_path / 'x.pth')
     assert load(tmp_path / 'x.pth')['value'].flags == np.dtype('f8').flags
-
-
-def test_mmengine_refuses_code_and_leaves_the_list(
-    runner_file, tmp_path, monkeypatch
-):
-    """The maintained fork has a wider list, and reads the rest anyway."""
-    if torch.__version__ < '2.6':
-        pytest.skip('mmengine loads without restriction before torch 2.6')
-    monkeypatch.chdir(tmp_path)
-    torch.save(dict(value=_attacks()['system']), 'bad.pth')
-    with pytest.raises(Exception, match='(?i)unsupported global'):
-        CheckpointLoader.load_checkpoint('bad.pth')
-    assert not (tmp_path / 'attacked').exists()
-    for _ in range(2):
-        found = CheckpointLoader.load_checkpoint(str(runner_file))
-        assert 'ema_state_dict' in found
 
 
 def test_loader_of_the_fork_is_replaced(tmp_path, monkeypatch):

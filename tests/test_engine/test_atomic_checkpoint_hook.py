@@ -193,8 +193,3 @@ def test_best_unsaved_is_an_error_and_no_record(tmp_path, train, fill):
     best = runner.message_hub.get_info('best_ckpt')
     assert [str(path) for path in folder.glob('best_*')] == [best]
     assert 'epoch_2' in best
-
-
-def test_folders_that_are_not_local_are_left_to_mmengine(tmp_path, train):
-    train(backend_args=dict(backend='local'), length=2)
-    assert epochs(tmp_path / 'run') == ['epoch_1.pth', 'epoch_2.pth']

@@ -97,14 +97,6 @@ def test_wrapper_of_the_config_stays(group, monkeypatch):
     assert cfg.model_wrapper_cfg == wrapper
 
 
-def test_more_processes_than_gpus(monkeypatch):
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
-    slurm(monkeypatch, SLURM_LOCALID='2')
-    with pytest.raises(ValueError, match='2 visible'):
-        setup_distributed(Config(dict(launcher='slurm')))
-
-
 @pytest.fixture
 def alone(tmp_path):
     """One process that forms a group."""

@@ -25,14 +25,6 @@ def test_computes_in_bfloat16_and_updates_float32():
     assert model(torch.randn(8, 4)).dtype == torch.float32
 
 
-def test_continues_a_run_with_loss_scaling():
-    """A checkpoint of CUDA's wrapper holds the scale besides the rest."""
-    model = nn.Linear(4, 1)
-    state = make_wrapper(model).state_dict()
-    state['loss_scaler'] = dict(scale=65536.0)
-    make_wrapper(model).load_state_dict(state)
-
-
 @pytest.mark.parametrize('dtype', ['float16', 'float32', torch.float16])
 def test_refuses_other_dtypes(dtype):
     with pytest.raises(ValueError, match='bfloat16'):

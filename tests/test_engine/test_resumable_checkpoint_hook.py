@@ -209,9 +209,3 @@ def test_other_number_of_batches_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(ToyNumbers, '__len__', lambda self: 6)
     log = read_log(start(folder))
     assert f'an epoch had {LENGTH} batches, now 3' in log
-
-
-def test_checkpoint_of_mmengine_is_resumed_with_a_warning(tmp_path):
-    folder = tmp_path / 'run'
-    start(folder, length=2, type='CheckpointHook')
-    assert 'the checkpoint has no random states' in read_log(start(folder))

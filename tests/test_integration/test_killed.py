@@ -15,7 +15,6 @@ import torch
 from mmengine.config import Config
 from toy_training import LENGTH, toy_config
 
-KILLS = 20
 EPOCHS = 40
 
 
@@ -84,9 +83,11 @@ def check_equal(one, other, name=''):
         assert one == other, name
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('workers', [0, 2])
-def test_twenty_kills(tmp_path, starter, workers):
+@pytest.mark.parametrize(
+    ('workers', 'count'),
+    [(0, 8), pytest.param(2, 20, marks=pytest.mark.slow)],
+)
+def test_many_kills(tmp_path, starter, workers, count):
     cfg = Config(
         toy_config(
             'unused',
@@ -113,7 +114,7 @@ def test_twenty_kills(tmp_path, starter, workers):
     choose = random.Random(0)
     kills = writing = 0
     arguments = [str(config), '--work-dir', str(parts), '--resume']
-    while kills < KILLS:
+    while kills < count:
         process = starter.start(*arguments)
         # Every other one while a file is being written.
         files = choose.randint(1, 6)
@@ -133,7 +134,7 @@ def test_twenty_kills(tmp_path, starter, workers):
         assert starter.end() == -signal.SIGKILL, starter.log.read_text()
         kills += 1
         writing += is_writing(parts)
-    assert writing >= KILLS // 4
+    assert writing >= count // 4
     starter.start(*arguments)
     assert starter.end() == 0, starter.log.read_text()
 

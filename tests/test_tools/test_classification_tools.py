@@ -93,30 +93,3 @@ def test_what_is_missing_stops_a_training(
     assert stopped.value.code == 2
     assert re.search(message, capsys.readouterr().err)
     assert not list(distilling.glob('run/*.pth'))
-
-
-@pytest.mark.parametrize(
-    ('name', 'args', 'message'),
-    [
-        (
-            'dataset_converters/imagenet_to_lmdb',
-            ['nowhere', 'out'],
-            'Folder nowhere/train does not exist',
-        ),
-        (
-            'model_converters/classifier_to_backbone',
-            ['nowhere.pth', 'out.pth'],
-            'nowhere.pth does not exist',
-        ),
-    ],
-)
-def test_errors_end_with_one_line(
-    name, args, message, tool, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit) as stopped:
-        tool(name).main(args)
-    assert stopped.value.code == 2
-    said = capsys.readouterr().err
-    assert message in said and said.count('\n') == 1
-    assert list(tmp_path.iterdir()) == []

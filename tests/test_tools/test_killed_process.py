@@ -21,7 +21,8 @@ pytestmark = [
         not os.path.isdir('/proc'), reason='needs /proc to find processes'
     ),
 ]
-START, END = 240, 60
+# The launcher itself waits half a minute for a process that hangs.
+START, END = 240, 120
 
 
 def free_port():

@@ -95,12 +95,6 @@ def test_resume_goes_on(det, workspace, tool):
     assert 'resumed epoch: 1, iter: 2' in read_log(det)
 
 
-def test_resume_without_a_checkpoint_starts(tool, workspace, tmp_path):
-    args = [str(workspace / 'cls.py'), '--work-dir', str(tmp_path)]
-    tool('train').main([*args, '--resume'])
-    assert (tmp_path / 'epoch_1.pth').is_file()
-
-
 def test_evaluate_detector(det, workspace, tool, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     args = [str(workspace / 'det.py'), str(det / 'epoch_1.pth')]
@@ -185,21 +179,6 @@ def test_evaluate_classifier(cls, workspace, tool, tmp_path, monkeypatch):
     predictions = pickle.loads((tmp_path / 'found.pkl').read_bytes())
     assert len(predictions) == 8
     assert len(list((tmp_path / 'drawn').iterdir())) == 8
-
-
-def test_a_fused_model_predicts_the_same(
-    cls, workspace, tool, tmp_path, monkeypatch
-):
-    monkeypatch.chdir(tmp_path)
-    args = [str(workspace / 'cls.py'), str(cls / 'epoch_1.pth'), '--out']
-    tool('test').main([*args, 'plain.pkl'])
-    tool('test').main([*args, 'fused.pkl', '--deploy'])
-    plain, fused = (
-        pickle.loads((tmp_path / f'{name}.pkl').read_bytes())
-        for name in ('plain', 'fused')
-    )
-    for a, b in zip(plain, fused, strict=True):
-        assert torch.allclose(a['pred_score'], b['pred_score'], atol=1e-4)
 
 
 @pytest.mark.parametrize('name', ['det', 'seg', 'cls'])
