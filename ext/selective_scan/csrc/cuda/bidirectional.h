@@ -9,8 +9,10 @@
 
 namespace selective_scan::cuda {
 
-constexpr int kTokens = 8;          // of a thread
-constexpr int kBlockThreads = 512;  // at most
+constexpr int kTokens = 8;  // of a thread
+// Threads of a block, at most.
+constexpr int kForwardThreads = 256;
+constexpr int kBackwardThreads = 512;
 
 // T is the type in memory: float, __half or __nv_bfloat16. Offsets inside one
 // batch element fit 32 bits, strides are in elements.

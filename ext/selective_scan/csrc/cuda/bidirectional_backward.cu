@@ -11,7 +11,7 @@
 namespace selective_scan::cuda {
 
 template <typename T, bool kChannelsLast>
-__global__ void __launch_bounds__(kBlockThreads)
+__global__ void __launch_bounds__(kBackwardThreads)
     bidirectional_backward(const __grid_constant__ Bidirectional<T> g) {
   extern __shared__ __align__(16) float shared_memory[];
   backward_block<T, kChannelsLast>(g, shared_memory);

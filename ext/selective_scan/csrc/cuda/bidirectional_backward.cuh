@@ -48,26 +48,6 @@ __device__ __forceinline__ void store_quad(float* to, float4 value,
   }
 }
 
-// The weights of a block's channels, as slots, zeros in those of B and C.
-template <typename T>
-__device__ __forceinline__ void stage_weights(const Bidirectional<T>& g,
-                                              const Place<T>& at,
-                                              float* weights) {
-  const int runs = blockDim.x >> kPairsLog2;
-  for (int d = 0; d < g.directions; ++d) {
-    const float* const first =
-        g.weight + (d * g.channels + at.channel) * g.rank - 2;
-    const float* const second =
-        g.weight + (d * g.channels + at.second) * g.rank - 2;
-    float* const to = weights + (d * kWidth + 2 * at.pair) * g.slots;
-    for (int slot = at.run; slot < g.slots; slot += runs) {
-      const bool filled = slot >= 2 && slot < g.rank + 2;
-      to[slot] = filled ? first[slot] : 0.f;
-      to[g.slots + slot] = filled ? second[slot] : 0.f;
-    }
-  }
-}
-
 template <typename T>
 struct Shared {
   __device__ Shared(const Bidirectional<T>& g, const Place<T>& at,
@@ -100,25 +80,9 @@ __device__ __forceinline__ void backward_direction(
   const float2 A = load_two(g.A + p, at.channel, at.second);
   const float2 scaled = times(kLog2e, A);
 
-  // Steps of all tokens, four rank rows at a time.
   float2 x[kTokens];
-  const float2 bias = load_two(g.bias + p, at.channel, at.second);
-#pragma unroll
-  for (int i = 0; i < kTokens; ++i) x[i] = bias;
-  const float4* const own =
-      reinterpret_cast<const float4*>(weights + 2 * at.pair * slots);
-#pragma unroll 1
-  for (int q = 0; q < quads; ++q) {
-    const float4 v = own[q], w = own[quads + q];
-#pragma unroll
-    for (int i = 0; i < kTokens; ++i) {
-      const float4 r = reinterpret_cast<const float4*>(row)[i * quads + q];
-      x[i] = fused(r.x, make_float2(v.x, w.x), x[i]);
-      x[i] = fused(r.y, make_float2(v.y, w.y), x[i]);
-      x[i] = fused(r.z, make_float2(v.z, w.z), x[i]);
-      x[i] = fused(r.w, make_float2(v.w, w.w), x[i]);
-    }
-  }
+  make_steps<0>(slots, row, weights + 2 * at.pair * slots,
+                load_two(g.bias + p, at.channel, at.second), x);
   float2 product = make_float2(1.f, 1.f), state = make_float2(0.f, 0.f);
   float2 back = make_float2(0.f, 0.f);
 #pragma unroll
@@ -290,34 +254,27 @@ __device__ __forceinline__ void backward_block(const Bidirectional<T>& g,
   const Place<T> at(g, kPairsLog2);
   const Shared<T> shared(g, at, memory);
   typename Vector<T>::Type u[kTokens], grad[kTokens];
+  float* const tile = shared.regions + at.chunk * tile_stride(kWidth);
   if constexpr (kChannelsLast) {
     load_pairs(at, g.u, g.u_batch, g.u_lead, u);
     load_pairs(at, g.grad, g.grad_batch, g.grad_lead, grad);
-  } else {
-    float* const second = shared.regions + at.chunk * tile_stride(kWidth);
-    stage_tile(g, at, g.u, g.u_batch, g.u_lead, shared.regions);
-    stage_tile(g, at, g.grad, g.grad_batch, g.grad_lead, second);
   }
-  stage_weights(g, at, shared.weights);
+  stage_weights(g, at, g.slots, shared.weights);
   stage_rows(g, at, g.slots, shared.rows);
+  if constexpr (!kChannelsLast) {
+    stage_tile(g, at, g.u, g.u_batch, g.u_lead, shared.regions);
+    stage_tile(g, at, g.grad, g.grad_batch, g.grad_lead, tile);
+  }
   __syncthreads();
   if constexpr (!kChannelsLast) {
-    const float* const second =
-        shared.regions + at.chunk * tile_stride(kWidth);
 #pragma unroll
     for (int i = 0; i < kTokens; ++i) {
-      u[i] = Vector<T>::pack(
-          tile_pair(shared.regions, kWidth, at.token + i, at.pair));
-      grad[i] =
-          Vector<T>::pack(tile_pair(second, kWidth, at.token + i, at.pair));
+      u[i] = Vector<T>::pack(tile_pair(shared.regions, at, i));
+      grad[i] = Vector<T>::pack(tile_pair(tile, at, i));
     }
     __syncthreads();
   }
-  float2 skip = load_two(g.D, at.channel, at.second);
-  if (g.directions == 2) {
-    const float2 other = load_two(g.D + g.channels, at.channel, at.second);
-    skip = make_float2(skip.x + other.x, skip.y + other.y);
-  }
+  const float2 skip = skip_weights(g, at);
   float2 grad_u[kTokens], grad_D = make_float2(0.f, 0.f);
 #pragma unroll
   for (int i = 0; i < kTokens; ++i) {
@@ -339,9 +296,7 @@ __device__ __forceinline__ void backward_block(const Bidirectional<T>& g,
   } else {
 #pragma unroll
     for (int i = 0; i < kTokens; ++i) {
-      *reinterpret_cast<float2*>(shared.regions +
-                                 (at.token + i) * tile_stride(kWidth) +
-                                 2 * at.pair) = grad_u[i];
+      tile_pair(shared.regions, at, i) = grad_u[i];
     }
   }
   __syncthreads();

@@ -41,7 +41,7 @@ template <>
 struct Vector<__nv_bfloat16> {
   using Type = __nv_bfloat162;
   __device__ __forceinline__ static float2 unpack(Type x) {
-    return __bfloat1622float2(x);
+    return halves_of(x);
   }
   __device__ __forceinline__ static Type pack(float2 x) {
     return __float22bfloat162_rn(x);
@@ -83,8 +83,9 @@ template <typename T>
 struct Place {
   __device__ Place(const Bidirectional<T>& g, int log2) {
     pairs_log2 = log2;
-    pair = threadIdx.x & ((1 << pairs_log2) - 1);
-    run = threadIdx.x >> pairs_log2;
+    thread = thread_index();
+    pair = thread & ((1 << pairs_log2) - 1);
+    run = thread >> pairs_log2;
     width = 2 << pairs_log2;
     chunk = (blockDim.x >> pairs_log2) * kTokens;
     first = blockIdx.y * chunk;
@@ -96,7 +97,7 @@ struct Place {
     second = min(channel + 1, g.channels - 1);
     token = run * kTokens;
   }
-  int pairs_log2, pair, run;
+  int thread, pairs_log2, pair, run;
   int width;         // channels of the block
   int chunk;         // tokens of a full chunk
   int first, count;  // tokens of this chunk
@@ -112,45 +113,68 @@ __device__ __forceinline__ float2 load_two(const float* from, int first,
   return make_float2(from[first], from[second]);
 }
 
-// The rows of a chunk into shared memory, token-major: B, C, dt_0, dt_1, ...;
-// zeros behind the rank and behind the last token. A thread keeps kWords
-// neighbouring rows, and takes one token after the other.
-template <typename T, int kWords>
-__device__ __forceinline__ void stage_token_rows(const Bidirectional<T>& g,
-                                                 const Place<T>& at, int slots,
-                                                 const T* from, float* rows) {
-  const int total = g.directions * slots / kWords;
-  const int lanes_log2 = min(5, 32 - __clz(total - 1));
-  const int start = threadIdx.x >> lanes_log2;
-  const int step = blockDim.x >> lanes_log2;
-  for (int q = threadIdx.x & ((1 << lanes_log2) - 1); q < total;
-       q += 1 << lanes_log2) {
-    const int direction = q * kWords >= slots;
-    const int slot = q * kWords - direction * slots;
-    const int row = slot < 2 ? g.rank + slot : slot - 2;
-    const bool filled = slot < g.rank + 2;
-    const T* source = from + direction * g.proj_set + row +
-                      static_cast<int64_t>(start) * g.proj_token;
-    float* target = rows + (direction * at.chunk + start) * slots + slot;
-    const int stride = step * g.proj_token;
-#pragma unroll 4
-    for (int t = start; t < at.chunk; t += step) {
-      if constexpr (kWords == 2) {
-        float2 value = make_float2(0.f, 0.f);
-        if (filled && t < at.count) {
-          value = Vector<T>::unpack(
-              *reinterpret_cast<const typename Vector<T>::Type*>(source));
-        }
-        *reinterpret_cast<float2*>(target) = value;
-      } else {
-        *target = filled && t < at.count ? to_float(*source) : 0.f;
-      }
-      source += stride;
-      target += step * slots;
+// use(i, load(i)) for i = begin, begin + step, ... below end, with the loads
+// of kBatch of them under way at once.
+template <int kBatch, typename Load, typename Use>
+__device__ __forceinline__ void in_batches(int begin, int end, int step,
+                                           const Load& load, const Use& use) {
+#pragma unroll 1
+  for (int i = begin; i < end; i += kBatch * step) {
+    decltype(load(i)) values[kBatch];
+#pragma unroll
+    for (int k = 0; k < kBatch; ++k) {
+      if (i + k * step < end) values[k] = load(i + k * step);
+    }
+#pragma unroll
+    for (int k = 0; k < kBatch; ++k) {
+      if (i + k * step < end) use(i + k * step, values[k]);
     }
   }
 }
 
+// The weights of u in y, of all directions.
+template <typename T>
+__device__ __forceinline__ float2 skip_weights(const Bidirectional<T>& g,
+                                               const Place<T>& at) {
+  const float2 one = load_two(g.D, at.channel, at.second);
+  if (g.directions == 1) return one;
+  const float2 other = load_two(g.D + g.channels, at.channel, at.second);
+  return make_float2(one.x + other.x, one.y + other.y);
+}
+
+// dt_proj @ dt + dt_bias of some tokens, four rank rows at a time. kSlots is
+// `slots` where it is known, else 0.
+template <int kSlots, int kCount>
+__device__ __forceinline__ void make_steps(int slots, const float* row,
+                                           const float* weights, float2 bias,
+                                           float2 (&x)[kCount]) {
+  const int quads = slots / 4;
+  const float4* const first = reinterpret_cast<const float4*>(weights);
+  const float4* const second = first + quads;
+  const float4* const rows = reinterpret_cast<const float4*>(row);
+  const auto add = [&](int q, bool all) {
+    __syncwarp();  // keeps the compiler from loading all quads at once
+    const float4 v = first[q], w = second[q];
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const float4 r = rows[i * quads + q];
+      if (all) {
+        x[i] = fused(r.x, make_float2(v.x, w.x), x[i]);
+        x[i] = fused(r.y, make_float2(v.y, w.y), x[i]);
+      }
+      x[i] = fused(r.z, make_float2(v.z, w.z), x[i]);
+      x[i] = fused(r.w, make_float2(v.w, w.w), x[i]);
+    }
+  };
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) x[i] = bias;
+  add(0, false);  // which begins with B and C
+#pragma unroll 1
+  for (int q = 1; q < quads; ++q) add(q, true);
+}
+
+// The rows of a chunk into shared memory, token-major: B, C, dt_0, dt_1, ...;
+// zeros behind the rank and behind the last token.
 template <typename T>
 __device__ __forceinline__ void stage_rows(const Bidirectional<T>& g,
                                            const Place<T>& at, int slots,
@@ -158,49 +182,130 @@ __device__ __forceinline__ void stage_rows(const Bidirectional<T>& g,
   const T* const from = g.proj + blockIdx.z * g.proj_batch +
                         static_cast<int64_t>(at.first) * g.proj_token;
   if (g.paired_rows) {
-    stage_token_rows<T, 2>(g, at, slots, from, rows);
+    // A thread keeps two rows, and takes one token after the other.
+    using Two = typename Vector<T>::Type;
+    const int pairs = g.directions * slots / 2;
+    const int lanes_log2 = min(5, 32 - __clz(pairs - 1));
+    const int start = at.thread >> lanes_log2;
+    const int step = blockDim.x >> lanes_log2;
+    for (int q = at.thread & ((1 << lanes_log2) - 1); q < pairs;
+         q += 1 << lanes_log2) {
+      const int direction = 2 * q >= slots;
+      const int slot = 2 * q - direction * slots;
+      const int row = slot < 2 ? g.rank + slot : slot - 2;
+      const T* const source = from + direction * g.proj_set + row;
+      float* const target = rows + direction * at.chunk * slots + slot;
+      const int count = slot < g.rank + 2 ? at.count : 0;
+      in_batches<4>(
+          start, at.chunk, step,
+          [&](int t) {
+            Two value = Vector<T>::pack(make_float2(0.f, 0.f));
+            if (t < count) {
+              value = *reinterpret_cast<const Two*>(source + t * g.proj_token);
+            }
+            return value;
+          },
+          [&](int t, Two value) {
+            *reinterpret_cast<float2*>(target + t * slots) =
+                Vector<T>::unpack(value);
+          });
+    }
     return;
   }
-  if (g.proj_row == 1) {
-    stage_token_rows<T, 1>(g, at, slots, from, rows);
-    return;
+  // Lanes are tokens. The warps that share 32 tokens divide the quads.
+  const int log2 = at.pairs_log2 > 3 ? at.pairs_log2 - 3 : 0;
+  const int warp = at.thread >> 5, group = warp >> log2;
+  const int token = 32 * group + (at.thread & 31);
+  const int step =
+      min(1 << log2, static_cast<int>(blockDim.x >> 5) - (group << log2));
+  if (token >= at.chunk) return;
+  const T* const source = from + token * g.proj_token;
+  const int quads = slots / 4;
+  const int filled = token < at.count ? g.rank + 2 : 0;  // slots
+#pragma unroll 1
+  for (int q = warp - (group << log2); q < g.directions * quads; q += step) {
+    const int direction = q >= quads;
+    const int slot = 4 * (q - direction * quads);
+    float values[4];
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      const int row = slot + k < 2 ? g.rank + slot + k : slot + k - 2;
+      values[k] = 0.f;
+      if (slot + k < filled) {
+        values[k] =
+            to_float(source[direction * g.proj_set + row * g.proj_row]);
+      }
+    }
+    *reinterpret_cast<float4*>(rows + (direction * at.chunk + token) * slots +
+                               slot) =
+        make_float4(values[0], values[1], values[2], values[3]);
   }
-  // A warp takes one row after the other.
-  for (int q = threadIdx.x >> 5; q < g.directions * slots;
-       q += blockDim.x >> 5) {
-    const int direction = q >= slots;
-    const int slot = q - direction * slots;
-    const int row = slot < 2 ? g.rank + slot : slot - 2;
-    const bool filled = slot < g.rank + 2;
-    const T* const source = from + direction * g.proj_set + row * g.proj_row;
-    float* const target = rows + direction * at.chunk * slots + slot;
-#pragma unroll 4
-    for (int t = threadIdx.x & 31; t < at.chunk; t += 32) {
-      target[t * slots] =
-          filled && t < at.count ? to_float(source[t * g.proj_token]) : 0.f;
+}
+
+// The weights of a block's channels, as slots, zeros in those of B and C.
+template <typename T>
+__device__ __forceinline__ void stage_weights(const Bidirectional<T>& g,
+                                              const Place<T>& at, int slots,
+                                              float* weights) {
+  const int runs = blockDim.x >> at.pairs_log2;
+  for (int d = 0; d < g.directions; ++d) {
+    const float* const first =
+        g.weight + (d * g.channels + at.channel) * g.rank - 2;
+    const float* const second =
+        g.weight + (d * g.channels + at.second) * g.rank - 2;
+    float* const to = weights + (d * at.width + 2 * at.pair) * slots;
+#pragma unroll 1
+    for (int slot = at.run; slot < slots; slot += runs) {
+      const bool filled = slot >= 2 && slot < g.rank + 2;
+      to[slot] = filled ? first[slot] : 0.f;
+      to[slots + slot] = filled ? second[slot] : 0.f;
     }
   }
 }
 
 // A tensor whose tokens are dense, through a tile of (tokens, channels), so
 // that memory is read and written in order.
+// A warp moves the words of its own tokens: lanes are tokens, and groups of
+// lanes channels where it has fewer than 32 tokens.
+template <typename T>
+struct TileLanes {
+  __device__ TileLanes(const Bidirectional<T>& g, const Place<T>& at) {
+    const int log2 = 8 - at.pairs_log2;  // of the warp's tokens
+    const int lane = at.thread & 31;
+    token = ((at.thread >> 5) << log2) + (lane & ((1 << log2) - 1));
+    first = lane >> log2;
+    step = 32 >> log2;
+    const int left = g.channels - at.block_channel - first;
+    count = token < at.count ? (left + step - 1) >> (5 - log2) : 0;
+    word = token * tile_stride(at.width) + first;
+  }
+  int token, first, step;  // channels first, first + step, ...
+  int count;               // of them that there are
+  int word;                // of the first in a tile
+};
+
+constexpr int kMoves = 2 * kTokens;  // words that a thread moves
+
 template <typename T>
 __device__ __forceinline__ void stage_tile(const Bidirectional<T>& g,
                                            const Place<T>& at, const T* from,
                                            int64_t batch, int lead,
                                            float* tile) {
-  from += blockIdx.z * batch + at.first;
-  const int log2 = at.chunk >= 32 ? 5 : 3;
-  const int mine = threadIdx.x & ((1 << log2) - 1);
-  for (int c = threadIdx.x >> log2; c < at.width; c += blockDim.x >> log2) {
-    const int channel = at.block_channel + c;
-    const int count = channel < g.channels ? at.count : 0;
-    const T* const source = from + channel * lead;
-#pragma unroll 4
-    for (int t = mine; t < at.chunk; t += 1 << log2) {
-      tile[t * tile_stride(at.width) + c] =
-          t < count ? to_float(source[t]) : 0.f;
-    }
+  const TileLanes<T> lanes(g, at);
+  from += blockIdx.z * batch +
+          static_cast<int64_t>(at.block_channel + lanes.first) * lead +
+          at.first + lanes.token;
+  const int64_t step = static_cast<int64_t>(lanes.step) * lead;
+  T values[kMoves];
+#pragma unroll
+  for (int k = 0; k < kMoves; ++k, from += step) {
+    values[k] = T(0.f);
+    if (k < lanes.count) values[k] = *from;
+  }
+  tile += lanes.word;
+#pragma unroll
+  for (int k = 0; k < kMoves; ++k, tile += lanes.step) {
+    *tile = to_float(values[k]);
   }
 }
 
@@ -208,25 +313,25 @@ template <typename T>
 __device__ __forceinline__ void store_tile(const Bidirectional<T>& g,
                                            const Place<T>& at,
                                            const float* tile, T* to) {
-  to += (static_cast<int64_t>(blockIdx.z) * g.channels + at.block_channel) *
+  const TileLanes<T> lanes(g, at);
+  to += (static_cast<int64_t>(blockIdx.z) * g.channels + at.block_channel +
+         lanes.first) *
             g.length +
-        at.first;
-  const int channels = min(at.width, g.channels - at.block_channel);
-  const int log2 = at.chunk >= 32 ? 5 : 3;
-  const int mine = threadIdx.x & ((1 << log2) - 1);
-  for (int c = threadIdx.x >> log2; c < channels; c += blockDim.x >> log2) {
-#pragma unroll 4
-    for (int t = mine; t < at.count; t += 1 << log2) {
-      to[c * g.length + t] =
-          Vector<T>::round(tile[t * tile_stride(at.width) + c]);
-    }
+        at.first + lanes.token;
+  const int64_t step = static_cast<int64_t>(lanes.step) * g.length;
+  tile += lanes.word;
+#pragma unroll
+  for (int k = 0; k < kMoves; ++k, to += step, tile += lanes.step) {
+    if (k < lanes.count) *to = Vector<T>::round(*tile);
   }
 }
 
-__device__ __forceinline__ float2 tile_pair(const float* tile, int width,
-                                            int token, int pair) {
-  return *reinterpret_cast<const float2*>(tile + token * tile_stride(width) +
-                                          2 * pair);
+// A thread's words of its token i in a tile.
+template <typename T>
+__device__ __forceinline__ float2& tile_pair(float* tile, const Place<T>& at,
+                                             int i) {
+  return *reinterpret_cast<float2*>(
+      tile + (at.token + i) * tile_stride(at.width) + 2 * at.pair);
 }
 
 // A thread's tokens of a tensor whose channels are dense.
@@ -291,23 +396,24 @@ __device__ __forceinline__ void fold_runs(const Bidirectional<T>& g,
   if (g.chunks > 1 && !g.summing) {
     const int chunk = blockIdx.y;
     const int before = ascending ? chunk : g.chunks - 1 - chunk;
-    const float4* from = chunk_sums(g, at, walk, ascending ? 0 : g.chunks - 1);
-    const int64_t row = gridDim.x << at.pairs_log2;
+    const float4* const from =
+        chunk_sums(g, at, walk, ascending ? 0 : g.chunks - 1);
+    const int row = gridDim.x << at.pairs_log2;
     const int64_t step = ascending ? row : -row;
-#pragma unroll 4
-    for (int k = 0; k < before; ++k, from += step) {
-      state = walk_on(*from, state);
-    }
+    in_batches<2>(
+        0, before, 1, [&](int k) { return from[k * step]; },
+        [&](int, float4 sum) { state = walk_on(sum, state); });
   }
   const int step = (ascending ? 1 : -1) * (1 << at.pairs_log2);
-  float4* sum = sums + ((ascending ? 0 : runs - 1) << at.pairs_log2) + at.pair;
-#pragma unroll 4
-  for (int k = 0; k < runs; ++k, sum += step) {
-    const float4 own = *sum;
-    *reinterpret_cast<float2*>(sum) = state;
-    state = walk_on(own, state);
-    product = times(product, make_float2(own.x, own.z));
-  }
+  float4* const own =
+      sums + ((ascending ? 0 : runs - 1) << at.pairs_log2) + at.pair;
+  in_batches<2>(
+      0, runs, 1, [&](int k) { return own[k * step]; },
+      [&](int k, float4 sum) {
+        *reinterpret_cast<float2*>(own + k * step) = state;
+        state = walk_on(sum, state);
+        product = times(product, make_float2(sum.x, sum.z));
+      });
   if (g.summing) {
     *chunk_sums(g, at, walk, blockIdx.y) =
         make_float4(product.x, state.x, product.y, state.y);

@@ -111,11 +111,10 @@ at::Tensor in_layout_of(const at::Tensor& u, const at::Tensor& result) {
   return empty_like_layout(u).copy_(result);
 }
 
-Plan plan_for(const ScanShape& shape, bool last, bool backward,
-              const Device& device) {
+Plan plan_for(const ScanShape& shape, bool backward, const Device& device) {
   return make_plan(shape.batch, narrow(shape.channels), narrow(shape.length),
-                   narrow(shape.rank), narrow(shape.directions), last,
-                   backward, device);
+                   narrow(shape.rank), narrow(shape.directions), backward,
+                   device);
 }
 
 // Sets the plan's sizes and the workspace, which lives as long as it is
@@ -153,7 +152,7 @@ bool takes_bidirectional(const ScanShape& shape, const at::Tensor& u) {
   }
   const Device device = current_device();
   for (const bool backward : {false, true}) {
-    const Plan plan = plan_for(shape, false, backward, device);
+    const Plan plan = plan_for(shape, backward, device);
     if (plan.threads == 0 || plan.chunks > 65535) return false;
   }
   return true;
@@ -167,7 +166,7 @@ at::Tensor bidirectional_forward(const ScanShape& shape, const at::Tensor& u,
   const Inputs inputs(u, proj, dt_proj, dt_bias, A, D);
   const auto y = inputs.result();
   const Device device = current_device();
-  const Plan plan = plan_for(shape, inputs.last, false, device);
+  const Plan plan = plan_for(shape, false, device);
   with_type(u.scalar_type(), [&](auto type) {
     using T = decltype(type);
     auto g = inputs.operands<T>(shape);
@@ -197,7 +196,7 @@ bidirectional_backward(const ScanShape& shape, const at::Tensor& grad,
   const auto grad_A = at::empty_like(inputs.A);
   const auto grad_D = at::empty_like(inputs.D);
   const Device device = current_device();
-  const Plan plan = plan_for(shape, inputs.last, true, device);
+  const Plan plan = plan_for(shape, true, device);
   with_type(u.scalar_type(), [&](auto type) {
     using T = decltype(type);
     const auto stream = c10::cuda::getCurrentCUDAStream();

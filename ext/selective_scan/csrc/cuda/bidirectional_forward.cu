@@ -10,7 +10,7 @@
 namespace selective_scan::cuda {
 
 template <typename T, bool kChannelsLast, int kSlots>
-__global__ void __launch_bounds__(kBlockThreads)
+__global__ void __launch_bounds__(kForwardThreads, 3)
     bidirectional_forward(const __grid_constant__ Bidirectional<T> g) {
   extern __shared__ __align__(16) float shared_memory[];
   forward_block<T, kChannelsLast, kSlots>(g, shared_memory);

@@ -33,11 +33,11 @@ constexpr int kPlane = kWarpTokens * kPlaneStride;
 constexpr int kRegion = 2 * kPlane;  // floats of shared memory of a warp
 
 // Floats of shared memory.
-inline int64_t forward_shared(const Plan& plan, int directions,
-                              bool channels_last) {
-  const int64_t chunk = plan.tokens();
-  return 4 * directions * plan.threads + directions * chunk * plan.slots +
-         (channels_last ? 0 : chunk * tile_stride(2 << plan.pairs_log2));
+inline int64_t forward_shared(const Plan& plan, int directions) {
+  const int64_t chunk = plan.tokens(), width = 2 << plan.pairs_log2;
+  return 4 * directions * plan.threads +
+         directions * (chunk + width) * plan.slots +
+         chunk * tile_stride(width);
 }
 inline int64_t backward_shared(const Plan& plan, int directions) {
   const int64_t chunk = plan.tokens();
@@ -50,8 +50,7 @@ inline int64_t backward_shared(const Plan& plan, int directions) {
 // rows need too much shared memory, chunks are shorter; threads is 0 where
 // none fits.
 inline Plan make_plan(int64_t batch, int channels, int length, int rank,
-                      int directions, bool channels_last, bool backward,
-                      const Device& device) {
+                      int directions, bool backward, const Device& device) {
   const auto up = [](int64_t a, int64_t b) {
     return static_cast<int>((a + b - 1) / b);
   };
@@ -72,9 +71,8 @@ inline Plan make_plan(int64_t batch, int channels, int length, int rank,
   }
   for (; warps > 0; warps = warps / 2) {
     plan.threads = 32 * warps;
-    const int64_t bytes =
-        4 * (backward ? backward_shared(plan, directions)
-                      : forward_shared(plan, directions, channels_last));
+    const int64_t bytes = 4 * (backward ? backward_shared(plan, directions)
+                                        : forward_shared(plan, directions));
     plan.shared = static_cast<int>(bytes);
     if (bytes <= device.shared) break;
   }

@@ -54,7 +54,6 @@ inline float2 __half22float2(__half2 x) { return {x.x, x.y}; }
 inline __half2 __float22half2_rn(float2 x) { return {x.x, x.y}; }
 inline float __bfloat162float(__nv_bfloat16 x) { return x; }
 inline __nv_bfloat16 __float2bfloat16_rn(float x) { return x; }
-inline float2 __bfloat1622float2(__nv_bfloat162 x) { return {x.x, x.y}; }
 inline __nv_bfloat162 __float22bfloat162_rn(float2 x) { return {x.x, x.y}; }
 
 inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz(x); }
@@ -62,6 +61,8 @@ inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz(x); }
 namespace selective_scan::cuda {
 inline float exp2_of(float x) { return std::exp2(x); }
 inline float reciprocal_of(float x) { return 1.f / x; }
+inline float2 halves_of(__nv_bfloat162 x) { return {x.x, x.y}; }
+inline unsigned thread_index() { return threadIdx.x; }
 }  // namespace selective_scan::cuda
 
 namespace cuda_on_cpu {

@@ -76,7 +76,7 @@ int run_type(const int64_t* sizes, void* const* pointers) {
   int chunks = 0;
   for (const bool backward : {false, true}) {
     const Plan plan = make_plan(g.batch, g.channels, g.length, g.rank,
-                                g.directions, channels_last, backward, device);
+                                g.directions, backward, device);
     if (plan.threads == 0) return 0;
     if (!backward) chunks = plan.chunks;
     const Workspace space =
