@@ -76,13 +76,12 @@ __device__ __forceinline__ void backward_direction(
   float* const deltas =
       region + (at.run & 1) * kTokens * kPlaneStride + 2 * at.pair;
   float* const slopes = deltas + kPlane;
-  const int p = kDirection * g.channels;
-  const float2 A = load_two(g.A + p, at.channel, at.second);
+  const float* const own = weights + 2 * at.pair * slots;
+  const float2 A = decay_rates(own, slots);
   const float2 scaled = times(kLog2e, A);
 
   float2 x[kTokens];
-  make_steps<0>(slots, row, weights + 2 * at.pair * slots,
-                load_two(g.bias + p, at.channel, at.second), x);
+  make_steps(slots, row, own, x);
   float2 product = make_float2(1.f, 1.f), state = make_float2(0.f, 0.f);
   float2 back = make_float2(0.f, 0.f);
 #pragma unroll
@@ -164,9 +163,11 @@ __device__ __forceinline__ void backward_direction(
   __syncwarp();
   const int token = lane & 7;
   const float* const grads = region + token * kPlaneStride;
+  // trips: (quads + 3) // 4
 #pragma unroll 1
   for (int q = lane >> 3; q < quads; q += 4) {
     float4 first = make_float4(0.f, 0.f, 0.f, 0.f), second = first;
+    // trips: width / 8
 #pragma unroll 2
     for (int c = 0; c < kWidth; c += 4) {
       const float4 a = *reinterpret_cast<const float4*>(grads + c);
@@ -206,10 +207,12 @@ __device__ __forceinline__ void backward_direction(
            gridDim.x +
        blockIdx.x) *
           kWidth * slots;
+  // trips: (quads + 8) // 9
 #pragma unroll 1
   for (int start = 0; start < quads; start += kGroup) {
     const int stop = min(start + kGroup, quads);
     __syncwarp();
+    // trips: quads
 #pragma unroll 1
     for (int q = start; q < stop; ++q) {
       float4 v = make_float4(0.f, 0.f, 0.f, 0.f), w = v;
@@ -234,9 +237,12 @@ __device__ __forceinline__ void backward_direction(
           region)[(q - start) * kWidth + 2 * at.pair + second] = sum;
     }
     __syncthreads();
+    // trips: quads * width / threads
+#pragma unroll 1
     for (int k = threadIdx.x; k < (stop - start) * kWidth; k += blockDim.x) {
       float4 sum = make_float4(0.f, 0.f, 0.f, 0.f);
       const float4* from = reinterpret_cast<const float4*>(shared.regions) + k;
+      // trips: warps / 4
 #pragma unroll 4
       for (int n = 0; n < static_cast<int>(blockDim.x >> 5); ++n) {
         sum = fused(1.f, from[n * kRegion / 4], sum);
@@ -259,8 +265,8 @@ __device__ __forceinline__ void backward_block(const Bidirectional<T>& g,
     load_pairs(at, g.u, g.u_batch, g.u_lead, u);
     load_pairs(at, g.grad, g.grad_batch, g.grad_lead, grad);
   }
-  stage_weights(g, at, g.slots, shared.weights);
-  stage_rows(g, at, g.slots, shared.rows);
+  stage_weights(g, at, shared.weights);
+  stage_rows(g, at, shared.rows);
   if constexpr (!kChannelsLast) {
     stage_tile(g, at, g.u, g.u_batch, g.u_lead, shared.regions);
     stage_tile(g, at, g.grad, g.grad_batch, g.grad_lead, tile);
@@ -302,6 +308,8 @@ __device__ __forceinline__ void backward_block(const Bidirectional<T>& g,
   __syncthreads();
   if (threadIdx.x < kWidth) {
     float sum = 0.f;
+    // trips: warps / 4 / warps
+#pragma unroll 4
     for (int n = 0; n < static_cast<int>(blockDim.x >> 5); ++n) {
       sum += over_tokens[n * kWidth + threadIdx.x];
     }

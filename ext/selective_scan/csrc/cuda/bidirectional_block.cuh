@@ -142,18 +142,16 @@ __device__ __forceinline__ float2 skip_weights(const Bidirectional<T>& g,
   return make_float2(one.x + other.x, one.y + other.y);
 }
 
-// dt_proj @ dt + dt_bias of some tokens, four rank rows at a time. kSlots is
-// `slots` where it is known, else 0.
-template <int kSlots, int kCount>
+// dt_proj @ dt + dt_bias of some tokens, four rank rows at a time.
+template <int kCount>
 __device__ __forceinline__ void make_steps(int slots, const float* row,
-                                           const float* weights, float2 bias,
+                                           const float* weights,
                                            float2 (&x)[kCount]) {
   const int quads = slots / 4;
   const float4* const first = reinterpret_cast<const float4*>(weights);
   const float4* const second = first + quads;
   const float4* const rows = reinterpret_cast<const float4*>(row);
   const auto add = [&](int q, bool all) {
-    __syncwarp();  // keeps the compiler from loading all quads at once
     const float4 v = first[q], w = second[q];
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
@@ -161,24 +159,32 @@ __device__ __forceinline__ void make_steps(int slots, const float* row,
       if (all) {
         x[i] = fused(r.x, make_float2(v.x, w.x), x[i]);
         x[i] = fused(r.y, make_float2(v.y, w.y), x[i]);
+      } else {
+        x[i] = make_float2(v.x, w.x);
       }
       x[i] = fused(r.z, make_float2(v.z, w.z), x[i]);
       x[i] = fused(r.w, make_float2(v.w, w.w), x[i]);
     }
   };
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) x[i] = bias;
-  add(0, false);  // which begins with B and C
+  __syncwarp();  // bounds what the compiler loads ahead
+  add(0, false);
+  // trips: quads - 1
 #pragma unroll 1
   for (int q = 1; q < quads; ++q) add(q, true);
+}
+
+// A of a lane's two channels.
+__device__ __forceinline__ float2 decay_rates(const float* weights,
+                                              int slots) {
+  return make_float2(weights[1], weights[slots + 1]);
 }
 
 // The rows of a chunk into shared memory, token-major: B, C, dt_0, dt_1, ...;
 // zeros behind the rank and behind the last token.
 template <typename T>
 __device__ __forceinline__ void stage_rows(const Bidirectional<T>& g,
-                                           const Place<T>& at, int slots,
-                                           float* rows) {
+                                           const Place<T>& at, float* rows) {
+  const int slots = g.slots;
   const T* const from = g.proj + blockIdx.z * g.proj_batch +
                         static_cast<int64_t>(at.first) * g.proj_token;
   if (g.paired_rows) {
@@ -188,27 +194,36 @@ __device__ __forceinline__ void stage_rows(const Bidirectional<T>& g,
     const int lanes_log2 = min(5, 32 - __clz(pairs - 1));
     const int start = at.thread >> lanes_log2;
     const int step = blockDim.x >> lanes_log2;
+    // trips: paired
     for (int q = at.thread & ((1 << lanes_log2) - 1); q < pairs;
          q += 1 << lanes_log2) {
       const int direction = 2 * q >= slots;
       const int slot = 2 * q - direction * slots;
       const int row = slot < 2 ? g.rank + slot : slot - 2;
-      const T* const source = from + direction * g.proj_set + row;
-      float* const target = rows + direction * at.chunk * slots + slot;
       const int count = slot < g.rank + 2 ? at.count : 0;
-      in_batches<4>(
-          start, at.chunk, step,
-          [&](int t) {
-            Two value = Vector<T>::pack(make_float2(0.f, 0.f));
-            if (t < count) {
-              value = *reinterpret_cast<const Two*>(source + t * g.proj_token);
-            }
-            return value;
-          },
-          [&](int t, Two value) {
-            *reinterpret_cast<float2*>(target + t * slots) =
-                Vector<T>::unpack(value);
-          });
+      const T* source = from + direction * g.proj_set + row +
+                        static_cast<int64_t>(start) * g.proj_token;
+      float* target = rows + (direction * at.chunk + start) * slots + slot;
+      const int source_step = step * g.proj_token;
+      const int target_step = step * slots;
+      // trips: chunk / (threads / lanes) / 8
+#pragma unroll 1
+      for (int first = start; first < at.chunk; first += 8 * step) {
+        Two values[8];
+#pragma unroll
+        for (int k = 0; k < 8; ++k, source += source_step) {
+          values[k] = Vector<T>::pack(make_float2(0.f, 0.f));
+          if (first + k * step < count) {
+            values[k] = *reinterpret_cast<const Two*>(source);
+          }
+        }
+#pragma unroll
+        for (int k = 0; k < 8; ++k, target += target_step) {
+          if (first + k * step < at.chunk) {
+            *reinterpret_cast<float2*>(target) = Vector<T>::unpack(values[k]);
+          }
+        }
+      }
     }
     return;
   }
@@ -222,18 +237,20 @@ __device__ __forceinline__ void stage_rows(const Bidirectional<T>& g,
   const T* const source = from + token * g.proj_token;
   const int quads = slots / 4;
   const int filled = token < at.count ? g.rank + 2 : 0;  // slots
+  // trips: (1 - paired) * 2 * quads * 16 / width
 #pragma unroll 1
   for (int q = warp - (group << log2); q < g.directions * quads; q += step) {
     const int direction = q >= quads;
     const int slot = 4 * (q - direction * quads);
+    const int place = direction * g.proj_set + (slot - 2) * g.proj_row;
+    const int skipped = slot == 0 ? (g.rank + 2) * g.proj_row : 0;
     float values[4];
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
-      const int row = slot + k < 2 ? g.rank + slot + k : slot + k - 2;
       values[k] = 0.f;
       if (slot + k < filled) {
         values[k] =
-            to_float(source[direction * g.proj_set + row * g.proj_row]);
+            to_float(source[place + k * g.proj_row + (k < 2 ? skipped : 0)]);
       }
     }
     *reinterpret_cast<float4*>(rows + (direction * at.chunk + token) * slots +
@@ -242,23 +259,29 @@ __device__ __forceinline__ void stage_rows(const Bidirectional<T>& g,
   }
 }
 
-// The weights of a block's channels, as slots, zeros in those of B and C.
+// Parameters of a block's channels as slots: bias and A, where a row has B and
+// C, then the weights, and zeros.
 template <typename T>
 __device__ __forceinline__ void stage_weights(const Bidirectional<T>& g,
-                                              const Place<T>& at, int slots,
+                                              const Place<T>& at,
                                               float* weights) {
+  const int slots = g.slots;
   const int runs = blockDim.x >> at.pairs_log2;
+  // trips: 2
   for (int d = 0; d < g.directions; ++d) {
-    const float* const first =
-        g.weight + (d * g.channels + at.channel) * g.rank - 2;
-    const float* const second =
-        g.weight + (d * g.channels + at.second) * g.rank - 2;
+    const int one = d * g.channels + at.channel;
+    const int other = d * g.channels + at.second;
     float* const to = weights + (d * at.width + 2 * at.pair) * slots;
+    // trips: slots / runs
 #pragma unroll 1
     for (int slot = at.run; slot < slots; slot += runs) {
-      const bool filled = slot >= 2 && slot < g.rank + 2;
-      to[slot] = filled ? first[slot] : 0.f;
-      to[slots + slot] = filled ? second[slot] : 0.f;
+      const float* const from = slot == 0   ? g.bias
+                                : slot == 1 ? g.A
+                                            : g.weight + slot - 2;
+      const int step = slot < 2 ? 1 : g.rank;
+      const bool filled = slot < g.rank + 2;
+      to[slot] = filled ? from[one * step] : 0.f;
+      to[slots + slot] = filled ? from[other * step] : 0.f;
     }
   }
 }
@@ -296,17 +319,15 @@ __device__ __forceinline__ void stage_tile(const Bidirectional<T>& g,
           static_cast<int64_t>(at.block_channel + lanes.first) * lead +
           at.first + lanes.token;
   const int64_t step = static_cast<int64_t>(lanes.step) * lead;
-  T values[kMoves];
+  float values[kMoves];
 #pragma unroll
   for (int k = 0; k < kMoves; ++k, from += step) {
-    values[k] = T(0.f);
-    if (k < lanes.count) values[k] = *from;
+    values[k] = 0.f;
+    if (k < lanes.count) values[k] = to_float(*from);
   }
   tile += lanes.word;
 #pragma unroll
-  for (int k = 0; k < kMoves; ++k, tile += lanes.step) {
-    *tile = to_float(values[k]);
-  }
+  for (int k = 0; k < kMoves; ++k, tile += lanes.step) *tile = values[k];
 }
 
 template <typename T>
@@ -400,6 +421,7 @@ __device__ __forceinline__ void fold_runs(const Bidirectional<T>& g,
         chunk_sums(g, at, walk, ascending ? 0 : g.chunks - 1);
     const int row = gridDim.x << at.pairs_log2;
     const int64_t step = ascending ? row : -row;
+    // trips: 0
     in_batches<2>(
         0, before, 1, [&](int k) { return from[k * step]; },
         [&](int, float4 sum) { state = walk_on(sum, state); });
@@ -407,6 +429,7 @@ __device__ __forceinline__ void fold_runs(const Bidirectional<T>& g,
   const int step = (ascending ? 1 : -1) * (1 << at.pairs_log2);
   float4* const own =
       sums + ((ascending ? 0 : runs - 1) << at.pairs_log2) + at.pair;
+  // trips: runs / 2 / warps
   in_batches<2>(
       0, runs, 1, [&](int k) { return own[k * step]; },
       [&](int k, float4 sum) {

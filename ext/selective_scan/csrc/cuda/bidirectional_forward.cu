@@ -9,19 +9,19 @@
 
 namespace selective_scan::cuda {
 
-template <typename T, bool kChannelsLast, int kSlots>
+template <typename T, bool kChannelsLast>
 __global__ void __launch_bounds__(kForwardThreads, 3)
     bidirectional_forward(const __grid_constant__ Bidirectional<T> g) {
   extern __shared__ __align__(16) float shared_memory[];
-  forward_block<T, kChannelsLast, kSlots>(g, shared_memory);
+  forward_block<T, kChannelsLast>(g, shared_memory);
 }
 
 namespace {
 
-template <typename T, bool kChannelsLast, int kSlots>
+template <typename T, bool kChannelsLast>
 cudaError_t launch(Bidirectional<T> g, const Plan& plan, int shared,
                    cudaStream_t stream) {
-  constexpr auto kernel = bidirectional_forward<T, kChannelsLast, kSlots>;
+  constexpr auto kernel = bidirectional_forward<T, kChannelsLast>;
   const cudaError_t error = allow_shared_memory<kernel>(shared);
   if (error != cudaSuccess) return error;
   const dim3 grid(plan.blocks, plan.chunks, g.batch);
@@ -34,27 +34,14 @@ cudaError_t launch(Bidirectional<T> g, const Plan& plan, int shared,
   return cudaGetLastError();
 }
 
-template <typename T, bool kChannelsLast>
-cudaError_t choose(const Bidirectional<T>& g, const Plan& plan, int shared,
-                   cudaStream_t stream) {
-  switch (plan.slots) {
-    case 12:
-      return launch<T, kChannelsLast, 12>(g, plan, shared, stream);
-    case 20:
-      return launch<T, kChannelsLast, 20>(g, plan, shared, stream);
-    default:
-      return launch<T, kChannelsLast, 0>(g, plan, shared, stream);
-  }
-}
-
 }  // namespace
 
 template <typename T>
 cudaError_t launch_bidirectional_forward(const Bidirectional<T>& g,
                                          const Plan& plan, bool channels_last,
                                          int shared, cudaStream_t stream) {
-  return channels_last ? choose<T, true>(g, plan, shared, stream)
-                       : choose<T, false>(g, plan, shared, stream);
+  return channels_last ? launch<T, true>(g, plan, shared, stream)
+                       : launch<T, false>(g, plan, shared, stream);
 }
 
 #define SCAN_INSTANCE(T)                                \

@@ -8,26 +8,24 @@ namespace selective_scan::cuda {
 // One direction as if nothing entered the run. `reach` takes what is to be
 // multiplied by that which does; of the first direction it waits in shared
 // memory, as registers are few.
-template <int kDirection, int kSlots, typename T, typename Reach>
+template <int kDirection, typename T, typename Reach>
 __device__ __forceinline__ void forward_direction(
     const Bidirectional<T>& g, const Place<T>& at, const float* rows,
     const float* weights, const typename Vector<T>::Type (&u)[kTokens],
     float2 (&y)[kTokens], const Reach& reach, float4* sums) {
-  const int slots = kSlots > 0 ? kSlots : g.slots;
+  const int slots = g.slots;
   const float* const row = rows + (kDirection * at.chunk + at.token) * slots;
-  const int p = kDirection * g.channels;
-  const float2 A = times(kLog2e, load_two(g.A + p, at.channel, at.second));
+  const float* const own =
+      weights + (kDirection * at.width + 2 * at.pair) * slots;
+  const float2 A = times(kLog2e, decay_rates(own, slots));
   const float2 skip = kDirection == 0 ? skip_weights(g, at) : A;
   float2 product = make_float2(1.f, 1.f), state = make_float2(0.f, 0.f);
-  const float2 bias = load_two(g.bias + p, at.channel, at.second);
   constexpr int kHalf = kTokens / 2;  // of the tokens: registers are few
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int start = half == kDirection ? 0 : kHalf;
     float2 x[kHalf];
-    make_steps<kSlots>(slots, row + start * slots,
-                       weights + (kDirection * at.width + 2 * at.pair) * slots,
-                       bias, x);
+    make_steps(slots, row + start * slots, own, x);
 #pragma unroll
     for (int step = 0; step < kHalf; ++step) {
       const int k = kDirection == 0 ? step : kHalf - 1 - step;
@@ -48,19 +46,18 @@ __device__ __forceinline__ void forward_direction(
 }
 
 // y of one chunk, or its sums alone.
-template <typename T, bool kChannelsLast, int kSlots>
+template <typename T, bool kChannelsLast>
 __device__ __forceinline__ void forward_block(const Bidirectional<T>& g,
                                               float* shared) {
   const Place<T> at(g, g.pairs_log2);
-  const int slots = kSlots > 0 ? kSlots : g.slots;
   float4* const sums = reinterpret_cast<float4*>(shared);
   float* const rows = shared + 4 * g.directions * blockDim.x;
-  float* const weights = rows + g.directions * at.chunk * slots;
-  float* const tile = weights + g.directions * at.width * slots;
+  float* const weights = rows + g.directions * at.chunk * g.slots;
+  float* const tile = weights + g.directions * at.width * g.slots;
   typename Vector<T>::Type u[kTokens];
   if constexpr (kChannelsLast) load_pairs(at, g.u, g.u_batch, g.u_lead, u);
-  stage_weights(g, at, slots, weights);
-  stage_rows(g, at, slots, rows);
+  stage_weights(g, at, weights);
+  stage_rows(g, at, rows);
   if constexpr (!kChannelsLast) {
     stage_tile(g, at, g.u, g.u_batch, g.u_lead, tile);
   }
@@ -72,21 +69,21 @@ __device__ __forceinline__ void forward_block(const Bidirectional<T>& g,
     }
   }
   float2 y[kTokens], downwards[kTokens];
-  forward_direction<0, kSlots>(
+  forward_direction<0>(
       g, at, rows, weights, u, y,
       [&](int i) -> float2& { return tile_pair(tile, at, i); }, sums);
   if (g.directions == 2) {
-    forward_direction<1, kSlots>(
+    forward_direction<1>(
         g, at, rows, weights, u, y,
         [&](int i) -> float2& { return downwards[i]; }, sums + blockDim.x);
   }
   __syncthreads();
-  for (int d = at.run; d < g.directions; d += blockDim.x >> at.pairs_log2) {
-    fold_runs(g, at, d, d == 0, sums + d * blockDim.x);
+  const Place<T> end(g, g.pairs_log2);
+  for (int d = end.run; d < g.directions; d += blockDim.x >> end.pairs_log2) {
+    fold_runs(g, end, d, d == 0, sums + d * blockDim.x);
   }
   if (g.summing) return;
   __syncthreads();
-  const Place<T> end(g, g.pairs_log2);
   float2 state = *reinterpret_cast<const float2*>(sums + end.thread);
 #pragma unroll
   for (int i = 0; i < kTokens; ++i) {

@@ -56,8 +56,6 @@ inline Plan make_plan(int64_t batch, int channels, int length, int rank,
   };
   Plan plan{};
   plan.slots = up(rank + 2, 4) * 4;
-  if (!backward && rank <= 10) plan.slots = 12;
-  if (!backward && rank > 10 && rank <= 18) plan.slots = 20;
   plan.pairs_log2 = kPairsLog2;
   if (!backward && length <= kTokens) plan.pairs_log2 = 5;
   // Blocks of 256 threads, of which a multiprocessor holds two.

@@ -25,18 +25,6 @@ void run(Bidirectional<T> g, const Plan& plan, Block block) {
   }
 }
 
-template <typename T, bool kChannelsLast>
-void forward(const Bidirectional<T>& g, const Plan& plan) {
-  const auto with_slots = [&](auto slots) {
-    run(g, plan, [](const Bidirectional<T>& x) {
-      forward_block<T, kChannelsLast, decltype(slots)::value>(x, shared());
-    });
-  };
-  if (plan.slots == 12) return with_slots(std::integral_constant<int, 12>());
-  if (plan.slots == 20) return with_slots(std::integral_constant<int, 20>());
-  with_slots(std::integral_constant<int, 0>());
-}
-
 // Sizes: batch, channels, length, rank, directions, channels last,
 // multiprocessors, bytes of shared memory, batch stride and leading stride of
 // u and of grad, batch, set, row and token strides of proj, paired rows.
@@ -84,7 +72,10 @@ int run_type(const int64_t* sizes, void* const* pointers) {
     std::vector<float> memory(space.total() + 4, NAN);
     use_plan(g, plan, space, memory.data());
     if (!backward) {
-      channels_last ? forward<T, true>(g, plan) : forward<T, false>(g, plan);
+      run(g, plan, [&](const Bidirectional<T>& x) {
+        channels_last ? forward_block<T, true>(x, shared())
+                      : forward_block<T, false>(x, shared());
+      });
       continue;
     }
     run(g, plan, [&](const Bidirectional<T>& x) {
