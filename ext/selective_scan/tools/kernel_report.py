@@ -207,6 +207,8 @@ def plan(nvcc, cache, backward):
     sizes['runs'] = sizes['threads'] >> sizes['pairs_log2']
     sizes['width'] = 2 << sizes['pairs_log2']
     sizes['quads'] = sizes['slots'] // 4
+    # The sums' loop is inside one of `warps` trips, or one warp's alone.
+    sizes['folding'] = sizes['warps'] if backward else 1
     # Lanes that a token's rows take, two rows each.
     sizes['lanes'] = min(32, 1 << (sizes['slots'] - 1).bit_length())
     return sizes

@@ -429,7 +429,7 @@ __device__ __forceinline__ void fold_runs(const Bidirectional<T>& g,
   const int step = (ascending ? 1 : -1) * (1 << at.pairs_log2);
   float4* const own =
       sums + ((ascending ? 0 : runs - 1) << at.pairs_log2) + at.pair;
-  // trips: runs / 2 / warps
+  // trips: runs / 2 / folding
   in_batches<2>(
       0, runs, 1, [&](int k) { return own[k * step]; },
       [&](int k, float4 sum) {

@@ -79,6 +79,7 @@ __device__ __forceinline__ void forward_block(const Bidirectional<T>& g,
   }
   __syncthreads();
   const Place<T> end(g, g.pairs_log2);
+  // trips: 1 / warps
   for (int d = end.run; d < g.directions; d += blockDim.x >> end.pairs_log2) {
     fold_runs(g, end, d, d == 0, sums + d * blockDim.x);
   }
