@@ -26,6 +26,16 @@ CASES = [
     (512, 512, 8),
     (800, 1344, 2),
 ]
+# Single scans for --scans: batch, inner channels, rank, tokens.
+SCANS = [
+    (256, 320, 10, 256),
+    (256, 512, 16, 64),
+    (256, 544, 17, 16),
+    (32, 320, 10, 1024),
+    (8, 320, 10, 4200),
+    (8, 512, 16, 1050),
+    (1, 320, 10, 4200),
+]
 METHODS = ['reference', 'parallel', 'composition', 'op 1', 'op 2']
 
 
@@ -248,6 +258,60 @@ def measure(device, case, method, bound):
     return totals
 
 
+def event_seconds(function, calls=50):
+    """Return the median time of a function on the GPU, without its start."""
+    function()
+    pairs = []
+    for _ in range(calls):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        function()
+        end.record()
+        pairs.append((begin, end))
+    torch.cuda.synchronize()
+    times = sorted(begin.elapsed_time(end) for begin, end in pairs)
+    return times[calls // 2] / 1e3
+
+
+def time_scans(bound):
+    """Print single scans of op 2 on a GPU, by type and layout."""
+    print(
+        '| batch, channels, rank, tokens | dtype | bound | contiguous '
+        '| channels-last | bound f+b | contiguous | channels-last |'
+    )
+    print('|---|---|' + '---:|' * 6)
+    for batch, inner, rank, length in SCANS:
+        for dtype in (torch.float32, torch.float16):
+            inputs = make_inputs(inner, rank, length, batch, 'cuda')
+            times = []
+            for last in (False, True):
+                for name in ('u', 'proj'):
+                    x = inputs[name].to(dtype)
+                    if last:
+                        x = x.movedim(-1, 1).contiguous().movedim(1, -1)
+                    inputs[name] = x
+                grad = torch.ones_like(inputs['u'])
+                function = FUNCTIONS['op 2']
+                times += [
+                    event_seconds(partial(forward, function, inputs)),
+                    event_seconds(
+                        partial(forward_backward, function, inputs, grad)
+                    ),
+                ]
+            scale = torch.finfo(dtype).bits / 32 * 1e3
+            least = [
+                scale * bound.seconds(inner, rank, length, batch, backward)
+                for backward in (False, True)
+            ]
+            one, both, one_last, both_last = (f'{1e3 * t:.3f}' for t in times)
+            print(
+                f'| {batch}, {inner}, {rank}, {length} | {str(dtype)[6:]} '
+                f'| {least[0]:.3f} ms | {one} | {one_last} '
+                f'| {least[1]:.3f} ms | {both} | {both_last} |',
+                flush=True,
+            )
+
+
 def too_large(device, case, method):
     """Tell whether a plain PyTorch method would take minutes or all memory."""
     height, width, batch = case
@@ -280,7 +344,17 @@ def main():
     parser.add_argument(
         '--cases', type=int, nargs='+', default=range(len(CASES))
     )
+    parser.add_argument(
+        '--scans',
+        action='store_true',
+        help='time single scans of op 2 on a GPU, by type and layout',
+    )
     args = parser.parse_args()
+    if args.scans:
+        bound = Bound('cuda')
+        print(f'{describe("cuda")}; {bound.text}\n')
+        time_scans(bound)
+        return
     devices = args.device or (
         ['cpu'] + (['cuda'] if torch.cuda.is_available() else [])
     )

@@ -1,6 +1,7 @@
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
 
+#include "kernel_attributes.h"
 #include "launch.h"
 #include "scan_kernels.cuh"
 
@@ -12,11 +13,11 @@ cudaError_t launch(Operands<T, P> operands, const Gradients<T, P>& gradients,
                    cudaStream_t stream) {
   const ScanShape& shape = operands.shape;
   operands.staged_rows = staged_rows<P, L>(shape);
-  const auto kernel = backward_kernel<T, P, L>;
+  constexpr auto kernel = backward_kernel<T, P, L>;
   const auto bytes =
       static_cast<int>(sizeof(P) * L::shared(2, operands.staged_rows));
-  const cudaError_t error = cudaFuncSetAttribute(
-      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  const cudaError_t error = allow_shared_memory<kernel>(
+      static_cast<int>(sizeof(P) * L::shared(2, kStagedRows<P, L>)));
   if (error != cudaSuccess) return error;
   const auto blocks = static_cast<unsigned>(shape.batch * L::blocks(shape));
   kernel<<<blocks, kThreads, bytes, stream>>>(operands, gradients);

@@ -1,6 +1,7 @@
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
 
+#include "kernel_attributes.h"
 #include "launch.h"
 #include "scan_kernels.cuh"
 
@@ -11,11 +12,11 @@ template <typename T, typename P, typename L>
 cudaError_t launch(Operands<T, P> operands, cudaStream_t stream) {
   const ScanShape& shape = operands.shape;
   operands.staged_rows = staged_rows<P, L>(shape);
-  const auto kernel = forward_kernel<T, P, L>;
+  constexpr auto kernel = forward_kernel<T, P, L>;
   const auto bytes =
       static_cast<int>(sizeof(P) * L::shared(1, operands.staged_rows));
-  const cudaError_t error = cudaFuncSetAttribute(
-      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+  const cudaError_t error = allow_shared_memory<kernel>(
+      static_cast<int>(sizeof(P) * L::shared(1, kStagedRows<P, L>)));
   if (error != cudaSuccess) return error;
   const auto blocks = static_cast<unsigned>(shape.batch * L::blocks(shape));
   kernel<<<blocks, kThreads, bytes, stream>>>(operands);

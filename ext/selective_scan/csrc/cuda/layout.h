@@ -73,9 +73,12 @@ struct Layout {
 
 // dt rows to stage for a layout: all, or as many as have room.
 template <typename P, typename L>
-SCAN_HOST_DEVICE int64_t staged_rows(const ScanShape& shape) {
-  return smaller(shape.rank,
-                 kStagedBytes / static_cast<int64_t>(sizeof(P) * L::kRow));
+constexpr int64_t kStagedRows =
+    kStagedBytes / static_cast<int64_t>(sizeof(P) * L::kRow);
+
+template <typename P, typename L>
+int64_t staged_rows(const ScanShape& shape) {
+  return smaller(shape.rank, kStagedRows<P, L>);
 }
 
 // For up to 16, up to 64 and more tokens. float64 uses the first two alone,

@@ -13,6 +13,7 @@
 #pragma once
 
 #include "layout.h"
+#include "scan_math.cuh"
 
 #if defined(__CUDACC__)
 #define SCAN_GRID_CONSTANT __grid_constant__
@@ -34,20 +35,6 @@ struct Pair {
 
 __device__ __forceinline__ float exp_of(float x) { return expf(x); }
 __device__ __forceinline__ double exp_of(double x) { return exp(x); }
-
-// log(1 + t) / t on [0, 1], 3e-8 relative.
-__device__ __forceinline__ float log1p_of(float t) {
-  float p = 5.2326899e-3f;
-  p = fmaf(p, t, -2.9505219e-2f);
-  p = fmaf(p, t, 7.8225918e-2f);
-  p = fmaf(p, t, -1.36632427e-1f);
-  p = fmaf(p, t, 1.9106005e-1f);
-  p = fmaf(p, t, -2.4842982e-1f);
-  p = fmaf(p, t, 3.33190978e-1f);
-  p = fmaf(p, t, -4.99994934e-1f);
-  return t * fmaf(p, t, 0.99999994f);
-}
-__device__ __forceinline__ double log1p_of(double t) { return log1p(t); }
 
 // log(1 + e^x) and its derivative.
 template <typename P>

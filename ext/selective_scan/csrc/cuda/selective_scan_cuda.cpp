@@ -8,6 +8,7 @@
 #include <torch/library.h>
 
 #include "../common/operands.h"
+#include "bidirectional_cuda.h"
 #include "launch.h"
 
 namespace selective_scan {
@@ -161,8 +162,11 @@ at::Tensor bidirectional_scan_cuda(const at::Tensor& u, const at::Tensor& proj,
                                    const at::Tensor& A, const at::Tensor& D) {
   const auto shape = check_bidirectional_scan(u, proj, dt_proj, dt_bias, A, D);
   const c10::cuda::CUDAGuard guard(u.device());
-  auto y = empty_like_layout(u);
-  if (y.numel() == 0) return y;
+  if (u.numel() == 0) return empty_like_layout(u);
+  if (cuda::takes_bidirectional(shape, u)) {
+    return cuda::bidirectional_forward(shape, u, proj, dt_proj, dt_bias, A, D);
+  }
+  const auto y = empty_like_layout(u);
   const auto uc = with_unit_stride(u);
   const auto weight = dt_proj.contiguous(), bias = dt_bias.contiguous();
   const auto Ac = A.contiguous(), Dc = D.contiguous();
@@ -220,6 +224,10 @@ bidirectional_scan_backward_cuda(const at::Tensor& grad, const at::Tensor& u,
   const auto shape = check_bidirectional_scan(u, proj, dt_proj, dt_bias, A, D);
   check_grad(grad, u);
   const c10::cuda::CUDAGuard guard(u.device());
+  if (u.numel() > 0 && cuda::takes_bidirectional(shape, u)) {
+    return cuda::bidirectional_backward(shape, grad, u, proj, dt_proj, dt_bias,
+                                        A, D);
+  }
   auto grad_u = empty_like_layout(u);
   auto sums = empty_sums(shape, A.options());
   if (u.numel() > 0) {

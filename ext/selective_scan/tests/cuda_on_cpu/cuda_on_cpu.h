@@ -4,6 +4,10 @@
 
 #include <ucontext.h>
 
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -18,10 +22,48 @@
 #define SCAN_SHARED_MEMORY(type, name) \
   type* const name = reinterpret_cast<type*>(cuda_on_cpu::shared_memory())
 
-struct Index {
-  unsigned x = 0;
+struct dim3 {
+  unsigned x = 1, y = 1, z = 1;
 };
-inline Index threadIdx, blockIdx;
+inline dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+using std::min;
+
+struct alignas(8) float2 {
+  float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline float4 make_float4(float x, float y, float z, float w) {
+  return {x, y, z, w};
+}
+
+using __half = c10::Half;
+using __nv_bfloat16 = c10::BFloat16;
+struct alignas(4) __half2 {
+  __half x, y;
+};
+struct alignas(4) __nv_bfloat162 {
+  __nv_bfloat16 x, y;
+};
+inline float __half2float(__half x) { return x; }
+inline __half __float2half_rn(float x) { return x; }
+inline float2 __half22float2(__half2 x) { return {x.x, x.y}; }
+inline __half2 __float22half2_rn(float2 x) { return {x.x, x.y}; }
+inline float __bfloat162float(__nv_bfloat16 x) { return x; }
+inline __nv_bfloat16 __float2bfloat16_rn(float x) { return x; }
+inline __nv_bfloat162 __float22bfloat162_rn(float2 x) { return {x.x, x.y}; }
+
+inline int __clz(int x) { return x == 0 ? 32 : __builtin_clz(x); }
+
+namespace selective_scan::cuda {
+inline float exp2_of(float x) { return std::exp2(x); }
+inline float reciprocal_of(float x) { return 1.f / x; }
+inline float2 halves_of(__nv_bfloat162 x) { return {x.x, x.y}; }
+inline unsigned thread_index() { return threadIdx.x; }
+}  // namespace selective_scan::cuda
 
 namespace cuda_on_cpu {
 
@@ -34,7 +76,8 @@ struct Machine {
   std::vector<ucontext_t> threads;
   std::vector<std::vector<char>> stacks;
   std::vector<Wait> waits;
-  std::vector<double> exchange;  // wide enough for a float, too
+  std::vector<double> exchange[2];  // wide enough for a float, too
+  std::vector<unsigned> shuffles;   // of each thread so far
   std::vector<unsigned char> shared;
   std::function<void()> kernel;
   unsigned current = 0;
@@ -81,15 +124,18 @@ inline void run_warp(unsigned warp) {
 
 // Runs a kernel block by block, warps first to last and last to first in
 // turns. Shared memory starts as NaN.
-inline void launch(int64_t blocks, unsigned threads, size_t shared_bytes,
+inline void launch(dim3 grid, unsigned threads, size_t shared_bytes,
                    std::function<void()> kernel) {
   Machine& m = machine();
+  gridDim = grid;
+  blockDim = {threads};
   m.kernel = std::move(kernel);
   m.threads.resize(threads);
-  m.exchange.resize(threads);
-  m.stacks.assign(threads, std::vector<char>(64 * 1024));
-  for (int64_t b = 0; b < blocks; ++b) {
-    blockIdx.x = static_cast<unsigned>(b);
+  m.shuffles.resize(threads);
+  for (auto& values : m.exchange) values.resize(threads);
+  while (m.stacks.size() < threads) m.stacks.emplace_back(64 * 1024);
+  for (unsigned b = 0; b < grid.x * grid.y * grid.z; ++b) {
+    blockIdx = {b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y};
     m.shared.assign(shared_bytes, 0xff);
     m.waits.assign(threads, Wait::kBlock);
     for (unsigned t = 0; t < threads; ++t) {
@@ -111,18 +157,20 @@ inline void launch(int64_t blocks, unsigned threads, size_t shared_bytes,
   }
 }
 
+// Two exchanges take turns: no lane is further ahead than one shuffle.
 template <typename T>
 T shuffle(T value, int source, bool inside) {
   Machine& m = machine();
-  m.exchange[threadIdx.x] = static_cast<double>(value);
+  const unsigned self = threadIdx.x;
+  auto& exchange = m.exchange[m.shuffles[self]++ % 2];
+  exchange[self] = static_cast<double>(value);
   wait_for(Wait::kWarp);
-  const T other = static_cast<T>(m.exchange[inside ? source : threadIdx.x]);
-  wait_for(Wait::kWarp);
-  return other;
+  return static_cast<T>(exchange[inside ? source : self]);
 }
 
 }  // namespace cuda_on_cpu
 
+inline void __syncwarp() { cuda_on_cpu::wait_for(cuda_on_cpu::Wait::kWarp); }
 inline void __syncthreads() {
   cuda_on_cpu::wait_for(cuda_on_cpu::Wait::kBlock);
 }
@@ -140,7 +188,7 @@ T __shfl_down_sync(unsigned, T value, int distance, int width) {
                               self % width + distance < width);
 }
 template <typename T>
-T __shfl_xor_sync(unsigned, T value, int mask, int) {
+T __shfl_xor_sync(unsigned, T value, int mask, int = 32) {
   const int self = static_cast<int>(threadIdx.x);
   return cuda_on_cpu::shuffle(value, self ^ mask, true);
 }

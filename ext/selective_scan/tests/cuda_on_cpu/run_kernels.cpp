@@ -50,7 +50,8 @@ void run(const ScanShape& shape, void* const* pointers, const int64_t* strides,
   g.rows = out(13);
   g.parameters = out(14);
   const int tiles = backward ? 2 : 1;
-  cuda_on_cpu::launch(shape.batch * L::blocks(shape), cuda::kThreads,
+  cuda_on_cpu::launch({static_cast<unsigned>(shape.batch * L::blocks(shape))},
+                      cuda::kThreads,
                       sizeof(P) * L::shared(tiles, o.staged_rows), [&] {
                         if (backward) {
                           cuda::backward_kernel<P, P, L>(o, g);

@@ -1,0 +1,446 @@
+// What the forward and the backward kernel of bidirectional.h share. Nothing
+// of PyTorch is used, so that the emulation on a CPU runs the same source.
+#pragma once
+
+#include "bidirectional_plan.h"
+#include "scan_math.cuh"
+
+namespace selective_scan::cuda {
+
+constexpr float kLog2e = 1.4426950408889634f;
+
+__device__ __forceinline__ float to_float(float x) { return x; }
+__device__ __forceinline__ float to_float(__half x) { return __half2float(x); }
+__device__ __forceinline__ float to_float(__nv_bfloat16 x) {
+  return __bfloat162float(x);
+}
+
+template <typename T>
+struct Vector;  // two values, one load
+template <>
+struct Vector<float> {
+  using Type = float2;
+  __device__ __forceinline__ static float2 unpack(Type x) { return x; }
+  __device__ __forceinline__ static Type pack(float2 x) { return x; }
+  __device__ __forceinline__ static float round(float x) { return x; }
+};
+template <>
+struct Vector<__half> {
+  using Type = __half2;
+  __device__ __forceinline__ static float2 unpack(Type x) {
+    return __half22float2(x);
+  }
+  __device__ __forceinline__ static Type pack(float2 x) {
+    return __float22half2_rn(x);
+  }
+  __device__ __forceinline__ static __half round(float x) {
+    return __float2half_rn(x);
+  }
+};
+template <>
+struct Vector<__nv_bfloat16> {
+  using Type = __nv_bfloat162;
+  __device__ __forceinline__ static float2 unpack(Type x) {
+    return halves_of(x);
+  }
+  __device__ __forceinline__ static Type pack(float2 x) {
+    return __float22bfloat162_rn(x);
+  }
+  __device__ __forceinline__ static __nv_bfloat16 round(float x) {
+    return __float2bfloat16_rn(x);
+  }
+};
+
+__device__ __forceinline__ float2 times(float2 a, float2 b) {
+  return make_float2(a.x * b.x, a.y * b.y);
+}
+__device__ __forceinline__ float2 times(float a, float2 b) {
+  return make_float2(a * b.x, a * b.y);
+}
+__device__ __forceinline__ float2 fused(float2 a, float2 b, float2 c) {
+  return make_float2(fmaf(a.x, b.x, c.x), fmaf(a.y, b.y, c.y));
+}
+__device__ __forceinline__ float2 fused(float a, float2 b, float2 c) {
+  return make_float2(fmaf(a, b.x, c.x), fmaf(a, b.y, c.y));
+}
+__device__ __forceinline__ float2 exp2_of(float2 x) {
+  return make_float2(exp2_of(x.x), exp2_of(x.y));
+}
+
+// log(1 + e^x); `small` is e^-|x|.
+__device__ __forceinline__ float softplus_of(float x, float* small) {
+  *small = exp2_of(-kLog2e * fabsf(x));
+  return fmaxf(x, 0.f) + log1p_of(*small);
+}
+
+// Its derivative.
+__device__ __forceinline__ float slope_of(float x, float small) {
+  return (x < 0.f ? small : 1.f) * reciprocal_of(1.f + small);
+}
+
+// Where a block is, and where a thread is in it.
+template <typename T>
+struct Place {
+  __device__ Place(const Bidirectional<T>& g, int log2) {
+    pairs_log2 = log2;
+    thread = thread_index();
+    pair = thread & ((1 << pairs_log2) - 1);
+    run = thread >> pairs_log2;
+    width = 2 << pairs_log2;
+    chunk = (blockDim.x >> pairs_log2) * kTokens;
+    first = blockIdx.y * chunk;
+    count = min(chunk, g.length - first);
+    block_channel = blockIdx.x * width;
+    const int wanted = block_channel + 2 * pair;
+    inside = wanted < g.channels;
+    channel = inside ? wanted : 0;
+    second = min(channel + 1, g.channels - 1);
+    token = run * kTokens;
+  }
+  int thread, pairs_log2, pair, run;
+  int width;         // channels of the block
+  int chunk;         // tokens of a full chunk
+  int first, count;  // tokens of this chunk
+  int block_channel;
+  int channel, second;  // of the thread; the last of an odd number is doubled
+  int token;            // the thread's first one in the chunk
+  bool inside;
+};
+
+// Parameters of a lane's two channels.
+__device__ __forceinline__ float2 load_two(const float* from, int first,
+                                           int second) {
+  return make_float2(from[first], from[second]);
+}
+
+// use(i, load(i)) for i = begin, begin + step, ... below end, with the loads
+// of kBatch of them under way at once.
+template <int kBatch, typename Load, typename Use>
+__device__ __forceinline__ void in_batches(int begin, int end, int step,
+                                           const Load& load, const Use& use) {
+#pragma unroll 1
+  for (int i = begin; i < end; i += kBatch * step) {
+    decltype(load(i)) values[kBatch];
+#pragma unroll
+    for (int k = 0; k < kBatch; ++k) {
+      if (i + k * step < end) values[k] = load(i + k * step);
+    }
+#pragma unroll
+    for (int k = 0; k < kBatch; ++k) {
+      if (i + k * step < end) use(i + k * step, values[k]);
+    }
+  }
+}
+
+// The weights of u in y, of all directions.
+template <typename T>
+__device__ __forceinline__ float2 skip_weights(const Bidirectional<T>& g,
+                                               const Place<T>& at) {
+  const float2 one = load_two(g.D, at.channel, at.second);
+  if (g.directions == 1) return one;
+  const float2 other = load_two(g.D + g.channels, at.channel, at.second);
+  return make_float2(one.x + other.x, one.y + other.y);
+}
+
+// dt_proj @ dt + dt_bias of some tokens, four rank rows at a time.
+template <int kCount>
+__device__ __forceinline__ void make_steps(int slots, const float* row,
+                                           const float* weights,
+                                           float2 (&x)[kCount]) {
+  const int quads = slots / 4;
+  const float4* const first = reinterpret_cast<const float4*>(weights);
+  const float4* const second = first + quads;
+  const float4* const rows = reinterpret_cast<const float4*>(row);
+  const auto add = [&](int q, bool all) {
+    const float4 v = first[q], w = second[q];
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      const float4 r = rows[i * quads + q];
+      if (all) {
+        x[i] = fused(r.x, make_float2(v.x, w.x), x[i]);
+        x[i] = fused(r.y, make_float2(v.y, w.y), x[i]);
+      } else {
+        x[i] = make_float2(v.x, w.x);
+      }
+      x[i] = fused(r.z, make_float2(v.z, w.z), x[i]);
+      x[i] = fused(r.w, make_float2(v.w, w.w), x[i]);
+    }
+  };
+  __syncwarp();  // bounds what the compiler loads ahead
+  add(0, false);
+  // trips: quads - 1
+#pragma unroll 1
+  for (int q = 1; q < quads; ++q) add(q, true);
+}
+
+// A of a lane's two channels.
+__device__ __forceinline__ float2 decay_rates(const float* weights,
+                                              int slots) {
+  return make_float2(weights[1], weights[slots + 1]);
+}
+
+// The rows of a chunk into shared memory, token-major: B, C, dt_0, dt_1, ...;
+// zeros behind the rank and behind the last token.
+template <typename T>
+__device__ __forceinline__ void stage_rows(const Bidirectional<T>& g,
+                                           const Place<T>& at, float* rows) {
+  const int slots = g.slots;
+  const T* const from = g.proj + blockIdx.z * g.proj_batch +
+                        static_cast<int64_t>(at.first) * g.proj_token;
+  if (g.paired_rows) {
+    // A thread keeps two rows, and takes one token after the other.
+    using Two = typename Vector<T>::Type;
+    const int pairs = g.directions * slots / 2;
+    const int lanes_log2 = min(5, 32 - __clz(pairs - 1));
+    const int start = at.thread >> lanes_log2;
+    const int step = blockDim.x >> lanes_log2;
+    // trips: paired
+    for (int q = at.thread & ((1 << lanes_log2) - 1); q < pairs;
+         q += 1 << lanes_log2) {
+      const int direction = 2 * q >= slots;
+      const int slot = 2 * q - direction * slots;
+      const int row = slot < 2 ? g.rank + slot : slot - 2;
+      const int count = slot < g.rank + 2 ? at.count : 0;
+      const T* source = from + direction * g.proj_set + row +
+                        static_cast<int64_t>(start) * g.proj_token;
+      float* target = rows + (direction * at.chunk + start) * slots + slot;
+      const int source_step = step * g.proj_token;
+      const int target_step = step * slots;
+      // trips: chunk / (threads / lanes) / 8
+#pragma unroll 1
+      for (int first = start; first < at.chunk; first += 8 * step) {
+        Two values[8];
+#pragma unroll
+        for (int k = 0; k < 8; ++k, source += source_step) {
+          values[k] = Vector<T>::pack(make_float2(0.f, 0.f));
+          if (first + k * step < count) {
+            values[k] = *reinterpret_cast<const Two*>(source);
+          }
+        }
+#pragma unroll
+        for (int k = 0; k < 8; ++k, target += target_step) {
+          if (first + k * step < at.chunk) {
+            *reinterpret_cast<float2*>(target) = Vector<T>::unpack(values[k]);
+          }
+        }
+      }
+    }
+    return;
+  }
+  // Lanes are tokens. The warps that share 32 tokens divide the quads.
+  const int log2 = at.pairs_log2 > 3 ? at.pairs_log2 - 3 : 0;
+  const int warp = at.thread >> 5, group = warp >> log2;
+  const int token = 32 * group + (at.thread & 31);
+  const int step =
+      min(1 << log2, static_cast<int>(blockDim.x >> 5) - (group << log2));
+  if (token >= at.chunk) return;
+  const T* const source = from + token * g.proj_token;
+  const int quads = slots / 4;
+  const int filled = token < at.count ? g.rank + 2 : 0;  // slots
+  // trips: (1 - paired) * 2 * quads * 16 / width
+#pragma unroll 1
+  for (int q = warp - (group << log2); q < g.directions * quads; q += step) {
+    const int direction = q >= quads;
+    const int slot = 4 * (q - direction * quads);
+    const int place = direction * g.proj_set + (slot - 2) * g.proj_row;
+    const int skipped = slot == 0 ? (g.rank + 2) * g.proj_row : 0;
+    float values[4];
+#pragma unroll
+    for (int k = 0; k < 4; ++k) {
+      values[k] = 0.f;
+      if (slot + k < filled) {
+        values[k] =
+            to_float(source[place + k * g.proj_row + (k < 2 ? skipped : 0)]);
+      }
+    }
+    *reinterpret_cast<float4*>(rows + (direction * at.chunk + token) * slots +
+                               slot) =
+        make_float4(values[0], values[1], values[2], values[3]);
+  }
+}
+
+// Parameters of a block's channels as slots: bias and A, where a row has B and
+// C, then the weights, and zeros.
+template <typename T>
+__device__ __forceinline__ void stage_weights(const Bidirectional<T>& g,
+                                              const Place<T>& at,
+                                              float* weights) {
+  const int slots = g.slots;
+  const int runs = blockDim.x >> at.pairs_log2;
+  // trips: 2
+  for (int d = 0; d < g.directions; ++d) {
+    const int one = d * g.channels + at.channel;
+    const int other = d * g.channels + at.second;
+    float* const to = weights + (d * at.width + 2 * at.pair) * slots;
+    // trips: slots / runs
+#pragma unroll 1
+    for (int slot = at.run; slot < slots; slot += runs) {
+      const float* const from = slot == 0   ? g.bias
+                                : slot == 1 ? g.A
+                                            : g.weight + slot - 2;
+      const int step = slot < 2 ? 1 : g.rank;
+      const bool filled = slot < g.rank + 2;
+      to[slot] = filled ? from[one * step] : 0.f;
+      to[slots + slot] = filled ? from[other * step] : 0.f;
+    }
+  }
+}
+
+// A tensor whose tokens are dense, through a tile of (tokens, channels), so
+// that memory is read and written in order.
+// A warp moves the words of its own tokens: lanes are tokens, and groups of
+// lanes channels where it has fewer than 32 tokens.
+template <typename T>
+struct TileLanes {
+  __device__ TileLanes(const Bidirectional<T>& g, const Place<T>& at) {
+    const int log2 = 8 - at.pairs_log2;  // of the warp's tokens
+    const int lane = at.thread & 31;
+    token = ((at.thread >> 5) << log2) + (lane & ((1 << log2) - 1));
+    first = lane >> log2;
+    step = 32 >> log2;
+    const int left = g.channels - at.block_channel - first;
+    count = token < at.count ? (left + step - 1) >> (5 - log2) : 0;
+    word = token * tile_stride(at.width) + first;
+  }
+  int token, first, step;  // channels first, first + step, ...
+  int count;               // of them that there are
+  int word;                // of the first in a tile
+};
+
+constexpr int kMoves = 2 * kTokens;  // words that a thread moves
+
+template <typename T>
+__device__ __forceinline__ void stage_tile(const Bidirectional<T>& g,
+                                           const Place<T>& at, const T* from,
+                                           int64_t batch, int lead,
+                                           float* tile) {
+  const TileLanes<T> lanes(g, at);
+  from += blockIdx.z * batch +
+          static_cast<int64_t>(at.block_channel + lanes.first) * lead +
+          at.first + lanes.token;
+  const int64_t step = static_cast<int64_t>(lanes.step) * lead;
+  float values[kMoves];
+#pragma unroll
+  for (int k = 0; k < kMoves; ++k, from += step) {
+    values[k] = 0.f;
+    if (k < lanes.count) values[k] = to_float(*from);
+  }
+  tile += lanes.word;
+#pragma unroll
+  for (int k = 0; k < kMoves; ++k, tile += lanes.step) *tile = values[k];
+}
+
+template <typename T>
+__device__ __forceinline__ void store_tile(const Bidirectional<T>& g,
+                                           const Place<T>& at,
+                                           const float* tile, T* to) {
+  const TileLanes<T> lanes(g, at);
+  to += (static_cast<int64_t>(blockIdx.z) * g.channels + at.block_channel +
+         lanes.first) *
+            g.length +
+        at.first + lanes.token;
+  const int64_t step = static_cast<int64_t>(lanes.step) * g.length;
+  tile += lanes.word;
+#pragma unroll
+  for (int k = 0; k < kMoves; ++k, to += step, tile += lanes.step) {
+    if (k < lanes.count) *to = Vector<T>::round(*tile);
+  }
+}
+
+// A thread's words of its token i in a tile.
+template <typename T>
+__device__ __forceinline__ float2& tile_pair(float* tile, const Place<T>& at,
+                                             int i) {
+  return *reinterpret_cast<float2*>(
+      tile + (at.token + i) * tile_stride(at.width) + 2 * at.pair);
+}
+
+// A thread's tokens of a tensor whose channels are dense.
+template <typename T>
+__device__ __forceinline__ void load_pairs(
+    const Place<T>& at, const T* from, int64_t batch, int lead,
+    typename Vector<T>::Type (&values)[kTokens]) {
+  from += blockIdx.z * batch +
+          static_cast<int64_t>(at.first + at.token) * lead + at.channel;
+#pragma unroll
+  for (int i = 0; i < kTokens; ++i) {
+    values[i] = Vector<T>::pack(make_float2(0.f, 0.f));
+    if (at.inside && at.token + i < at.count) {
+      values[i] =
+          *reinterpret_cast<const typename Vector<T>::Type*>(from + i * lead);
+    }
+  }
+}
+
+template <typename T>
+__device__ __forceinline__ void store_pairs(const Bidirectional<T>& g,
+                                            const Place<T>& at,
+                                            const float2 (&values)[kTokens],
+                                            T* to) {
+  to += (static_cast<int64_t>(blockIdx.z) * g.length + at.first + at.token) *
+            g.channels +
+        at.channel;
+#pragma unroll
+  for (int i = 0; i < kTokens; ++i) {
+    if (at.inside && at.token + i < at.count) {
+      *reinterpret_cast<typename Vector<T>::Type*>(to + i * g.channels) =
+          Vector<T>::pack(values[i]);
+    }
+  }
+}
+
+// A walk's sums, (product of decays, state) of two channels.
+__device__ __forceinline__ float2 walk_on(float4 sum, float2 state) {
+  return make_float2(fmaf(sum.x, state.x, sum.y), fmaf(sum.z, state.y, sum.w));
+}
+
+// The sums of a walk over this thread block's chunk, in global memory.
+template <typename T>
+__device__ __forceinline__ float4* chunk_sums(const Bidirectional<T>& g,
+                                              const Place<T>& at, int walk,
+                                              int chunk) {
+  const int64_t row =
+      (static_cast<int64_t>(walk) * gridDim.z + blockIdx.z) * g.chunks + chunk;
+  return reinterpret_cast<float4*>(g.sums) +
+         ((row * gridDim.x + blockIdx.x) << at.pairs_log2) + at.pair;
+}
+
+// The lanes of one run go over the sums of all runs, and leave what enters
+// each of them in its place; before, over the chunks before this one. Where
+// only sums are wanted, they write those of the chunk instead.
+template <typename T>
+__device__ __forceinline__ void fold_runs(const Bidirectional<T>& g,
+                                          const Place<T>& at, int walk,
+                                          bool ascending, float4* sums) {
+  const int runs = blockDim.x >> at.pairs_log2;
+  float2 state = make_float2(0.f, 0.f), product = make_float2(1.f, 1.f);
+  if (g.chunks > 1 && !g.summing) {
+    const int chunk = blockIdx.y;
+    const int before = ascending ? chunk : g.chunks - 1 - chunk;
+    const float4* const from =
+        chunk_sums(g, at, walk, ascending ? 0 : g.chunks - 1);
+    const int row = gridDim.x << at.pairs_log2;
+    const int64_t step = ascending ? row : -row;
+    // trips: 0
+    in_batches<2>(
+        0, before, 1, [&](int k) { return from[k * step]; },
+        [&](int, float4 sum) { state = walk_on(sum, state); });
+  }
+  const int step = (ascending ? 1 : -1) * (1 << at.pairs_log2);
+  float4* const own =
+      sums + ((ascending ? 0 : runs - 1) << at.pairs_log2) + at.pair;
+  // trips: runs / 2 / folding
+  in_batches<2>(
+      0, runs, 1, [&](int k) { return own[k * step]; },
+      [&](int k, float4 sum) {
+        *reinterpret_cast<float2*>(own + k * step) = state;
+        state = walk_on(sum, state);
+        product = times(product, make_float2(sum.x, sum.z));
+      });
+  if (g.summing) {
+    *chunk_sums(g, at, walk, blockIdx.y) =
+        make_float4(product.x, state.x, product.y, state.y);
+  }
+}
+
+}  // namespace selective_scan::cuda

@@ -1,0 +1,73 @@
+"""What only a GPU can show of the CUDA kernels."""
+
+import pytest
+import selective_scan as ss
+import torch
+from scan_cases import compare, fused_case, run_with_grads
+
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason='needs a GPU'
+)
+
+
+def _to(case, **kwargs):
+    return {k: v.to('cuda', **kwargs) for k, v in case.items()}
+
+
+@pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
+@pytest.mark.parametrize(
+    'dtype', [torch.float32, torch.float16, torch.bfloat16]
+)
+@pytest.mark.parametrize(
+    'channels, length, rank',
+    [(320, 196, 10), (512, 64, 16), (544, 16, 17), (320, 1050, 10)],
+)
+def test_scans_of_the_networks(dtype, layout, channels, length, rank):
+    case = fused_case(
+        2, channels, length, rank=rank, dtype=dtype, layout=layout
+    )
+    compare(
+        ss.bidirectional_scan,
+        ss.bidirectional_scan_reference,
+        _to(case),
+        dtype,
+        grad_layout=layout,
+    )
+
+
+@pytest.mark.parametrize('length', [256, 4200])
+def test_same_bits_at_every_run(length):
+    case = _to(fused_case(4, 320, length, rank=10))
+    grad = torch.randn_like(case['u'])
+    first, second = (
+        run_with_grads(ss.bidirectional_scan, case, grad) for _ in range(2)
+    )
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+@pytest.mark.parametrize('state', [1, 2])
+@pytest.mark.parametrize('length', [64, 600])
+def test_graph_capture_and_replay(state, length):
+    """A replay reads the inputs' new values; nothing waits for the GPU."""
+    case = _to(fused_case(2, 64, length, state, rank=4))
+    leaves = {k: v.requires_grad_() for k, v in case.items()}
+    grad = torch.randn_like(case['u'])
+
+    def step():
+        y = ss.bidirectional_scan(**leaves)
+        return y, *torch.autograd.grad(y, list(leaves.values()), grad)
+
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    with torch.no_grad():
+        leaves['u'].mul_(0.5)
+    graph.replay()
+    for replayed, expected in zip(captured, step(), strict=True):
+        assert torch.equal(replayed, expected)
