@@ -75,8 +75,9 @@ def make_graph(
             ) from error
     model = onnx.load_model_from_string(file.getvalue())
     for output in model.graph.output:
-        # The traced one, unless onnxruntime infers the same.
-        output.type.tensor_type.ClearField('shape')
+        # They are the traced ones; onnxruntime infers what is fixed.
+        for dim in output.type.tensor_type.shape.dim:
+            dim.Clear()
     model = _simplify(model)
     outputs = [o for o in model.graph.output if o.name in output_names]
     del model.graph.output[:]

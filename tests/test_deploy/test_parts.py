@@ -11,7 +11,7 @@ from mmmobilemamba.deploy.boxes import suppress
 from mmmobilemamba.deploy.graph import make_graph
 from mmmobilemamba.deploy.layers import MatrixPool
 from mmmobilemamba.models.layers.mixer import GlobalPath
-from mmmobilemamba.ops import parallel
+from mmmobilemamba.ops import export_form, parallel
 
 
 def session_of(module, image, names, **options):
@@ -78,15 +78,9 @@ def test_levels_of_chunks(length):
     a, b = torch.rand(2, length, 3), torch.randn(2, length, 3)
     for reverse in (False, True):
         wanted = parallel.linear_recurrence(a, b, reverse)
-        with parallel_free():
+        with export_form(free_size=True):
             got = parallel.linear_recurrence(a, b, reverse)
         torch.testing.assert_close(got, wanted)
-
-
-def parallel_free():
-    from mmmobilemamba.ops import export_form
-
-    return export_form(free_size=True)
 
 
 def test_softplus():

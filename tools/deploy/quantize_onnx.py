@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     # Of both evaluations, as they share a visualizer.
     with tempfile.TemporaryDirectory() as folder, user_errors(parser):
         # Its requirements are an extra of their own.
-        from mmmobilemamba.deploy.precision import quantize
+        from mmmobilemamba.deploy.int8 import quantize
 
         cfg = load_config(args.config, args.cfg_options)
         measure = None if args.no_metric else make_measure(cfg, folder)
