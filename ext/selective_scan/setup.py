@@ -2,11 +2,11 @@
 
 import os
 import platform
+import re
 import subprocess
 from pathlib import Path
 
 import torch
-from packaging.version import Version
 from setuptools import setup
 from torch.utils import cpp_extension
 
@@ -22,30 +22,6 @@ def sources(*folders, suffix):
     )
 
 
-def ask_nvcc(option):
-    """Return what nvcc prints, or None where there is no nvcc."""
-    home = cpp_extension.CUDA_HOME
-    if home is None:
-        return None
-    try:
-        return subprocess.run(
-            [os.path.join(home, 'bin', 'nvcc'), option],
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-def nvcc_version():
-    """Return the version of nvcc, or None where there is none."""
-    text = ask_nvcc('--version')
-    if text is None:
-        return None
-    return Version(text.split(', release ')[1].split(',')[0])
-
-
 def architecture_flags():
     """Return nvcc's flags for the GPUs to build for.
 
@@ -57,63 +33,43 @@ def architecture_flags():
     """
     if os.environ.get('TORCH_CUDA_ARCH_LIST'):
         return []
-    names = (ask_nvcc('--list-gpu-arch') or '').split()
-    known = sorted(
-        int(name.removeprefix('compute_'))
-        for name in names
-        if name.removeprefix('compute_').isdigit()
-    )
+    nvcc = os.path.join(cpp_extension.CUDA_HOME, 'bin', 'nvcc')
+    names = subprocess.check_output([nvcc, '--list-gpu-arch'], text=True)
+    known = sorted(int(n) for n in re.findall(r'compute_(\d+)\b', names))
     known = [number for number in known if number >= 70]
-    lowest = {}
-    for number in known:
-        lowest.setdefault(number // 10, number)
+    lowest = {number // 10: number for number in reversed(known)}
     flags = [
         f'-gencode=arch=compute_{number},code=sm_{number}'
         for number in lowest.values()
     ]
-    if known:
-        newest = f'compute_{known[-1]}'
-        flags.append(f'-gencode=arch={newest},code={newest}')
-    return flags
+    newest = f'compute_{known[-1]}'
+    return [*flags, f'-gencode=arch={newest},code={newest}']
 
 
 def with_cuda():
     """Decide whether to build the CUDA kernels.
 
     Returns:
-        bool: True where nvcc is found and a GPU is visible. The environment
-        variable FORCE_CUDA=1 asks for CUDA without a GPU, FORCE_CUDA=0 for
-        the CPU alone.
+        bool: True where CUDA_HOME is found and a GPU is visible. The
+        environment variable FORCE_CUDA=1 asks for CUDA without a GPU,
+        FORCE_CUDA=0 for the CPU alone. PyTorch's build checks that both have
+        one major version of CUDA.
 
     Raises:
-        SystemExit: FORCE_CUDA=1 without nvcc, or nvcc and torch disagree on
-            CUDA's version.
+        SystemExit: FORCE_CUDA=1 without a toolkit or a torch for CUDA.
     """
     forced = os.environ.get('FORCE_CUDA', '')
     if forced not in ('', '0', '1'):
         raise SystemExit(f"FORCE_CUDA must be '0' or '1', got {forced!r}.")
-    if forced == '0':
-        return False
-    version = nvcc_version()
-    if forced != '1' and (version is None or not torch.cuda.is_available()):
-        return False
-    if version is None:
-        raise SystemExit(
-            'FORCE_CUDA=1 needs nvcc: set CUDA_HOME to the CUDA toolkit.'
-        )
+    missing = None
     if torch.version.cuda is None:
-        raise SystemExit(
-            'This torch is built without CUDA: install a CUDA build of torch, '
-            'or set FORCE_CUDA=0 to build for the CPU alone.'
-        )
-    wanted = Version(torch.version.cuda)
-    if version.major != wanted.major:
-        raise SystemExit(
-            f'nvcc is {version} and torch was built with CUDA {wanted}: point '
-            f'CUDA_HOME to a CUDA {wanted.major}.x toolkit, install a torch '
-            f'built with CUDA {version.major}, or set FORCE_CUDA=0.'
-        )
-    return True
+        missing = 'a torch that was built for CUDA'
+    elif cpp_extension.CUDA_HOME is None:
+        missing = 'nvcc: set CUDA_HOME to the CUDA toolkit'
+    if forced == '1' and missing:
+        raise SystemExit(f'FORCE_CUDA=1 needs {missing}.')
+    wanted = forced == '1' or (forced == '' and torch.cuda.is_available())
+    return wanted and missing is None
 
 
 def extension():

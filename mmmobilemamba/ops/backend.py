@@ -12,6 +12,7 @@ from types import ModuleType
 
 import torch
 from mmengine.logging import print_log
+from packaging.version import Version
 from torch import Tensor
 
 from . import parallel, reference
@@ -28,9 +29,9 @@ class _Extension:
         module (ModuleType, optional): The imported package.
         why (str): What stood in the way of the import.
         devices (tuple[str]): Device types that it has kernels for.
-        inference (ModuleType, optional): The package, where it has the
-            operators around the scan; versions before 0.5 have not all.
-        products (ModuleType, optional): The package, where it multiplies
+        inference (ModuleType, optional): Its operators around the scan,
+            which versions before 0.6 have in other places.
+        products (ModuleType, optional): The same, where it multiplies
             matrices with this processor's vectors.
     """
 
@@ -51,11 +52,11 @@ class _Extension:
             return
         cuda = self.module.built_with_cuda()
         self.devices = ('cpu', 'cuda') if cuda else ('cpu',)
-        if hasattr(self.module, 'pack_strassen'):
-            self.inference = self.module
+        if Version(self.module.__version__) >= Version('0.6'):
+            self.inference = self.module.inference
             # oneDNN has faster code than plain C++ for every processor.
             if self.module.cpu_variant() != 'plain':
-                self.products = self.module
+                self.products = self.inference
 
 
 # A global and no cached function, so that compiled graphs can read it.
@@ -147,8 +148,7 @@ def inference_kernels(backend: str) -> ModuleType | None:
         backend (str): Backend that a layer was made with.
 
     Returns:
-        ModuleType, optional: The extension, with ``depthwise_conv2d``,
-        ``wavelet_conv2d`` and ``gated_layer_norm``; None for the other
+        ModuleType, optional: ``selective_scan.inference``; None for the other
         backends, and where the extension is not at hand or too old.
     """
     return find_extension().inference if backend == 'extension' else None
@@ -161,8 +161,8 @@ def product_kernels(backend: str) -> ModuleType | None:
         backend (str): Backend that a layer was made with.
 
     Returns:
-        ModuleType, optional: The extension, with ``dense_conv2d``,
-        ``halving_conv2d`` and ``feed_forward``; None where
+        ModuleType, optional: ``selective_scan.inference``, with
+        ``dense_conv2d`` and ``feed_forward``; None where
         :func:`inference_kernels` gives None, and on processors for which
         oneDNN has faster code than plain C++.
     """

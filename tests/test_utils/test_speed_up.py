@@ -41,7 +41,6 @@ def test_compiled_code_computes_the_same(model):
         ran = {event.name for event in profile.function_events}
         assert 'selective_scan::feed_forward' in ran
         assert 'selective_scan::dense_conv2d' in ran
-        assert 'selective_scan::halving_conv2d' in ran
         # Weights are packed while compiling, not at every call.
         assert 'aten::constant_pad_nd' not in ran
 

@@ -72,44 +72,15 @@ def _check_fake(**given):
 
 
 @torch.library.register_fake('selective_scan::selective_scan')
-def _(
-    u,
-    delta,
-    A,
-    B,
-    C,
-    D=None,
-    delta_bias=None,
-    delta_softplus=False,
-    reverse=False,
-):
+def _(u, delta, A, B, C, D=None, delta_bias=None, *flags):
     _check_fake(u=u, delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
     return _empty_like_layout(u)
 
 
 @torch.library.register_fake('selective_scan::selective_scan_backward')
-def _(
-    grad,
-    u,
-    delta,
-    A,
-    B,
-    C,
-    D=None,
-    delta_bias=None,
-    delta_softplus=False,
-    reverse=False,
-):
-    _check_fake(
-        u=u,
-        grad=grad,
-        delta=delta,
-        A=A,
-        B=B,
-        C=C,
-        D=D,
-        delta_bias=delta_bias,
-    )
+def _(grad, u, delta, A, B, C, D=None, delta_bias=None, *flags):
+    _check_fake(u=u, grad=grad, delta=delta, A=A)
+    _check_fake(u=u, B=B, C=C, D=D, delta_bias=delta_bias)
     state = state_dtype(u.dtype)
     parameters = [
         A.new_empty(0, dtype=state)
@@ -129,15 +100,8 @@ def _(u, proj, dt_proj, dt_bias, A, D):
 
 @torch.library.register_fake('selective_scan::bidirectional_scan_backward')
 def _(grad, u, proj, dt_proj, dt_bias, A, D):
-    _check_fake(
-        u=u,
-        grad=grad,
-        proj=proj,
-        dt_proj=dt_proj,
-        dt_bias=dt_bias,
-        A=A,
-        D=D,
-    )
+    _check_fake(u=u, grad=grad, proj=proj, dt_proj=dt_proj)
+    _check_fake(u=u, dt_bias=dt_bias, A=A, D=D)
     parameters = [x.new_empty(x.shape) for x in (dt_proj, dt_bias, A, D)]
     return (_empty_like_layout(u), _empty_like_layout(proj), *parameters)
 
@@ -207,28 +171,10 @@ def _(
 
 
 @torch.library.register_fake('selective_scan::feed_forward')
-def _(
-    x,
-    first,
-    first_bias,
-    second,
-    second_bias,
-    hidden,
-    activation,
-    filter=None,
-    filter_bias=None,
-    add=None,
-):
-    _check_fake(
-        x=x,
-        first=first,
-        first_bias=first_bias,
-        second=second,
-        second_bias=second_bias,
-        filter=filter,
-        filter_bias=filter_bias,
-        add=add,
-    )
+def _(x, first, first_bias, second, second_bias, hidden, act, *around):
+    _check_fake(x=x, first=first, second=second, first_bias=first_bias)
+    filters = dict(zip(('filter', 'filter_bias', 'add'), around))
+    _check_fake(x=x, second_bias=second_bias, **filters)
     return _empty_map(x, *x.shape)
 
 

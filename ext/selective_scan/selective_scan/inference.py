@@ -2,7 +2,9 @@
 
 Maps are (batch, channels, height, width) and best have adjacent channels
 (``torch.channels_last``, or a slice of channels of such a map, which is read
-in place). None of these functions has a gradient.
+in place). None of these functions has a gradient. They raise TypeError where a
+tensor is not float32 and ValueError where a shape or another value does not
+fit.
 """
 
 import torch
@@ -35,9 +37,6 @@ def pack_channels(values):
 
     Returns:
         Tensor: The values, then zeros, (padded,).
-
-    Raises:
-        ValueError: They have not one dimension.
     """
     _check_shape('values', values, values.dim() == 1, '(channels,)')
     return _pad(values.detach())
@@ -65,9 +64,6 @@ def pack_depthwise(weight):
 
     Returns:
         Tensor: Weight (side, side, padded) for :func:`depthwise_conv2d`.
-
-    Raises:
-        ValueError: Its shape is another.
     """
     _check_depthwise(weight, 1)
     return _pad(weight.detach()[:, 0].permute(1, 2, 0))
@@ -82,9 +78,6 @@ def pack_wavelet(weight):
 
     Returns:
         Tensor: Weight (side, side, 4, padded) for :func:`wavelet_conv2d`.
-
-    Raises:
-        ValueError: Its shape is another.
     """
     _check_depthwise(weight, 4)
     bands = weight.detach()[:, 0].unflatten(0, (-1, 4))
@@ -102,9 +95,6 @@ def pack_matrix(weight):
         Tensor: Weight (blocks, kernel_height * kernel_width * channels, 16)
         for :func:`dense_conv2d` and :func:`feed_forward`; a block holds 16
         of the outputs, the last one zeros where they end.
-
-    Raises:
-        ValueError: It has not four dimensions.
     """
     _check_shape(
         'weight',
@@ -136,10 +126,6 @@ def depthwise_conv2d(
 
     Returns:
         Tensor: Map of x's shape, channels_last.
-
-    Raises:
-        TypeError: A tensor is not float32.
-        ValueError: A shape or the activation does not fit.
     """
     return _OPS.depthwise_conv2d(x, weight, bias, activation, scale, shift)
 
@@ -156,10 +142,6 @@ def wavelet_conv2d(x, weight):
 
     Returns:
         Tensor: Map of x's shape, channels_last.
-
-    Raises:
-        TypeError: A tensor is not float32.
-        ValueError: A shape does not fit.
 
     Source: MobileMamba (arXiv:2411.15941), section 3.3.
     """
@@ -197,10 +179,6 @@ def dense_conv2d(
 
     Returns:
         Tensor: Map (batch, channels, out_height, out_width), channels_last.
-
-    Raises:
-        TypeError: A tensor is not float32.
-        ValueError: A shape, a size or the activation does not fit.
     """
     return _OPS.dense_conv2d(
         x,
@@ -248,10 +226,6 @@ def feed_forward(
 
     Returns:
         Tensor: Map of x's shape, channels_last.
-
-    Raises:
-        TypeError: A tensor is not float32.
-        ValueError: A shape or the activation does not fit.
     """
     return _OPS.feed_forward(
         x,

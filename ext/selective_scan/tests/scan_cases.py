@@ -1,6 +1,10 @@
 """Inputs, layouts and tolerances that the tests share."""
 
+import os
+
 import torch
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
 
 # Against the float64 reference on the same rounded inputs: absolute error
 # allowed, relative to the largest magnitude of the tensor compared.
@@ -10,6 +14,45 @@ TOLERANCE = {
     torch.float16: 2e-3,
     torch.bfloat16: 1.2e-2,
 }
+
+
+def random_settings(examples):
+    """Return settings of hypothesis; SCAN_EXAMPLES times as many examples.
+
+    Examples are the same at every run, or new ones where more are asked for.
+    """
+    factor = int(os.environ.get('SCAN_EXAMPLES', 1))
+    return settings(
+        max_examples=factor * examples,
+        deadline=None,
+        derandomize=factor == 1,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
+
+
+@st.composite
+def strided(draw, tensor):
+    """Draw any order of dimensions and gaps for the same values."""
+    order = draw(st.permutations(range(tensor.dim())))
+    steps = [draw(st.sampled_from([1, 1, 1, 2])) for _ in order]
+    sizes = [tensor.shape[d] * step for d, step in zip(order, steps)]
+    wide = tensor.new_full(sizes, 9)
+    view = wide[tuple(slice(None, None, step) for step in steps)]
+    view = view.permute([order.index(d) for d in range(tensor.dim())])
+    return view.copy_(tensor)
+
+
+def at_memory_end(tensor):
+    """Return the tensor in memory that ends where its last value does.
+
+    A read or write beyond it is one that AddressSanitizer sees.
+    """
+    if tensor.numel() == 0:
+        return tensor
+    last = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride()))
+    memory = tensor.new_zeros(last + 1)
+    return memory.as_strided(tensor.shape, tensor.stride()).copy_(tensor)
 
 
 def devices():

@@ -1,141 +1,234 @@
 """Wrong arguments: an error that names the argument, never a crash."""
 
+import re
+
 import pytest
 import selective_scan as ss
 import torch
-from scan_cases import fused_case, plain_case
+from hypothesis import given
+from hypothesis import strategies as st
+from scan_cases import at_memory_end, fused_case, plain_case, random_settings
+from selective_scan import inference as si
 
 ops = torch.ops.selective_scan
 
-
-BAD_PLAIN = {
-    'u': (torch.zeros(2, 6), 'u must have the shape'),
-    'delta': (torch.zeros(2, 6, 8), r'delta must have the shape .*2, 6, 7'),
-    'A': (torch.zeros(5, 1), r'A must have the shape .*dim = 6'),
-    'A-dims': (torch.zeros(6), r'A must have the shape .*dim = 6'),
-    'A-states': (torch.zeros(6, 257), 'A must have 1 to 256 states, got 257'),
-    'A-stateless': (torch.zeros(6, 0), 'A must have 1 to 256 states, got 0'),
-    'B': (torch.zeros(2, 1, 2, 7), r'B must have the shape .*2, 1, 1, 7'),
-    'B-dims': (torch.zeros(2, 1, 7), 'B must have the shape'),
-    'B-groups': (torch.zeros(2, 4, 1, 7), '4 groups, which must divide'),
-    'B-groupless': (torch.zeros(2, 0, 1, 7), '0 groups, which must divide'),
-    'C': (torch.zeros(2, 2, 1, 7), r'C must have the shape .*2, 1, 1, 7'),
-    'D': (torch.zeros(7), r'D must have the shape \(dim,\).*6'),
-    'delta_bias': (torch.zeros(6, 1), r'delta_bias must have the shape'),
+# Of scans of (2, 6, 7) with one state and rank 3: an argument, a wrong shape.
+BAD_PLAIN = [
+    ('u', (2, 6)),
+    ('delta', (2, 6, 8)),
+    ('A', (5, 1)),
+    ('A', (6,)),
+    ('A', (6, 257)),
+    ('A', (6, 0)),
+    ('B', (2, 1, 2, 7)),
+    ('B', (2, 1, 7)),
+    ('B', (2, 4, 1, 7)),
+    ('B', (2, 0, 1, 7)),
+    ('C', (2, 2, 1, 7)),
+    ('D', (7,)),
+    ('delta_bias', (6, 1)),
+]
+BAD_FUSED = [
+    ('u', (2, 6, 7, 1)),
+    ('proj', (2, 2, 4, 7)),
+    ('dt_proj', (3, 6, 3)),
+    ('dt_proj', (2, 5, 3)),
+    ('dt_proj', (2, 6, 0)),
+    ('dt_proj', (6, 3)),
+    ('dt_bias', (12,)),
+    ('A', (1, 6, 1)),
+    ('A', (12, 1)),
+    ('A', (2, 6, 300)),
+    ('D', (2, 7)),
+]
+SCANS = {
+    'plain': (ss.selective_scan, ops.selective_scan, plain_case),
+    'fused': (ss.bidirectional_scan, ops.bidirectional_scan, fused_case),
 }
 
-BAD_FUSED = {
-    'u': (torch.zeros(2, 6, 7, 1), 'u must have the shape'),
-    'proj': (torch.zeros(2, 2, 4, 7), r'proj must have .*2, 2, 5, 7'),
-    'dt_proj': (torch.zeros(3, 6, 3), 'dt_proj must have .*directions'),
-    'dt_proj-inner': (torch.zeros(2, 5, 3), 'dt_proj must have .*inner = 6'),
-    'dt_proj-rank': (torch.zeros(2, 6, 0), 'dt_proj must have .*rank >= 1'),
-    'dt_proj-dims': (torch.zeros(6, 3), 'dt_proj must have .*directions'),
-    'dt_bias': (torch.zeros(12), r'dt_bias must have .*2, 6'),
-    'A': (torch.zeros(1, 6, 1), r'A must have .*2, 6, 1'),
-    'A-dims': (torch.zeros(12, 1), 'A must have .*directions, inner, state'),
-    'A-states': (torch.zeros(2, 6, 300), 'A must have 1 to 256 states'),
-    'D': (torch.zeros(2, 7), r'D must have .*2, 6'),
+
+def refused(error, name):
+    return pytest.raises(error, match=rf'\b{name}\b')
+
+
+@pytest.mark.parametrize(
+    ('scan', 'name', 'shape'),
+    [('plain', *bad) for bad in BAD_PLAIN]
+    + [('fused', *bad) for bad in BAD_FUSED],
+)
+def test_shapes(scan, name, shape):
+    function, _, make = SCANS[scan]
+    with refused(ValueError, name) as error:
+        function(**{**make(), name: torch.zeros(shape)})
+    # What was given is part of the message: its shape or the number in it.
+    given = [str(list(shape)), *(f'{n}' for n in shape if n not in (2, 6, 7))]
+    assert any(text in str(error.value) for text in given)
+
+
+@pytest.mark.parametrize('scan', SCANS)
+def test_dtypes_and_devices(scan):
+    function, op, make = SCANS[scan]
+    for name, value in make().items():
+        with refused(TypeError, name):
+            function(**{**make(), name: value.int()})
+        with refused(ValueError, name):
+            function(**{**make(), name: value.to('meta')})
+        # No kernel may read memory as another type than it holds.
+        with pytest.raises(TypeError):
+            op(**{**make(), name: value.double()})
+    with pytest.raises(RuntimeError):
+        function(**{**make(), 'u': make()['u'].to_sparse()})
+
+
+@pytest.mark.parametrize('scan', SCANS)
+def test_backward_wants_a_grad_like_u(scan):
+    name = SCANS[scan][0].__name__
+    backward, case = getattr(ops, f'{name}_backward'), SCANS[scan][2]()
+    with refused(ValueError, 'grad'):
+        backward(torch.zeros(2, 6, 8), **case)
+    with refused(TypeError, 'grad'):
+        backward(case['u'].double(), **case)
+    with refused(ValueError, 'A'):
+        backward(case['u'], **{**case, 'A': case['A'].to('meta')})
+
+
+X = torch.randn(1, 20, 4, 4)
+TAPS = si.pack_depthwise(torch.randn(20, 1, 3, 3))
+BANDS = si.pack_wavelet(torch.randn(80, 1, 3, 3))
+MATRIX = si.pack_matrix(torch.randn(40, 20, 1, 1))
+BACK = si.pack_matrix(torch.randn(20, 40, 1, 1))
+BIAS = torch.randn(48)
+INFERENCE = {
+    si.depthwise_conv2d: dict(
+        x=X,
+        weight=TAPS,
+        bias=torch.ones(32),
+        activation='relu',
+        scale=torch.ones(32),
+        shift=torch.ones(32),
+    ),
+    si.wavelet_conv2d: dict(x=X, weight=BANDS),
+    si.dense_conv2d: dict(
+        x=X,
+        weight=MATRIX,
+        bias=BIAS,
+        channels=40,
+        kernel_size=(1, 1),
+        stride=(1, 1),
+        padding=(0, 0),
+        activation='relu',
+        add=torch.ones(1, 40, 4, 4),
+    ),
+    si.feed_forward: dict(
+        x=X,
+        first=MATRIX,
+        first_bias=BIAS,
+        second=BACK,
+        second_bias=torch.ones(32),
+        hidden=40,
+        activation='relu',
+        filter=TAPS,
+        filter_bias=torch.ones(32),
+        add=X,
+    ),
 }
+BAD_VALUES = [
+    (si.depthwise_conv2d, 'weight', torch.randn(2, 2, 32)),
+    (si.depthwise_conv2d, 'weight', TAPS[..., :20].contiguous()),
+    (si.depthwise_conv2d, 'weight', BANDS),
+    (si.depthwise_conv2d, 'bias', torch.ones(20)),
+    (si.depthwise_conv2d, 'scale', None),
+    (si.depthwise_conv2d, 'activation', 'gelu'),
+    (si.wavelet_conv2d, 'weight', TAPS),
+    (si.dense_conv2d, 'x', X[:, :19]),
+    (si.dense_conv2d, 'kernel_size', (0, 1)),
+    (si.dense_conv2d, 'kernel_size', (5, 5)),
+    (si.dense_conv2d, 'kernel_size', (1,)),
+    (si.dense_conv2d, 'stride', (0, 1)),
+    (si.dense_conv2d, 'padding', (0, -1)),
+    (si.dense_conv2d, 'channels', 64),
+    (si.dense_conv2d, 'channels', 0),
+    (si.dense_conv2d, 'bias', BIAS[:40]),
+    (si.dense_conv2d, 'add', X),
+    (si.feed_forward, 'hidden', 80),
+    (si.feed_forward, 'second', MATRIX),
+    (si.feed_forward, 'activation', 'gelu'),
+    (si.feed_forward, 'filter', TAPS[:, :2]),
+    (si.feed_forward, 'filter', None),
+    (si.feed_forward, 'add', X[:, :1]),
+]
 
 
-@pytest.mark.parametrize('direct', [False, True], ids=['function', 'op'])
-@pytest.mark.parametrize('name', BAD_PLAIN)
-def test_selective_scan_shapes(name, direct):
-    tensor, message = BAD_PLAIN[name]
-    case = {**plain_case(), name.split('-')[0]: tensor}
-    function = ops.selective_scan if direct else ss.selective_scan
-    with pytest.raises(ValueError, match=message):
+@pytest.mark.parametrize(('function', 'name', 'value'), BAD_VALUES)
+def test_operators_that_infer(function, name, value):
+    case = INFERENCE[function]
+    if name == 'kernel_size' or name == 'x':
+        name_said = r'(x|weight|kernel_size)'
+    else:
+        name_said = name
+    function(**case)
+    with refused(ValueError, name_said):
+        function(**{**case, name: value})
+
+
+def test_operators_that_infer_want_float32():
+    for function, case in INFERENCE.items():
+        for name, value in case.items():
+            if isinstance(value, torch.Tensor):
+                with refused(TypeError, name):
+                    function(**{**case, name: value.double()})
+                with refused(ValueError, 'device'):
+                    function(**{**case, name: value.to('meta')})
+
+
+@pytest.mark.parametrize(
+    ('pack', 'shape'),
+    [
+        (si.pack_depthwise, (20, 2, 3, 3)),
+        (si.pack_depthwise, (20, 1, 2, 2)),
+        (si.pack_depthwise, (20, 1, 3, 5)),
+        (si.pack_wavelet, (18, 1, 3, 3)),
+        (si.pack_matrix, (4, 4)),
+        (si.pack_channels, (4, 4)),
+    ],
+)
+def test_packing(pack, shape):
+    with pytest.raises(ValueError, match=re.escape(str(shape))):
+        pack(torch.randn(shape))
+
+
+HUGE = 2**40
+ALL = {ops.selective_scan: plain_case(), ops.bidirectional_scan: fused_case()}
+ALL |= INFERENCE
+for _scan in ('selective_scan', 'bidirectional_scan'):
+    _case = ALL[getattr(ops, _scan)]
+    ALL[getattr(ops, f'{_scan}_backward')] = dict(grad=_case['u'], **_case)
+
+
+@random_settings(200)
+@given(st.data())
+def test_one_spoilt_tensor_never_crashes(data):
+    """Refused, or computed where it happens to fit; run under sanitizers."""
+    function = data.draw(st.sampled_from(list(ALL)))
+    case = dict(ALL[function])
+    name = data.draw(
+        st.sampled_from([k for k, v in case.items() if torch.is_tensor(v)])
+    )
+    shape = list(case[name].shape)
+    dim = data.draw(st.integers(0, len(shape) - 1))
+    shape[dim] = data.draw(
+        st.sampled_from([0, shape[dim] + 1, max(shape[dim] - 1, 0), HUGE])
+    )
+    case = {
+        k: at_memory_end(v) if torch.is_tensor(v) else v
+        for k, v in case.items()
+    }
+    if shape[dim] == HUGE:
+        # As large as it says to who asks, with the memory of one value.
+        case[name] = torch.ones([1] * len(shape)).expand(shape)
+    else:
+        case[name] = at_memory_end(torch.ones(shape))
+    try:
         function(**case)
-
-
-@pytest.mark.parametrize('direct', [False, True], ids=['function', 'op'])
-@pytest.mark.parametrize('name', BAD_FUSED)
-def test_bidirectional_scan_shapes(name, direct):
-    tensor, message = BAD_FUSED[name]
-    case = {**fused_case(), name.split('-')[0]: tensor}
-    function = ops.bidirectional_scan if direct else ss.bidirectional_scan
-    with pytest.raises(ValueError, match=message):
-        function(**case)
-
-
-@pytest.mark.parametrize('name', ['u', 'delta', 'A', 'D'])
-def test_selective_scan_wants_tensors(name):
-    with pytest.raises(TypeError, match=f'{name} must be a tensor, got list'):
-        ss.selective_scan(**{**plain_case(), name: [1.0]})
-
-
-@pytest.mark.parametrize('name', ['u', 'proj', 'A'])
-def test_integer_tensors_are_refused(name):
-    case = fused_case()
-    case[name] = case[name].int()
-    with pytest.raises(TypeError, match=f'{name} must be float32'):
-        ss.bidirectional_scan(**case)
-
-
-def test_op_refuses_integer_input():
-    case = fused_case()
-    with pytest.raises(TypeError, match='u must be float32'):
-        ops.bidirectional_scan(**{**case, 'u': case['u'].int()})
-
-
-@pytest.mark.parametrize('name', ['delta', 'B', 'C', 'A', 'D', 'delta_bias'])
-def test_op_wants_matching_dtypes(name):
-    case = plain_case()
-    case[name] = case[name].double()
-    with pytest.raises(TypeError, match=f'{name} must have the dtype'):
-        ops.selective_scan(**case)
-
-
-@pytest.mark.parametrize('name', ['proj', 'dt_proj', 'dt_bias', 'A', 'D'])
-def test_fused_op_wants_matching_dtypes(name):
-    case = fused_case()
-    case[name] = case[name].bfloat16()
-    with pytest.raises(TypeError, match=f'{name} must have the dtype'):
-        ops.bidirectional_scan(**case)
-
-
-@pytest.mark.parametrize('name', ['delta', 'C', 'delta_bias'])
-def test_selective_scan_wants_one_device(name):
-    case = plain_case()
-    case[name] = case[name].to('meta')
-    with pytest.raises(ValueError, match=f'{name} is on meta and u on cpu'):
-        ss.selective_scan(**case)
-
-
-@pytest.mark.parametrize('name', ['proj', 'dt_proj', 'D'])
-def test_bidirectional_scan_wants_one_device(name):
-    case = fused_case()
-    case[name] = case[name].to('meta')
-    with pytest.raises(ValueError, match=f'{name} is on meta and u on cpu'):
-        ss.bidirectional_scan(**case)
-
-
-def test_backward_wants_a_grad_like_u():
-    case = fused_case()
-    with pytest.raises(ValueError, match=r'grad must have u.s shape'):
-        ops.bidirectional_scan_backward(torch.zeros(2, 6, 8), **case)
-    with pytest.raises(TypeError, match='grad must have the dtype'):
-        ops.bidirectional_scan_backward(case['u'].double(), **case)
-    case = plain_case()
-    with pytest.raises(ValueError, match=r'grad must have u.s shape'):
-        ops.selective_scan_backward(torch.zeros(2, 6, 8), **case)
-
-
-@pytest.mark.parametrize('name', ['A', 'D'])
-def test_op_wants_one_device(name):
-    case = plain_case()
-    case[name] = case[name].to('meta')
-    # The fake kernel answers, which has no memory to compute with.
-    with pytest.raises(ValueError, match=f'{name} is on meta and u on cpu'):
-        ops.selective_scan(**case)
-    case = fused_case()
-    case[name] = case[name].to('meta')
-    with pytest.raises(ValueError, match=f'{name} is on meta and u on cpu'):
-        ops.bidirectional_scan_backward(case['u'], **case)
-
-
-def test_sparse_tensors_are_refused():
-    case = fused_case()
-    with pytest.raises(TypeError, match='u must be a dense tensor'):
-        ss.bidirectional_scan(**{**case, 'u': case['u'].to_sparse()})
+    except (ValueError, TypeError, RuntimeError):
+        pass

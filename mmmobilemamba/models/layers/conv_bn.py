@@ -166,8 +166,8 @@ class ResidualFFN(nn.Module):
             if kernels is not None:
                 return kernels.feed_forward(
                     x,
-                    *first.packed(kernels, x),
-                    *second.packed(kernels, x),
+                    *first.packed(kernels),
+                    *second.packed(kernels),
                     first.out_channels,
                     'relu',
                     *(before.conv.packed_filter(kernels) if before else ()),

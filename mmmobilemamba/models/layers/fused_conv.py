@@ -22,14 +22,6 @@ LARGE_MAP = 2**18
 # Input channels below which oneDNN's convolution is the faster one: its code
 # is made for one number of channels, as that of a picture.
 FEW_CHANNELS = 8
-# Kernel, padding and stride of convolutions whose results share products,
-# and pixels of all maps of a batch from which that pays.
-HALVING = ((3, 3), (1, 1), (2, 2))
-MANY_PIXELS = 512
-# Channels of both sides of a 1x1 convolution and cells of all its maps from
-# which the extension takes 7 products for 8.
-STRASSEN_CHANNELS = 160
-STRASSEN_CELLS = 256
 # Padding, stride, dilation, groups.
 POINTWISE = ((0, 0), (1, 1), (1, 1), 1)
 
@@ -69,18 +61,9 @@ def infer_conv2d(
     channels, depth, *kernel_size = weight.shape
     dense = groups == 1 and dilation == (1, 1) and depth >= FEW_CHANNELS
     if kernels is not None and dense:
-        halves = (tuple(kernel_size), padding, stride) == HALVING
-        if halves and add is None and x.numel() >= MANY_PIXELS * depth:
-            return kernels.halving_conv2d(
-                x,
-                packs.get('halving', kernels.pack_halving, weight),
-                pack_bias(packs, kernels, bias),
-                channels,
-                act or 'none',
-            )
         return kernels.dense_conv2d(
             x,
-            *pack_product(packs, kernels, weight, bias, x),
+            *pack_product(packs, kernels, weight, bias),
             channels,
             kernel_size,
             stride,
@@ -128,7 +111,6 @@ def pack_product(
     kernels: ModuleType,
     weight: Tensor,
     bias: Tensor | None,
-    x: Tensor,
 ) -> tuple[Tensor, Tensor | None]:
     """Return weight and bias as the extension's products of a map take them.
 
@@ -137,18 +119,8 @@ def pack_product(
         kernels (ModuleType): The extension.
         weight (Tensor): Weight of the convolution.
         bias (Tensor, optional): Its bias, or None.
-        x (Tensor): A map with the cells of the result.
     """
-    fast = (
-        weight.shape[2:] == (1, 1)
-        and weight.shape[1] % 2 == 0
-        and min(weight.shape[:2]) >= STRASSEN_CHANNELS
-        and x.numel() >= STRASSEN_CELLS * x.shape[1]
-    )
-    if fast:
-        matrix = packs.get('strassen', kernels.pack_strassen, weight)
-    else:
-        matrix = packs.get('matrix', kernels.pack_matrix, weight)
+    matrix = packs.get('matrix', kernels.pack_matrix, weight)
     return matrix, pack_bias(packs, kernels, bias)
 
 
@@ -220,11 +192,9 @@ class FusedConv2d(PacksWeights, nn.Conv2d):
         weight = self._packs.get('filter', kernels.pack_depthwise, self.weight)
         return weight, pack_bias(self._packs, kernels, self.bias)
 
-    def packed(
-        self, kernels: ModuleType, x: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
+    def packed(self, kernels: ModuleType) -> tuple[Tensor, Tensor | None]:
         """Return weight and bias as :func:`pack_product` does."""
-        return pack_product(self._packs, kernels, self.weight, self.bias, x)
+        return pack_product(self._packs, kernels, self.weight, self.bias)
 
     def forward(
         self, x: Tensor, act: str | None = None, add: Tensor | None = None

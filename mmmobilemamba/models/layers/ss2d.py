@@ -10,7 +10,6 @@ from ...ops import (
     PackCache,
     PacksWeights,
     bidirectional_scan,
-    inference_kernels,
     scan_backend,
     state_dtype,
 )
@@ -118,13 +117,6 @@ class SS2D(PacksWeights, nn.Module):
 
     def _gate(self, y: Tensor, z: Tensor) -> Tensor:
         """Normalise (batch, inner, H * W) and gate it with ``z``'s map."""
-        kernels = inference_kernels(self.backend)
-        if kernels is not None and self.infers_on_cpu(y):
-            norm = self.out_norm
-            y = kernels.gated_layer_norm(
-                y.mT, z.flatten(2).mT, norm.weight, norm.bias, norm.eps
-            )
-            return y.mT.unflatten(2, z.shape[2:])
         y = self.out_norm(y.mT).mT
         return y.unflatten(2, z.shape[2:]) * self.act(z)
 

@@ -98,9 +98,6 @@ def test_convolution_that_halves_a_map(height):
     x = torch.randn(2, 24, height, 13)
     plain, fast = both(conv, x, 'relu')
     torch.testing.assert_close(fast, plain, **TOLERANCE)
-    if find_extension().products is not None:
-        shares = 'selective_scan::halving_conv2d' in operators(conv, x)
-        assert shares == (height == 40)
 
 
 @pytest.mark.parametrize('filtered', [False, True])
@@ -187,28 +184,6 @@ def test_packs_of_the_extension_are_made_once(monkeypatch):
 @pytest.mark.skipif(
     find_extension().products is None, reason='no products here'
 )
-@pytest.mark.parametrize('batch', [1, 4])
-def test_many_cells_are_multiplied_by_strassens_algorithm(batch, monkeypatch):
-    kernels, packed = find_extension().products, []
-    pack = kernels.pack_strassen
-
-    def count(weight):
-        packed.append(weight.shape[:2])
-        return pack(weight)
-
-    monkeypatch.setattr(kernels, 'pack_strassen', count)
-    x = torch.randn(batch, 160, 9, 9)
-    for part, weights in (
-        (fill(FusedConv2d(160, 200, 1)), [(200, 160)]),
-        (fill(FusedConv2d(160, 40, 1)), []),
-        (fill(ResidualFFN(160, deploy=True)), [(320, 160), (160, 320)]),
-    ):
-        plain, fast = both(part, x)
-        torch.testing.assert_close(fast, plain, **TOLERANCE)
-        assert packed == (weights if batch == 4 else [])
-        packed.clear()
-
-
 def test_new_weights_are_used():
     model = fill(MobileMamba(arch=NANO))
     model.switch_to_deploy()

@@ -80,12 +80,13 @@ class BackwardBlock {
         direction();
       }
     }
-    S* out = static_cast<S*>(g_.parameters) +
-             (batch_group * plan_.blocks + index) * shape_.directions *
-                 Parameters<S>::size(shape_);
+    S* out = static_cast<S*>(g_.parameters) + index * kBlock +
+             batch_group * shape_.directions * plan_.parameters *
+                 plan_.blocks * kBlock;
     for (int64_t k = 0; k < shape_.directions; ++k) {
-      for (int64_t i = 0; i < Parameters<S>::size(shape_); ++i) {
-        *out++ = sums_[k].data[i];
+      for (int64_t p = 0; p < plan_.parameters; ++p) {
+        copy(sums_[k].data + p * kBlock, kBlock, out);
+        out += plan_.blocks * kBlock;
       }
     }
   }
@@ -180,8 +181,9 @@ class BackwardBlock {
       exp_of(W::load(delta + i) * decay_rate).store(decay + i);
     }
     W state = W::load(hidden_ + n * kBlock);
-    for (int64_t step = 0; step < at_.tokens; ++step) {
-      const int64_t t = backwards() ? at_.tokens - 1 - step : step;
+    const Walk walk(at_.tokens, backwards());
+    for (int64_t t = walk.first, left = at_.tokens; left > 0;
+         --left, t += walk.by) {
       const int64_t i = t * kBlock;
       const W b = W::set(B.at(n, t));
       const W drive = W::load(delta + i) * W::load(u + i);
@@ -237,8 +239,9 @@ class BackwardBlock {
           V::load(grad_hidden_ + n * kBlock + v.value * V::lanes);
       grad_A[v.value] = V::set(S(0));
     });
-    for (int64_t step = at_.tokens - 1; step >= 0; --step) {
-      const int64_t t = backwards() ? at_.tokens - 1 - step : step;
+    const Walk walk(at_.tokens, !backwards());
+    for (int64_t t = walk.first, left = at_.tokens; left > 0;
+         --left, t += walk.by) {
       const V B = V::set(rows.B.at(n, t));
       const V C = V::set(rows.C.at(n, t));
       V B_sum = V::set(S(0)), C_sum = V::set(S(0));
@@ -283,22 +286,24 @@ class BackwardBlock {
     const S* const u = u_ + place_ * kBlock;
     S* const earlier = grad_u_ + at_.first * kBlock;
     S* const grad_u = ends ? grad_drive_ : earlier;
-    const W D = W::load(packed.D());
-    W grad_D = W::load(sums.D()), grad_bias = W::load(sums.bias());
-    for (int64_t i = 0; i < at_.tokens * kBlock; i += kBlock) {
-      const W gy = W::load(grad_y_ + i);
-      const W drive = W::load(grad_drive_ + i);
-      W step = fma(drive, W::load(u + i), W::load(grad_delta_ + i));
-      if (shape_.softplus) step = step * W::load(slope + i);
-      step.store(grad_delta_ + i);
-      grad_bias = grad_bias + step;
-      grad_D = fma(gy, W::load(u + i), grad_D);
-      W out = fma(drive, W::load(delta + i), D * gy);
-      if (!begins) out = out + W::load(earlier + i);
-      out.store(grad_u + i);
+    for (int v = 0; v < kBlock; v += V::lanes) {
+      const V D = V::load(packed.D() + v);
+      V grad_D = V::load(sums.D() + v), grad_bias = V::load(sums.bias() + v);
+      for (int64_t i = v; i < at_.tokens * kBlock; i += kBlock) {
+        const V gy = V::load(grad_y_ + i);
+        const V drive = V::load(grad_drive_ + i);
+        V step = fma(drive, V::load(u + i), V::load(grad_delta_ + i));
+        if (shape_.softplus) step = step * V::load(slope + i);
+        step.store(grad_delta_ + i);
+        grad_bias = grad_bias + step;
+        grad_D = fma(gy, V::load(u + i), grad_D);
+        V out = fma(drive, V::load(delta + i), D * gy);
+        if (!begins) out = out + V::load(earlier + i);
+        out.store(grad_u + i);
+      }
+      grad_D.store(sums.D() + v);
+      grad_bias.store(sums.bias() + v);
     }
-    grad_D.store(sums.D());
-    grad_bias.store(sums.bias());
     if (ends) {
       auto* to = static_cast<T*>(g_.u) +
                  g_.u_strides.at(at_.batch, at_.block.first, at_.first);

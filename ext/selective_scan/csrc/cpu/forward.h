@@ -64,8 +64,9 @@ inline void scan_tile_many(typename V::Scalar* pre,
   for (int64_t n = 0; n < packed.state; ++n) {
     const W A = W::load(packed.A(n));
     W state = W::load(hidden + n * kBlock);
-    for (int64_t step = 0; step < tokens; ++step) {
-      const int64_t t = backwards ? tokens - 1 - step : step;
+    const Walk walk(tokens, backwards);
+    for (int64_t t = walk.first, left = tokens; left > 0;
+         --left, t += walk.by) {
       const int64_t i = t * kBlock;
       const W B = W::set(rows.B.at(n, t)), C = W::set(rows.C.at(n, t));
       const W decay = exp_of(W::load(pre + i) * A);

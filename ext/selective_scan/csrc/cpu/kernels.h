@@ -51,7 +51,7 @@ struct BackwardPlan {
 
 // Where the backward pass writes. Partial sums are in the state's type and
 // start at 0: rows (block_groups, batch, sets, rows, columns), parameters
-// (batch_groups, blocks, directions, parameters, kBlock).
+// (batch_groups, directions, parameters, blocks, kBlock).
 struct Gradients {
   void* u = nullptr;
   void* delta = nullptr;

@@ -59,6 +59,14 @@ inline Parameters<S> pack_parameters(const Operands& o, int64_t direction,
   return packed;
 }
 
+// Tokens of a tile in the order of a walk: `for (t = first; left > 0; t += by)`.
+struct Walk {
+  int64_t first, by;
+
+  Walk(int64_t tokens, bool backwards)
+      : first(backwards ? tokens - 1 : 0), by(backwards ? -1 : 1) {}
+};
+
 // A run of tokens within one tile of one block, batch element and direction.
 struct TilePlace {
   ChannelBlock block;

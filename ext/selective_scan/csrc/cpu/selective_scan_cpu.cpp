@@ -157,8 +157,8 @@ Partials backward(Inputs& in, const at::Tensor& grad, const at::Tensor& grad_u,
       {plan.block_groups, shape.batch, shape.sets(), plan.rows, plan.columns},
       options);
   partials.parameters =
-      at::zeros({plan.batch_groups, plan.blocks, shape.directions,
-                 plan.parameters, cpu::kBlock},
+      at::zeros({plan.batch_groups, shape.directions, plan.parameters,
+                 plan.blocks, cpu::kBlock},
                 options);
   if (grad_u.numel() == 0) return partials;
   Gradients gradients;
@@ -210,17 +210,13 @@ void finish_rows(const at::Tensor& sum, int64_t first, const at::Tensor& out) {
 // Sum parameters over batch groups: (directions, parameters, channels).
 at::Tensor finish_parameters(const ScanShape& shape,
                              const Partials& partials) {
-  const BackwardPlan& plan = partials.plan;
-  const int64_t per_group = plan.blocks / shape.groups;
-  // A group's last block of channels may be wider than what is left of them.
-  return add_groups(partials.parameters)
-      .view({shape.groups, per_group, shape.directions, plan.parameters,
-             cpu::kBlock})
-      .permute({2, 3, 0, 1, 4})
-      .reshape({shape.directions, plan.parameters, shape.groups,
-                per_group * cpu::kBlock})
+  const auto sum = add_groups(partials.parameters);
+  const int64_t padded = sum.numel() / (sum.size(0) * sum.size(1));
+  // The last block of a group may be wider than what is left of its channels.
+  return sum
+      .view({sum.size(0), sum.size(1), shape.groups, padded / shape.groups})
       .narrow(3, 0, shape.channels_per_group())
-      .reshape({shape.directions, plan.parameters, shape.channels});
+      .reshape({sum.size(0), sum.size(1), shape.channels});
 }
 
 at::Tensor selective_scan_cpu(const at::Tensor& u, const at::Tensor& delta,
