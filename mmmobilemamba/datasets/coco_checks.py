@@ -233,7 +233,7 @@ def _object_fault(
         kind = ('objects without a mask', f'segmentation {mask!r}')
         return kind if with_mask else None
     if isinstance(mask, dict):
-        if 'counts' not in mask or tuple(mask.get('size') or ()) != size:
+        if 'counts' not in mask or mask.get('size') != list(size):
             return (
                 'masks of another size than their image',
                 f'size {mask.get("size")} in {list(size)}',

@@ -109,6 +109,8 @@ COCO = [
     ('annotations', dict(bbox=[90, 2, 9, 9]), f'outside.*{ANNOTATION}'),
     ('annotations', dict(bbox=[1, 2, float('nan'), 4]), 'nan'),
     ('annotations', dict(segmentation=None), 'without a mask'),
+    ('annotations', dict(segmentation=dict(size=9)), 'masks of another size'),
+    ('annotations', dict(image_id=[0]), r'wrong image_id.*\[0\]'),
     ('annotations', dict(segmentation=[[1, 1, 9, 9]]), f'three.*{ANNOTATION}'),
     (
         'annotations',

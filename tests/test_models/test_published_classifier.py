@@ -13,15 +13,6 @@ from mmmobilemamba.checkpoints.key_map import state_dict_from_published
 pytest.importorskip('mmpretrain')
 
 CONFIGS = Path(__file__).parents[2] / 'configs/cls/mobilemamba'
-# Without the fixed Haar filters, which are no parameters here.
-PARAMETERS = {
-    't2': 8_806_682,
-    't4': 14_137_690,
-    's6': 14_996_696,
-    'b1': 17_070_625,
-    'b2': 17_070_625,
-    'b4': 17_070_625,
-}
 
 
 def classifier(variant: str) -> torch.nn.Module:
@@ -31,13 +22,6 @@ def classifier(variant: str) -> torch.nn.Module:
     config = Config.fromfile(path)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         return MODELS.build(config.model)
-
-
-@pytest.mark.parametrize('variant', list(PARAMETERS))
-def test_parameter_count(variant):
-    model = classifier(variant)
-    count = sum(p.numel() for p in model.parameters())
-    assert count == PARAMETERS[variant]
 
 
 @pytest.mark.parametrize('variant', list(cases()))

@@ -147,19 +147,6 @@ def test_timm_teacher_scores_as_timm_does(student, timm_file):
     torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
 
 
-def test_mmpretrain_teacher(tmp_path):
-    teacher = build(PLAIN).eval()
-    nn.init.normal_(teacher.head.fc.weight)
-    torch.save(dict(state_dict=teacher.state_dict()), tmp_path / 'teacher.pth')
-    model = build(teacher=PLAIN, teacher_ckpt=str(tmp_path / 'teacher.pth'))
-    batch = make_batch()
-    with torch.no_grad():
-        data = teacher.data_preprocessor(batch)
-        want = teacher(data['inputs'], mode='tensor')
-    got = model.teacher(batch['inputs'].float())
-    torch.testing.assert_close(got, want)
-
-
 def test_teacher_from_a_config_of_mmpretrain(tmp_path):
     from mmpretrain import get_model
 
@@ -169,10 +156,15 @@ def test_teacher_from_a_config_of_mmpretrain(tmp_path):
         teacher=f'mmpretrain::resnet/{name}.py',
         teacher_ckpt=str(tmp_path / 'teacher.pth'),
     )
-    preprocessor = model.teacher.model.data_preprocessor
-    assert preprocessor.mean.flatten().tolist() == pytest.approx(
-        IMAGENET['mean']
+    batch, teacher = (
+        make_batch(),
+        get_model(name, str(tmp_path / 'teacher.pth')),
     )
+    with torch.no_grad():
+        data = teacher.eval().data_preprocessor(batch)
+        want = teacher(data['inputs'], mode='tensor')
+    got = model.teacher(batch['inputs'].float())
+    torch.testing.assert_close(got, want)
 
 
 class TestLoss:
@@ -197,23 +189,6 @@ class TestLoss:
         student, teacher = torch.randn(2, 4, CLASSES).unbind()
         want = -student.log_softmax(1)[range(4), teacher.argmax(1)].mean()
         torch.testing.assert_close(model.distill_loss(student, teacher), want)
-
-    @pytest.mark.parametrize('mode', ['soft', 'hard'])
-    def test_falls_in_training(self, timm_file, mode):
-        model = build(
-            teacher=TIMM, teacher_ckpt=timm_file[1], distill_mode=mode
-        )
-        model.init_weights()
-        model.train()
-        optimizer = torch.optim.AdamW(model.parameters(), lr=2e-2)
-        batch, history = make_batch(), []
-        for _ in range(12):
-            losses = losses_of(model, batch)
-            history.append(losses['loss_distill'].item())
-            optimizer.zero_grad()
-            sum(losses.values()).backward()
-            optimizer.step()
-        assert history[-1] < 0.8 * history[0], history
 
     def test_each_head_has_its_own_teacher(self, timm_file):
         head = dict(STUDENT['head'], with_distill_head=True)
