@@ -115,13 +115,9 @@ class DistilledClassifier(ImageClassifier):
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict:
         """Calculate the loss by the labels and the one by the teacher.
 
-        Args:
-            inputs (Tensor): Normalised images (batch, 3, H, W).
-            data_samples (list[DataSample]): Labels or soft targets.
-
-        Returns:
-            dict[str, Tensor]: ``loss`` of the head, ``loss_distill`` by the
-            teacher, and what else the head returns.
+        ``inputs`` are normalised images (batch, 3, H, W), ``data_samples``
+        have labels or soft targets. Given are the losses of the head, and
+        ``loss_distill`` by the teacher.
         """
         feats = self.extract_feat(inputs)
         if hasattr(self.head, 'forward_heads'):

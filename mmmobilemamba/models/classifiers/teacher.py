@@ -68,12 +68,8 @@ class Teacher:
 def to_pixels(inputs: Tensor, preprocessor: nn.Module) -> Tensor:
     """Undo the normalisation of mmpretrain's ClsDataPreprocessor.
 
-    Args:
-        inputs (Tensor): Normalised images (batch, 3, H, W).
-        preprocessor (nn.Module): What made them.
-
-    Returns:
-        Tensor: BGR images of values from 0 to 255.
+    ``inputs`` are normalised images (batch, 3, H, W); given are BGR images of
+    values from 0 to 255.
     """
     if getattr(preprocessor, 'mean', None) is not None:
         inputs = inputs * preprocessor.std + preprocessor.mean

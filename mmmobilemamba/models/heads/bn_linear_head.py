@@ -50,13 +50,9 @@ class BNLinearClsHead(ClsHead):
     def forward_heads(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Score with each head by itself.
 
-        Args:
-            feats (tuple[Tensor]): Pooled features, of which the last,
-                (batch, in_channels), is read.
-
-        Returns:
-            tuple[Tensor]: Scores (batch, num_classes) before softmax of the
-            head and, where there is one, of the distillation head.
+        ``feats`` are pooled features, of which the last, (batch,
+        in_channels), is read. Scores, (batch, num_classes), are before
+        softmax; those of the distillation head come second.
         """
         x = self.pre_logits(feats)
         scores = (self.fc(self.bn(x)),)

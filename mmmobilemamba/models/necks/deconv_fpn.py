@@ -122,19 +122,17 @@ class DeconvFPN(BaseModule):
         Sets which inputs are used, and how many of these are put out.
         """
         for name, strides in (
-            ('in_strides', in_strides),
+            ('in_strides', in_strides or ()),
             ('out_strides', out_strides),
         ):
-            if not strides or any(
-                b != 2 * a for a, b in zip(strides, strides[1:])
-            ):
+            doubled = [2 * stride for stride in strides[:-1]]
+            if not strides or doubled != list(strides[1:]):
                 raise ValueError(
                     f'{name} must double from map to map, got {strides!r}.'
                 )
         if len(in_strides) != len(self.in_channels):
             raise ValueError(
-                f'in_strides must name {len(self.in_channels)} maps as '
-                f'in_channels does, got {in_strides!r}.'
+                f'in_strides={in_strides!r} must be as many as in_channels.'
             )
         kept = [stride for stride in in_strides if stride in out_strides]
         if not kept:
