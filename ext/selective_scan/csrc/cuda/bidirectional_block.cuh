@@ -287,10 +287,10 @@ __device__ __forceinline__ void stage_weights(const Bidirectional<T>& g,
   }
 }
 
-// A tensor whose tokens are dense goes through a tile of (tokens, channels), so
-// that memory is read and written in order. A warp moves the words of its own
-// tokens: lanes are tokens, and groups of lanes channels where it has fewer
-// than 32 tokens.
+// A tensor whose tokens are dense goes through a tile of (tokens, channels),
+// so that memory is read and written in order. A warp moves the words of its
+// own tokens: lanes are tokens, and groups of lanes channels where it has
+// fewer than 32 tokens.
 template <typename T>
 struct TileLanes {
   __device__ TileLanes(const Bidirectional<T>& g, const Place<T>& at) {
