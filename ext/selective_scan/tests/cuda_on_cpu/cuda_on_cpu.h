@@ -131,7 +131,7 @@ inline void launch(dim3 grid, unsigned threads, size_t shared_bytes,
   blockDim = {threads};
   m.kernel = std::move(kernel);
   m.threads.resize(threads);
-  m.shuffles.resize(threads);
+  m.shuffles.assign(threads, 0);
   for (auto& values : m.exchange) values.resize(threads);
   while (m.stacks.size() < threads) m.stacks.emplace_back(64 * 1024);
   for (unsigned b = 0; b < grid.x * grid.y * grid.z; ++b) {
