@@ -34,21 +34,21 @@ def read_images(
     step = max(len(paths) / count, 1)
     paths = [paths[int(i * step)] for i in range(min(count, len(paths)))]
     flag = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_UNCHANGED
-    images = [(path.name, cv2.imread(os.fspath(path), flag)) for path in paths]
-    bad = [
-        str(path)
-        for path, (_, pixels) in zip(paths, images, strict=True)
-        if pixels is None
-    ]
+    images, bad = [], []
+    for path in paths:
+        pixels = cv2.imread(os.fspath(path), flag)
+        if pixels is None:
+            bad.append(str(path))
+            continue
+        pixels = np.atleast_3d(pixels)
+        if pixels.shape[2] != channels:
+            raise ValueError(
+                f'{path} has {pixels.shape[2]} channels, and the network '
+                f'takes images of {channels}.'
+            )
+        images.append((path.name, pixels))
     if bad:
         raise ValueError(f'No images that can be read: {", ".join(bad)}.')
-    for i, (name, pixels) in enumerate(images):
-        images[i] = name, np.atleast_3d(pixels)
-        if images[i][1].shape[2] != channels:
-            raise ValueError(
-                f'{paths[i]} has {images[i][1].shape[2]} channels, and the '
-                f'network takes images of {channels}.'
-            )
     return images
 
 
