@@ -142,7 +142,8 @@ __device__ __forceinline__ float2 skip_weights(const Bidirectional<T>& g,
   return make_float2(one.x + other.x, one.y + other.y);
 }
 
-// dt_proj @ dt + dt_bias of some tokens, four rank rows at a time.
+// dt_proj @ dt + dt_bias of some tokens, four rank rows at a time. Rows begin
+// with B and C, and weights with the bias and A.
 template <int kCount>
 __device__ __forceinline__ void make_steps(int slots, const float* row,
                                            const float* weights,
@@ -286,10 +287,10 @@ __device__ __forceinline__ void stage_weights(const Bidirectional<T>& g,
   }
 }
 
-// A tensor whose tokens are dense, through a tile of (tokens, channels), so
-// that memory is read and written in order.
-// A warp moves the words of its own tokens: lanes are tokens, and groups of
-// lanes channels where it has fewer than 32 tokens.
+// A tensor whose tokens are dense goes through a tile of (tokens, channels),
+// so that memory is read and written in order. A warp moves the words of its
+// own tokens: lanes are tokens, and groups of lanes channels where it has
+// fewer than 32 tokens.
 template <typename T>
 struct TileLanes {
   __device__ TileLanes(const Bidirectional<T>& g, const Place<T>& at) {
