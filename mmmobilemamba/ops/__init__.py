@@ -1,31 +1,31 @@
-"""Scan operators; the extension is optional and plugs in here."""
+"""Operators of the network; the compiled extension is optional."""
 
-from .backend import (
+from .export import export_form, is_exporting, size_is_free
+from .gated_norm import gated_layer_norm
+from .scan import (
     BACKENDS,
     ENV_NAME,
     INSTALL_COMMAND,
     bidirectional_scan,
     find_extension,
-    inference_kernels,
-    product_kernels,
     scan_backend,
-    selective_scan,
 )
-from .inference import PackCache, PacksWeights, hold_weights_constant
-from .reference import state_dtype
+from .scan_pytorch import MAX_TOKENS
+from .wavelet import haar_dwt2d, haar_iwt2d, wavelet_conv2d
 
 __all__ = [
     'BACKENDS',
     'ENV_NAME',
     'INSTALL_COMMAND',
-    'PackCache',
-    'PacksWeights',
+    'MAX_TOKENS',
     'bidirectional_scan',
+    'export_form',
     'find_extension',
-    'hold_weights_constant',
-    'inference_kernels',
-    'product_kernels',
+    'gated_layer_norm',
+    'haar_dwt2d',
+    'haar_iwt2d',
+    'is_exporting',
     'scan_backend',
-    'selective_scan',
-    'state_dtype',
+    'size_is_free',
+    'wavelet_conv2d',
 ]

@@ -1,11 +1,8 @@
 """Variants of MobileMamba and the check of a user's own."""
 
-from collections.abc import Callable, Sequence
+from ..layers import split_channels
 
-from ..arguments import MAX_CHANNELS, check_rate, is_int, is_real
-from ..layers import SCAN_DIRECTIONS, split_channels
-
-_DEFAULTS = dict(
+ARCH_DEFAULTS = dict(
     global_ratios=(0.8, 0.7, 0.6),
     local_ratios=(0.2, 0.2, 0.3),
     kernel_sizes=(7, 5, 3),
@@ -29,29 +26,22 @@ ARCH_SETTINGS = {
     'b4': _B,
 }
 
-NUM_STAGES = 3
-MAX_STATE = 256
-MAX_DEPTH = 1000
-MAX_KERNEL = 127
-MAX_SSM_RATIO = 16
-
-
-def _fail(key: str, value, allowed: str) -> None:
-    raise ValueError(f'arch[{key!r}] must be {allowed}, got {value!r}.')
-
-
-def _per_stage(
-    arch: dict, key: str, test: Callable[[object], bool], allowed: str
-) -> tuple:
-    value = arch[key]
-    if not isinstance(value, Sequence) or isinstance(value, str | bytes):
-        raise TypeError(
-            f'arch[{key!r}] must be a list of {NUM_STAGES}, one per stage, '
-            f'got {value!r}.'
-        )
-    if len(value) != NUM_STAGES or not all(test(item) for item in value):
-        _fail(key, value, f'{NUM_STAGES} values, each {allowed}')
-    return tuple(value)
+# Setting: what is allowed, of each of the three stages where it is a list.
+_PER_STAGE = {
+    'channels': (lambda v: v > 0, 'positive'),
+    'depths': (lambda v: v > 0, 'positive'),
+    'kernel_sizes': (lambda v: v > 0 and v % 2 == 1, 'odd and positive'),
+    'global_ratios': (lambda v: 0 <= v <= 1, 'in [0, 1]'),
+    'local_ratios': (lambda v: 0 <= v <= 1, 'in [0, 1]'),
+}
+_SINGLE = {
+    'ssm_ratio': (lambda v: v > 0, 'above 0'),
+    'd_state': (lambda v: v in range(1, 257), '1 to 256'),
+    'scan_directions': (lambda v: v in (1, 2, 4), '1, 2 or 4'),
+    'wavelet_levels': (lambda v: v in range(4), '0 to 3'),
+    'local_splits': (lambda v: v in range(1, 4), '1 to 3'),
+    'drop_path_rate': (lambda v: 0 <= v < 1, 'in [0, 1)'),
+}
 
 
 def resolve_arch(arch: str | dict) -> dict:
@@ -66,91 +56,48 @@ def resolve_arch(arch: str | dict) -> dict:
 
     Raises:
         ValueError: Unknown name or key, or a value outside its range.
-        TypeError: ``arch`` is neither a string nor a dict, or a setting per
-            stage is no list.
     """
     if isinstance(arch, str):
-        name = arch.lower()
-        if name not in ARCH_SETTINGS:
+        if arch.lower() not in ARCH_SETTINGS:
             raise ValueError(
                 f'arch={arch!r} is unknown; choose one of '
                 f'{", ".join(ARCH_SETTINGS)}, or give a dict.'
             )
-        return {**_DEFAULTS, **ARCH_SETTINGS[name]}
-    if not isinstance(arch, dict):
-        raise TypeError(f'arch must be a name or a dict, got {arch!r}.')
-    known = ('channels', 'depths', *_DEFAULTS)
-    unknown = sorted(str(key) for key in arch if key not in known)
-    if unknown:
+        return {**ARCH_DEFAULTS, **ARCH_SETTINGS[arch.lower()]}
+    known = {*_PER_STAGE, *_SINGLE}
+    if not {'channels', 'depths'} <= set(arch) <= known:
         raise ValueError(
-            f'arch has unknown keys {unknown}; allowed: {", ".join(known)}.'
+            f'arch has the keys {list(arch)}; channels and depths are '
+            f'needed, and allowed are {", ".join(sorted(known))}.'
         )
-    for key in ('channels', 'depths'):
-        if key not in arch:
+    arch = {**ARCH_DEFAULTS, **arch}
+    for key, (allows, allowed) in _PER_STAGE.items():
+        if len(arch[key]) != 3 or not all(allows(v) for v in arch[key]):
             raise ValueError(
-                f'arch lacks {key!r}; a dict needs channels and depths.'
+                f'arch[{key!r}] must be three values, one per stage, '
+                f'{allowed}, got {arch[key]!r}.'
             )
-    arch = {**_DEFAULTS, **arch}
-    arch['channels'] = _per_stage(
-        arch,
-        'channels',
-        lambda v: is_int(v) and 0 < v <= MAX_CHANNELS,
-        f'an int of 1 to {MAX_CHANNELS}',
-    )
+    for key, (allows, allowed) in _SINGLE.items():
+        if not allows(arch[key]):
+            raise ValueError(
+                f'arch[{key!r}] must be {allowed}, got {arch[key]!r}.'
+            )
     if arch['channels'][0] % 8:
         # The stem runs through an eighth, a quarter and a half of it.
-        _fail('channels', arch['channels'], 'a multiple of 8 in the first')
-    arch['depths'] = _per_stage(
-        arch,
-        'depths',
-        lambda v: is_int(v) and 0 < v <= MAX_DEPTH,
-        f'an int of 1 to {MAX_DEPTH}',
-    )
-    arch['kernel_sizes'] = _per_stage(
-        arch,
-        'kernel_sizes',
-        lambda v: is_int(v) and 0 < v <= MAX_KERNEL and v % 2,
-        f'an odd int of 1 to {MAX_KERNEL}',
-    )
-    for key in ('global_ratios', 'local_ratios'):
-        arch[key] = _per_stage(
-            arch, key, lambda v: is_real(v) and 0 <= v <= 1, 'in [0, 1]'
+        raise ValueError(
+            "arch['channels'] must begin with a multiple of 8, got "
+            f'{arch["channels"]!r}.'
         )
-    ratio = arch['ssm_ratio']
-    if not is_real(ratio) or not 0 < ratio <= MAX_SSM_RATIO:
-        _fail('ssm_ratio', ratio, f'a number above 0, up to {MAX_SSM_RATIO}')
-    check_rate("arch['drop_path_rate']", arch['drop_path_rate'])
-    for key, allowed in (
-        ('d_state', range(1, MAX_STATE + 1)),
-        ('scan_directions', SCAN_DIRECTIONS),
-        ('wavelet_levels', range(4)),
-        ('local_splits', range(1, 4)),
-    ):
-        if not is_int(arch[key]) or arch[key] not in allowed:
-            _fail(
-                key,
-                arch[key],
-                f'an int of {allowed[0]} to {allowed[-1]}'
-                if isinstance(allowed, range)
-                else f'one of {allowed}',
-            )
-    _check_widths(arch)
-    return arch
-
-
-def _check_widths(arch: dict) -> None:
-    """Refuse paths that a stage's channels cannot fill."""
-    for width, wide, local in zip(
+    for width, *ratios in zip(
         arch['channels'],
         arch['global_ratios'],
         arch['local_ratios'],
         strict=True,
     ):
-        global_width, local_width, _ = split_channels(width, wide, local)
-        if global_width and int(arch['ssm_ratio'] * global_width) < 1:
-            _fail('ssm_ratio', arch['ssm_ratio'], 'large enough for a scan')
-        if 0 < local_width < arch['local_splits']:
+        local = split_channels(width, *ratios)[1]
+        if 0 < local < arch['local_splits']:
             raise ValueError(
                 f'arch["local_splits"]={arch["local_splits"]} cannot divide '
-                f'the {local_width} local channels of a stage of {width}.'
+                f'the {local} local channels of a stage of {width}.'
             )
+    return arch

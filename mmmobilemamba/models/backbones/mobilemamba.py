@@ -1,16 +1,16 @@
 """MobileMamba backbone: variants, stages, freezing, deployment."""
 
+from mmcv.cnn import build_norm_layer
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from ...checkpoints.checkpoint import load_backbone
+from ...checkpoints.checkpoint import backbone_tensors, load_backbone
+from ...checkpoints.key_map import is_published, state_dict_from_published
 from ...registry import MODELS
-from ..arguments import MAX_CHANNELS, check_bool, check_int, check_rate
-from ..layers import ConvBN, Downsample, MobileMambaBlock
-from ..part_configs import check_init_cfg, check_norm_cfg
+from ..layers import ConvBN, Downsample, MobileMambaBlock, Stem, deploy_layers
 from .arch import resolve_arch
-from .feature_backbone import FeatureBackbone, resolve_out_indices
+from .feature_backbone import FeatureBackbone, resolve_out_indices, track_once
 
 MIN_SIDE = 32  # pixels
 
@@ -43,7 +43,7 @@ class MobileMamba(FeatureBackbone):
             - **drop_path_rate** (float): Defaults to 0.
 
             Defaults to ``'b1'``.
-        in_channels (int): Channels of the picture. Defaults to 3.
+        in_channels (int): Channels of the image. Defaults to 3.
         out_indices (Sequence[int]): Stages to return, counted from 0;
             negative ones count from the end. Stages behind the last one are
             built, so that published files fit, but neither run nor trained.
@@ -55,8 +55,8 @@ class MobileMamba(FeatureBackbone):
         drop_path_rate (float, optional): Probability of dropping the last
             block's branch, rising linearly from 0 at the first block. None
             takes the arch's. Defaults to None.
-        norm_cfg (dict): Config of a BatchNorm type. Defaults to
-            ``dict(type='BN')``.
+        norm_cfg (dict, optional): Config of a BatchNorm type. Defaults to
+            None, which is ``dict(type='BN')``.
         with_cp (bool): Recompute blocks in the backward pass to save memory.
             Defaults to False.
         deploy (bool): Build the form that :meth:`switch_to_deploy` makes.
@@ -67,7 +67,6 @@ class MobileMamba(FeatureBackbone):
 
     Raises:
         ValueError: An argument is outside its range.
-        TypeError: An argument has the wrong type.
 
     Example:
         >>> import torch
@@ -95,44 +94,31 @@ class MobileMamba(FeatureBackbone):
         deploy: bool = False,
         init_cfg: dict | None = None,
     ):
-        check_init_cfg(init_cfg)
         super().__init__(init_cfg=init_cfg)
         self.arch_settings = arch = resolve_arch(arch)
-        check_int('in_channels', in_channels, 1, MAX_CHANNELS)
         channels, depths = arch['channels'], arch['depths']
         self.num_stages = len(channels)
         self.out_indices = resolve_out_indices(out_indices, self.num_stages)
-        check_int('frozen_stages', frozen_stages, -1, self.num_stages)
+        if frozen_stages not in range(-1, self.num_stages + 1):
+            raise ValueError(
+                f'frozen_stages must be -1 to {self.num_stages}, got '
+                f'{frozen_stages!r}.'
+            )
         if drop_path_rate is None:
             drop_path_rate = arch['drop_path_rate']
-        check_rate('drop_path_rate', drop_path_rate)
-        if norm_cfg is None:
-            norm_cfg = dict(type='BN')
-        check_norm_cfg(norm_cfg)
-        check_bool('norm_eval', norm_eval)
-        check_bool('with_cp', with_cp)
-        check_bool('deploy', deploy)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp
-        self.deploy = deploy
+        self.deploy = False
 
-        common = dict(norm_cfg=norm_cfg, deploy=deploy)
-        widths = [channels[0] // 8, channels[0] // 4, channels[0] // 2]
-        stem: list[nn.Module] = []
-        for before, after in zip(
-            (in_channels, *widths), (*widths, channels[0]), strict=True
-        ):
-            stem.append(ConvBN(before, after, 3, stride=2, **common))
-        self.stem = nn.ModuleList(stem)
-
+        self.stem = Stem(in_channels, channels[0])
         last = max(sum(depths) - 1, 1)
         drops = [drop_path_rate * i / last for i in range(sum(depths))]
         self.stages = nn.ModuleList()
         for i, (width, depth) in enumerate(zip(channels, depths, strict=True)):
             stage = nn.Module()
             if i:
-                stage.downsample = Downsample(channels[i - 1], width, **common)
+                stage.downsample = Downsample(channels[i - 1], width)
             stage.blocks = nn.ModuleList(
                 MobileMambaBlock(
                     width,
@@ -145,7 +131,6 @@ class MobileMamba(FeatureBackbone):
                     ssm_ratio=arch['ssm_ratio'],
                     d_state=arch['d_state'],
                     scan_directions=arch['scan_directions'],
-                    **common,
                 )
                 for j in range(depth)
             )
@@ -155,7 +140,27 @@ class MobileMamba(FeatureBackbone):
             dict(num_chs=width, reduction=16 * 2**i)
             for i, width in enumerate(channels)
         ]
+        if norm_cfg is not None:
+            self._set_norm(norm_cfg)
+        if with_cp:
+            track_once(self)
+        if deploy:
+            self.switch_to_deploy()
         self._freeze()
+
+    def _set_norm(self, norm_cfg: dict) -> None:
+        """Put norms of a config in the place of the plain ones."""
+        for part in self.modules():
+            if not isinstance(part, ConvBN):
+                continue
+            norm = build_norm_layer(norm_cfg, part.bn.num_features)[1]
+            if not isinstance(norm, _BatchNorm):
+                raise ValueError(
+                    f'norm_cfg={norm_cfg} is no BatchNorm, which alone can '
+                    'be folded; allowed are the types BN, BN2d and SyncBN.'
+                )
+            norm.load_state_dict(part.bn.state_dict())
+            part.bn = norm
 
     def _stages_run(self) -> nn.ModuleList:
         """Return the stages up to the last one that is read."""
@@ -182,11 +187,40 @@ class MobileMamba(FeatureBackbone):
         else:
             super().init_weights()
 
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, *args, **kwargs
+    ) -> None:
+        """Take published names, too; before, as mmengine only warns."""
+        given = {
+            name.removeprefix(prefix): value
+            for name, value in state_dict.items()
+            if name.startswith(prefix) and isinstance(value, Tensor)
+        }
+        if is_published(given):
+            tensors = state_dict_from_published(backbone_tensors(given))
+            shapes = {k: tuple(v.shape) for k, v in tensors.items()}
+            wanted = {k: tuple(v.shape) for k, v in self.state_dict().items()}
+            wrong = [
+                f'{name} {shapes.get(name)}, wanted {wanted.get(name)}'
+                for name in {**wanted, **shapes}
+                if shapes.get(name) != wanted.get(name)
+                and not name.endswith('num_batches_tracked')
+            ]
+            if wrong:
+                raise ValueError(
+                    f'{len(wrong)} tensors of this published file do not fit '
+                    f'the backbone: {"; ".join(wrong[:8])}.'
+                )
+            for name in given:
+                del state_dict[prefix + name]
+            state_dict.update({prefix + k: v for k, v in tensors.items()})
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
     def _check_input(self, x: Tensor) -> None:
         height, width = x.shape[2:]
         if min(height, width) < MIN_SIDE:
             raise ValueError(
-                f'The picture is {height}x{width} pixels; MobileMamba takes '
+                f'The image is {height}x{width} pixels; MobileMamba takes '
                 f'{MIN_SIDE}x{MIN_SIDE} and larger.'
             )
         if not self.training:
@@ -200,9 +234,9 @@ class MobileMamba(FeatureBackbone):
             for module in self._stages_run()[-1].modules()
         ):
             raise ValueError(
-                f'Training on one picture of {height}x{width} pixels leaves '
+                f'Training on one image of {height}x{width} pixels leaves '
                 'BatchNorm one value per channel at stride '
-                f'{stride}; use a batch of 2 or more, pictures above '
+                f'{stride}; use a batch of 2 or more, images above '
                 f'{stride} px, or norm_eval=True.'
             )
 
@@ -210,7 +244,7 @@ class MobileMamba(FeatureBackbone):
         """Compute the maps of the stages in ``out_indices``.
 
         Args:
-            x (Tensor): Pictures (batch, in_channels, H, W), H and W from 32
+            x (Tensor): Images (batch, in_channels, H, W), H and W from 32
                 pixels up, contiguous or channels_last.
 
         Returns:
@@ -219,16 +253,14 @@ class MobileMamba(FeatureBackbone):
             halving.
 
         Raises:
-            ValueError: The picture is too small, or BatchNorm would train on
+            ValueError: The image is too small, or BatchNorm would train on
                 one value per channel.
         """
         self._check_input(x)
         # Faster layouts within are not for mmcv's operators, RoIAlign above
         # all, which read memory as if it were contiguous.
         contiguous = x.is_contiguous()
-        for conv in self.stem[:-1]:
-            x = conv(x, act='relu')
-        x = self.stem[-1](x)
+        x = self.stem(x)
         outs = []
         for i, stage in enumerate(self._stages_run()):
             if i:
@@ -248,10 +280,7 @@ class MobileMamba(FeatureBackbone):
         The result computes the same in evaluation mode, faster, and cannot
         be trained as before. A second call does nothing.
         """
-        # Children come before their parents, which fold what is left.
-        for module in reversed(list(self.modules())):
-            if module is not self and hasattr(module, 'switch_to_deploy'):
-                module.switch_to_deploy()
+        deploy_layers(self)
         self.deploy = True
 
     def get_layer_depth(
@@ -268,20 +297,12 @@ class MobileMamba(FeatureBackbone):
             every downsampling and block, and the number of layers, in which
             whatever follows the backbone is the last.
         """
-        units = []
-        for i, stage in enumerate(self.stages):
-            if i:
-                units.append(f'stages.{i}.downsample.')
-            units += [
-                f'stages.{i}.blocks.{j}.' for j in range(len(stage.blocks))
-            ]
-        num_layers = len(units) + 2
-        if not param_name.startswith(prefix):
-            return num_layers - 1, num_layers
-        name = param_name[len(prefix) :]
-        for depth, unit in enumerate(units, start=1):
-            if name.startswith(unit):
-                return depth, num_layers
-        if name.startswith('stem.'):
-            return 0, num_layers
-        return num_layers - 1, num_layers
+        units = ['stem'] + [
+            name
+            for name, module in self.named_modules()
+            if isinstance(module, Downsample | MobileMambaBlock)
+        ]
+        for depth, unit in enumerate(units):
+            if param_name.startswith(f'{prefix}{unit}.'):
+                return depth, len(units) + 1
+        return len(units), len(units) + 1

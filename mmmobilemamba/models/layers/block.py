@@ -1,12 +1,37 @@
-"""Blocks of a stage and the transition between two stages."""
+"""Stem, blocks of a stage, and the transition between two stages."""
 
+import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
-from torchvision import ops
+from torchvision.ops import SqueezeExcitation
 
-from .conv_bn import ConvBN, ResidualDWConv, ResidualFFN
-from .fused_conv import FusedConv2d
+from .conv import ConvBN, ResidualDWConv, ResidualFFN
 from .mixer import Mixer
+
+
+class Stem(nn.ModuleList):
+    """Four 3x3 ConvBN of stride 2 with ReLU between them.
+
+    Args:
+        in_channels (int): Channels of the image.
+        out_channels (int): Channels of the output, a multiple of 8.
+
+    Source: MobileMamba (arXiv:2411.15941), section 3.1.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        widths = [in_channels, *(out_channels // n for n in (8, 4, 2, 1))]
+        super().__init__(
+            ConvBN(before, after, 3, stride=2)
+            for before, after in zip(widths, widths[1:], strict=False)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, in, H, W) to (batch, out, H / 16, W / 16)."""
+        *convs, last = self
+        for conv in convs:
+            x = F.relu(conv(x), inplace=True)
+        return last(x)
 
 
 class MobileMambaBlock(nn.Module):
@@ -19,51 +44,26 @@ class MobileMambaBlock(nn.Module):
         channels (int): Channels of input and output.
         drop_path (float): Probability of dropping the branch of the outer
             shortcut, per sample. Defaults to 0.
-        norm_cfg (dict, optional): Config of BatchNorm. Defaults to None.
-        deploy (bool): Build the fused form. Defaults to False.
         **kwargs: Arguments of :class:`Mixer`.
 
     Source: MobileMamba (arXiv:2411.15941), figure 4.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        drop_path: float = 0.0,
-        norm_cfg: dict | None = None,
-        deploy: bool = False,
-        **kwargs,
-    ):
+    def __init__(self, channels: int, drop_path: float = 0.0, **kwargs):
         super().__init__()
-        common = dict(norm_cfg=norm_cfg, deploy=deploy)
-        self.dw0 = ResidualDWConv(channels, zero_init=True, **common)
-        self.ffn0 = ResidualFFN(channels, **common)
-        self.mixer = Mixer(channels, **kwargs, **common)
-        self.dw1 = ResidualDWConv(channels, zero_init=True, **common)
-        self.ffn1 = ResidualFFN(channels, **common)
+        self.dw0 = ResidualDWConv(channels, zero_init=True)
+        self.ffn0 = ResidualFFN(channels)
+        self.mixer = Mixer(channels, **kwargs)
+        self.dw1 = ResidualDWConv(channels, zero_init=True)
+        self.ffn1 = ResidualFFN(channels)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, channels, H, W) to the same shape."""
-        y = self.ffn0(x, before=self.dw0)
-        y = self.mixer(y, add=y)
-        if self.training:
-            return x + self.drop_path(self.ffn1(y, before=self.dw1))
-        return self.ffn1(y, before=self.dw1, add=x)
-
-
-class SqueezeExcitation(ops.SqueezeExcitation):
-    """Scale the channels of a map by a function of their means.
-
-    Args:
-        channels (int): Channels of input and output.
-        hidden (int): Channels between the two 1x1 convolutions.
-    """
-
-    def __init__(self, channels: int, hidden: int):
-        super().__init__(channels, hidden)
-        self.fc1 = FusedConv2d(channels, hidden, 1)
-        self.fc2 = FusedConv2d(hidden, channels, 1)
+        y = self.ffn0(self.dw0(x))
+        y = y + self.mixer(y)
+        y = self.ffn1(self.dw1(y))
+        return x + self.drop_path(y)
 
 
 class Downsample(nn.Module):
@@ -75,28 +75,27 @@ class Downsample(nn.Module):
     Args:
         in_channels (int): Channels before.
         out_channels (int): Channels after.
-        **kwargs: ``norm_cfg`` and ``deploy`` of :class:`ConvBN`.
 
     Source: MobileMamba (arXiv:2411.15941), section 3.1.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, **kwargs):
+    def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
         hidden = 4 * in_channels
-        self.dw0 = ResidualDWConv(in_channels, **kwargs)
-        self.ffn0 = ResidualFFN(in_channels, **kwargs)
-        self.expand = ConvBN(in_channels, hidden, **kwargs)
-        self.dwconv = ConvBN(
-            hidden, hidden, 3, stride=2, groups=hidden, **kwargs
-        )
+        self.dw0 = ResidualDWConv(in_channels)
+        self.ffn0 = ResidualFFN(in_channels)
+        self.expand = ConvBN(in_channels, hidden)
+        self.dwconv = ConvBN(hidden, hidden, 3, stride=2, groups=hidden)
+        self.act = nn.ReLU(inplace=True)
         self.se = SqueezeExcitation(hidden, in_channels)
-        self.project = ConvBN(hidden, out_channels, **kwargs)
-        self.dw1 = ResidualDWConv(out_channels, **kwargs)
-        self.ffn1 = ResidualFFN(out_channels, **kwargs)
+        self.project = ConvBN(hidden, out_channels)
+        self.dw1 = ResidualDWConv(out_channels)
+        self.ffn1 = ResidualFFN(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, in, H, W) to (batch, out, ceil(H/2), ceil(W/2))."""
-        x = self.ffn0(x, before=self.dw0)
-        x = self.expand(x, act='relu')
-        x = self.se(self.dwconv(x, act='relu'))
-        return self.ffn1(self.project(x), before=self.dw1)
+        x = self.ffn0(self.dw0(x))
+        x = self.act(self.expand(x))
+        x = self.act(self.dwconv(x))
+        x = self.project(self.se(x))
+        return self.ffn1(self.dw1(x))

@@ -3,15 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from ...ops import (
-    PackCache,
-    PacksWeights,
-    inference_kernels,
-)
-from .conv_bn import ConvBN
-from .fused_conv import FusedConv2d
+from .conv import ConvBN
 from .ss2d import SS2D
-from .wavelet import haar_dwt2d, haar_iwt2d
+from .wavelet import wavelet_path
 
 # Kernels of the local path's parts when it is split.
 SPLIT_KERNELS = (3, 5, 7)
@@ -22,18 +16,8 @@ def split_channels(
 ) -> tuple[int, int, int]:
     """Divide channels among the global, local and identity paths.
 
-    Args:
-        channels (int): Channels of the mixer.
-        global_ratio (float): Share of the global path, in [0, 1]; the
-            result is rounded to the nearest multiple of 16, a tie upwards.
-        local_ratio (float): Share of the local path, in [0, 1]; cut to what
-            the global path leaves.
-
-    Returns:
-        tuple[int, int, int]: Channels of the three paths.
-
-    Raises:
-        ValueError: The rounded global share exceeds ``channels``.
+    The global share is rounded to the nearest multiple of 16, a tie upwards;
+    the local one is cut to what that leaves.
     """
     wide = (int(global_ratio * channels) + 8) // 16 * 16
     if wide > channels:
@@ -46,7 +30,7 @@ def split_channels(
     return wide, local, channels - wide - local
 
 
-class GlobalPath(PacksWeights, nn.Module):
+class GlobalPath(nn.Module):
     """Scan and wavelet path side by side (WTE-Mamba).
 
     Args:
@@ -54,26 +38,20 @@ class GlobalPath(PacksWeights, nn.Module):
         kernel_size (int): Side of the depthwise kernels on the subbands.
         wavelet_levels (int): Levels of the wavelet path; 0 leaves it out.
             Defaults to 1.
-        deploy (bool): Build the form without scales and BatchNorm. Defaults
-            to False.
-        **kwargs: ``ssm_ratio``, ``d_state``, ``scan_directions`` and
-            ``norm_cfg`` of :class:`SS2D`.
+        **kwargs: ``ssm_ratio``, ``d_state`` and ``scan_directions`` of
+            :class:`SS2D`.
 
     Source: MobileMamba (arXiv:2411.15941), section 3.3.
     """
 
     def __init__(
-        self,
-        dim: int,
-        kernel_size: int,
-        wavelet_levels: int = 1,
-        deploy: bool = False,
-        **kwargs,
+        self, dim: int, kernel_size: int, wavelet_levels: int = 1, **kwargs
     ):
         super().__init__()
-        self.ss2d = SS2D(dim, deploy=deploy, **kwargs)
+        self.ss2d = SS2D(dim, **kwargs)
+        self.base_scale = nn.Parameter(torch.ones(1, dim, 1, 1))
         self.wavelet_convs = nn.ModuleList(
-            FusedConv2d(
+            nn.Conv2d(
                 4 * dim,
                 4 * dim,
                 kernel_size,
@@ -83,66 +61,22 @@ class GlobalPath(PacksWeights, nn.Module):
             )
             for _ in range(wavelet_levels)
         )
-        self._packs = PackCache()
-        self.base_scale = self.wavelet_scales = None
-        if not deploy:
-            self.base_scale = nn.Parameter(torch.ones(1, dim, 1, 1))
-            self.wavelet_scales = nn.ParameterList(
-                torch.full((1, 4 * dim, 1, 1), 0.1)
-                for _ in range(wavelet_levels)
-            )
-
-    def _wavelet(self, x: Tensor, level: int) -> Tensor:
-        """Filter the subbands of ``x``, those of its low band included."""
-        size = x.shape[2:]
-        bands = haar_dwt2d(x)
-        y = self.wavelet_convs[level](bands)
-        if self.wavelet_scales is not None:
-            y = y * self.wavelet_scales[level]
-        if level + 1 < len(self.wavelet_convs):
-            # The next level works on the low-low band before its filter.
-            deeper = self._wavelet(bands[:, 0::4], level + 1)
-            low, *rest = y.unflatten(1, (-1, 4)).unbind(2)
-            y = torch.stack((low + deeper, *rest), dim=2).flatten(1, 2)
-        return haar_iwt2d(y, size)
-
-    def _wavelet_path(self, x: Tensor) -> Tensor:
-        """Run all levels, by one kernel where it serves."""
-        kernels = inference_kernels(self.ss2d.backend)
-        if (
-            kernels is None
-            or len(self.wavelet_convs) > 1
-            or self.wavelet_scales is not None
-            or not self.infers_on_cpu(x)
-        ):
-            return self._wavelet(x, 0)
-        weight = self._packs.get(
-            'wavelet', kernels.pack_wavelet, self.wavelet_convs[0].weight
+        self.wavelet_scales = nn.ParameterList(
+            torch.full((1, 4 * dim, 1, 1), 0.1) for _ in range(wavelet_levels)
         )
-        return kernels.wavelet_conv2d(x, weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, dim, H, W) to the same shape."""
-        wavelet = self._wavelet_path(x) if len(self.wavelet_convs) else None
-        if self.base_scale is None:
-            return self.ss2d(x, add=wavelet)
-        y = self.ss2d(x) * self.base_scale
-        return y if wavelet is None else y + wavelet
-
-    @torch.no_grad()
-    def switch_to_deploy(self) -> None:
-        """Fold the scales into the convolutions next to them."""
-        if self.base_scale is None:
-            return
-        self.ss2d.out_proj.switch_to_deploy()
-        out = self.ss2d.out_proj.conv
-        out.weight.mul_(self.base_scale.view(-1, 1, 1, 1))
-        out.bias.mul_(self.base_scale.flatten())
-        for conv, scale in zip(
-            self.wavelet_convs, self.wavelet_scales, strict=True
-        ):
-            conv.weight.mul_(scale.view(-1, 1, 1, 1))
-        self.base_scale = self.wavelet_scales = None
+        if not len(self.wavelet_convs):
+            return self.base_scale * self.ss2d(x)
+        wavelet = wavelet_path(
+            x,
+            [conv.weight for conv in self.wavelet_convs],
+            list(self.wavelet_scales),
+            self.ss2d.backend,
+        )
+        # base_scale * ss2d(x) + wavelet, in one pass over memory.
+        return torch.addcmul(wavelet, self.base_scale, self.ss2d(x))
 
 
 class LocalPart(nn.Module):
@@ -151,19 +85,17 @@ class LocalPart(nn.Module):
     Args:
         channels (int): Channels of input and output.
         kernel_size (int): Side of the first kernel in pixels.
-        **kwargs: ``norm_cfg`` and ``deploy`` of :class:`ConvBN`.
     """
 
-    def __init__(self, channels: int, kernel_size: int, **kwargs):
+    def __init__(self, channels: int, kernel_size: int):
         super().__init__()
-        self.dw = ConvBN(
-            channels, channels, kernel_size, groups=channels, **kwargs
-        )
-        self.scale = ConvBN(channels, channels, groups=channels, **kwargs)
+        self.dw = ConvBN(channels, channels, kernel_size, groups=channels)
+        self.act = nn.ReLU(inplace=True)
+        self.scale = ConvBN(channels, channels, groups=channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, channels, H, W) to the same shape."""
-        return self.scale(self.dw(x, act='relu'))
+        return self.scale(self.act(self.dw(x)))
 
 
 class LocalPath(nn.ModuleList):
@@ -174,29 +106,21 @@ class LocalPath(nn.ModuleList):
         kernel_size (int): Side of the kernel when there is one part.
         splits (int): Number of nearly equal parts, 1 to 3; two and more take
             the kernels 3, 5, 7 in this order. Defaults to 1.
-        **kwargs: ``norm_cfg`` and ``deploy`` of :class:`ConvBN`.
     """
 
-    def __init__(
-        self, channels: int, kernel_size: int, splits: int = 1, **kwargs
-    ):
+    def __init__(self, channels: int, kernel_size: int, splits: int = 1):
         kernels = SPLIT_KERNELS[:splits] if splits > 1 else (kernel_size,)
         self.widths = [
             channels // splits + (i < channels % splits) for i in range(splits)
         ]
-        super().__init__(
-            LocalPart(width, kernel, **kwargs)
-            for width, kernel in zip(self.widths, kernels, strict=True)
-        )
+        super().__init__(map(LocalPart, self.widths, kernels))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, channels, H, W) to the same shape."""
         if len(self) == 1:
             return self[0](x)
-        parts = x.split(self.widths, dim=1)
-        return torch.cat(
-            [part(y) for part, y in zip(self, parts, strict=True)], dim=1
-        )
+        parts = zip(self, x.split(self.widths, dim=1), strict=True)
+        return torch.cat([part(y) for part, y in parts], dim=1)
 
 
 class Mixer(nn.Module):
@@ -208,8 +132,6 @@ class Mixer(nn.Module):
         local_ratio (float): Share of the local path.
         kernel_size (int): Side of the depthwise kernels of both paths.
         local_splits (int): Parts of the local path. Defaults to 1.
-        norm_cfg (dict, optional): Config of BatchNorm. Defaults to None.
-        deploy (bool): Build the fused form. Defaults to False.
         **kwargs: ``wavelet_levels``, ``ssm_ratio``, ``d_state`` and
             ``scan_directions`` of :class:`GlobalPath`.
 
@@ -223,43 +145,21 @@ class Mixer(nn.Module):
         local_ratio: float,
         kernel_size: int,
         local_splits: int = 1,
-        norm_cfg: dict | None = None,
-        deploy: bool = False,
         **kwargs,
     ):
         super().__init__()
-        common = dict(norm_cfg=norm_cfg, deploy=deploy)
         self.widths = split_channels(channels, global_ratio, local_ratio)
         wide, local, _ = self.widths
-        self.global_path = self.local_path = None
+        self.global_path = self.local_path = nn.Identity()
         if wide:
-            self.global_path = GlobalPath(
-                wide, kernel_size, **kwargs, **common
-            )
+            self.global_path = GlobalPath(wide, kernel_size, **kwargs)
         if local:
-            self.local_path = LocalPath(
-                local, kernel_size, local_splits, **common
-            )
-        # In place: what it takes is a fresh concatenation.
+            self.local_path = LocalPath(local, kernel_size, local_splits)
         self.act = nn.ReLU(inplace=True)
-        self.proj = ConvBN(channels, channels, zero_init=True, **common)
+        self.proj = ConvBN(channels, channels, zero_init=True)
 
-    def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
-        """Mix a map.
-
-        Args:
-            x (Tensor): Map (batch, channels, H, W).
-            add (Tensor, optional): Added to the result, of its shape.
-                Defaults to None.
-
-        Returns:
-            Tensor: Map of the shape of ``x``.
-        """
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, channels, H, W) to the same shape."""
         wide, local, rest = x.split(self.widths, dim=1)
-        if self.global_path is not None:
-            wide = self.global_path(wide)
-        if self.local_path is not None:
-            local = self.local_path(local)
-        return self.proj(
-            self.act(torch.cat((wide, local, rest), dim=1)), add=add
-        )
+        y = (self.global_path(wide), self.local_path(local), rest)
+        return self.proj(self.act(torch.cat(y, dim=1)))

@@ -1,56 +1,43 @@
-"""One level of the orthonormal two-dimensional Haar transform.
+"""The wavelet path: filters on the Haar subbands of a map."""
 
-With two taps per axis and stride 2 the transform is sums and differences of
-the four pixels of each 2x2 cell, so no convolution is needed. Subbands of
-channel c are channels 4c to 4c + 3, in the order (height low, width low),
-(height high, width low), (height low, width high), (height high, width high).
-"""
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def haar_dwt2d(x: Tensor) -> Tensor:
-    """Transform a map into its four Haar subbands.
-
-    Args:
-        x (Tensor): Map (batch, channels, H, W). An odd side is padded with
-            one zero row at the bottom or one zero column at the right.
-
-    Returns:
-        Tensor: Subbands (batch, 4 * channels, ceil(H / 2), ceil(W / 2)).
-    """
-    batch, channels, height, width = x.shape
-    if height % 2 or width % 2:
-        x = F.pad(x, (0, width % 2, 0, height % 2))
-    x = x * 0.5
-    top, bottom = x[:, :, 0::2], x[:, :, 1::2]
-    low, high = top + bottom, top - bottom
-    low_a, low_b = low[..., 0::2], low[..., 1::2]
-    high_a, high_b = high[..., 0::2], high[..., 1::2]
-    bands = (low_a + low_b, high_a + high_b, low_a - low_b, high_a - high_b)
-    return torch.stack(bands, dim=2).flatten(1, 2)
+from ... import ops
 
 
-def haar_iwt2d(x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-    """Rebuild a map from its four Haar subbands.
+def wavelet_path(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    scales: Sequence[Tensor | None],
+    backend: str,
+) -> Tensor:
+    """Compute ``IWT(scale * dwconv(WT(x)))``, level within level.
 
     Args:
-        x (Tensor): Subbands (batch, 4 * channels, H, W).
-        size (tuple[int, int], optional): Height and width to crop to, in
-            pixels. Defaults to None, which keeps (2 * H, 2 * W).
+        x (Tensor): Map (batch, channels, H, W).
+        weights (Sequence[Tensor]): Weight (4 * channels, 1, k, k) per level.
+        scales (Sequence[Tensor | None]): Factors (1, 4 * channels, 1, 1).
+        backend (str): As of :func:`mmmobilemamba.ops.wavelet_conv2d`.
 
-    Returns:
-        Tensor: Map (batch, channels, height, width).
+    Source: MobileMamba (arXiv:2411.15941), section 3.3; several levels as in
+    WTConv (arXiv:2407.05848).
     """
-    batch, bands, height, width = x.shape
-    ll, hl, lh, hh = (x * 0.5).unflatten(1, (bands // 4, 4)).unbind(2)
-    low_a, low_b = ll + lh, ll - lh  # even and odd columns, height low
-    high_a, high_b = hl + hh, hl - hh
-    top = torch.stack((low_a + high_a, low_b + high_b), dim=-1).flatten(-2)
-    bottom = torch.stack((low_a - high_a, low_b - high_b), dim=-1).flatten(-2)
-    y = torch.stack((top, bottom), dim=3).flatten(2, 3)
-    if size is not None and tuple(size) != (2 * height, 2 * width):
-        y = y[:, :, : size[0], : size[1]]
-    return y
+    weight, *inner_weights = weights
+    scale, *inner_scales = scales
+    if not inner_weights:
+        return ops.wavelet_conv2d(x, weight, scale, backend)
+    bands = ops.haar_dwt2d(x)
+    y = F.conv2d(
+        bands, weight, padding=weight.shape[-1] // 2, groups=weight.shape[0]
+    )
+    if scale is not None:
+        y = scale * y
+    # The next level works on the low-low band before its filter.
+    inner = wavelet_path(bands[:, 0::4], inner_weights, inner_scales, backend)
+    low, *high = y.unflatten(1, (-1, 4)).unbind(2)
+    y = torch.stack((low + inner, *high), dim=2).flatten(1, 2)
+    return ops.haar_iwt2d(y, x.shape[2:])

@@ -1,23 +1,67 @@
-"""The scan operators in plain PyTorch without a loop over tokens.
+"""The scan in plain PyTorch: a loop as reference, and chunks of tokens.
 
 The recurrence ``h_t = a_t h_(t-1) + b_t`` is associative, so the tokens are
 cut into chunks of ``CHUNK``: all chunks are scanned at once, one step per
 position inside the chunk, the chunks' last states are scanned by the same
 function, and the state that enters each chunk is added back. A sequence of
 length L takes ``CHUNK * log(L) / log(CHUNK)`` steps on whole tensors and about
-three multiply-adds per element, where doubling would take ``log2(L)`` passes
-over all of them. Tensors are token-major, (batch, length, channels), so that
-every step reads whole rows; a channels_last feature map already is.
+three multiply-adds per element. Tensors are token-major, (batch, length,
+channels), so that every step reads whole rows; a channels_last feature map
+already is.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .reference import state_dtype
+from .export import size_is_free
 
 # 8 was the fastest of 4, 8, 16 and 32 on CPU for lengths 16 to 4200.
 CHUNK = 8
+# Levels of chunks in a graph of free size, and the tokens it holds for.
+MAX_LEVELS = 6
+MAX_TOKENS = CHUNK**MAX_LEVELS
+
+
+def state_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype in which the state is kept for an input's."""
+    # Without torch.promote_types, which counts as an operator.
+    return dtype if dtype == torch.float64 else torch.float32
+
+
+def bidirectional_scan_loop(
+    u: Tensor,
+    proj: Tensor,
+    dt_proj: Tensor,
+    dt_bias: Tensor,
+    A: Tensor,
+    D: Tensor,
+) -> Tensor:
+    """Run both directions token by token: slow, exact, the measure.
+
+    ``h_t = exp(delta_t A) h_(t-1) + delta_t B_t u_t``, ``y_t = C_t h_t + D
+    u_t``. See :func:`mmmobilemamba.ops.bidirectional_scan` for the arguments.
+
+    Source: Mamba (arXiv:2312.00752), equation 2 with the simplified
+    discretisation of B; MobileMamba (arXiv:2411.15941), section 3.3.
+    """
+    dtype = state_dtype(u.dtype)
+    x, rows, dt_proj, dt_bias, A, D = (
+        value.to(dtype) for value in (u, proj, dt_proj, dt_bias, A, D)
+    )
+    length, rank, state = u.shape[2], dt_proj.shape[2], A.shape[2]
+    out = x * D.sum(0)[:, None]
+    for k in range(rows.shape[1]):
+        dt, B, C = rows[:, k].split([rank, state, state], dim=1)
+        delta = F.softplus(dt_proj[k] @ dt + dt_bias[k][:, None])
+        h = x.new_zeros(*x.shape[:2], state)
+        y: list = [None] * length
+        for t in reversed(range(length)) if k == 1 else range(length):
+            inflow = (delta[..., t] * x[..., t])[..., None] * B[:, None, :, t]
+            h = torch.exp(delta[..., t, None] * A[k]) * h + inflow
+            y[t] = (h * C[:, None, :, t]).sum(-1)
+        out = out + torch.stack(y, -1)
+    return out.to(u.dtype)
 
 
 def _shift(x: Tensor, forward: bool) -> Tensor:
@@ -27,40 +71,42 @@ def _shift(x: Tensor, forward: bool) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
-def _scan(a: Tensor, b: Tensor, reverse: bool) -> Tensor:
+def _scan(
+    a: Tensor, b: Tensor, reverse: bool, levels: int = MAX_LEVELS
+) -> Tensor:
     """Return all h of ``h_t = a_t h_(t-1) + b_t`` along dimension 1."""
     length = a.shape[1]
-    if length <= 1:
+    # A graph of free size is traced once, and no branch may depend on it.
+    free = size_is_free()
+    if not free and length <= 1:
         return b
-    chunk = min(CHUNK, length)
+    chunk = CHUNK if free else min(CHUNK, length)
     # Of positive numbers only: ONNX divides integers towards zero.
     count = (length + chunk - 1) // chunk
     pad = count * chunk - length
-    if pad:
+    if free or pad:
         # Padding stands at the end: read last, or first with a zero state.
         spec = [0, 0] * (a.dim() - 2) + [0, pad]
         a, b = F.pad(a, spec), F.pad(b, spec)
-    a_at = a.unflatten(1, (count, chunk)).unbind(2)
-    b_at = b.unflatten(1, (count, chunk)).unbind(2)
-    order = range(chunk - 1, -1, -1) if reverse else range(chunk)
-    first, *rest = order
-    state, decay = [None] * chunk, [None] * chunk
-    state[first], decay[first] = b_at[first], a_at[first]
-    last = first
-    for i in rest:
-        state[i] = torch.addcmul(b_at[i], a_at[i], state[last])
-        if count > 1:
-            decay[i] = a_at[i] * decay[last]
-        last = i
-    if count > 1:
-        ends = _scan(decay[last], state[last], reverse)
-        enter = _shift(ends, forward=not reverse)
-        state = [
-            torch.addcmul(h, p, enter)
-            for h, p in zip(state, decay, strict=True)
-        ]
-    h = torch.stack(state, dim=2).flatten(1, 2)
-    return h[:, :length] if pad else h
+    several = levels > 1 if free else count > 1
+    # (batch, count, 1, ...) each: dimensions of one cost a runtime nothing
+    a_at = a.unflatten(1, (-1, chunk)).split(1, 2)
+    b_at = b.unflatten(1, (-1, chunk)).split(1, 2)
+    order = -1 if reverse else 1
+    decay, state = [], []
+    for a, b in zip(a_at[::order], b_at[::order], strict=True):
+        if state:
+            b = torch.addcmul(b, a, state[-1])
+            a = a * decay[-1] if several else a
+        decay.append(a)
+        state.append(b)
+    h = torch.cat(state[::order], dim=2)
+    if several:
+        ends = _scan(a[:, :, 0], b[:, :, 0], reverse, levels - 1)
+        enter = _shift(ends, forward=not reverse).unsqueeze(2)
+        h = torch.addcmul(h, torch.cat(decay[::order], dim=2), enter)
+    h = h.flatten(1, 2)
+    return h[:, :length] if free or pad else h
 
 
 class _LinearRecurrence(torch.autograd.Function):
@@ -105,42 +151,6 @@ def linear_recurrence(a: Tensor, b: Tensor, reverse: bool = False) -> Tensor:
     return _scan(a, b, reverse)
 
 
-def selective_scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None = None,
-    delta_bias: Tensor | None = None,
-    delta_softplus: bool = False,
-    reverse: bool = False,
-) -> Tensor:
-    """Run the selective scan over all tokens at once.
-
-    See :func:`mmmobilemamba.ops.selective_scan` for the arguments.
-    """
-    dtype = state_dtype(u)
-    groups = B.shape[1]
-    x = u.to(dtype).transpose(1, 2)  # (batch, L, dim)
-    step = delta.to(dtype).transpose(1, 2)
-    if delta_bias is not None:
-        step = step + delta_bias.to(dtype)
-    if delta_softplus:
-        step = F.softplus(step)
-    # Groups get a dimension of their own, so that B and C broadcast.
-    A = A.to(dtype).unflatten(0, (groups, -1))  # (G, dim / G, N)
-    B = B.to(dtype).permute(0, 3, 1, 2)[:, :, :, None]  # (batch, L, G, 1, N)
-    C = C.to(dtype).permute(0, 3, 1, 2)[:, :, :, None]
-    grouped = step.unflatten(2, (groups, -1))[..., None]
-    inflow = (step * x).unflatten(2, (groups, -1))[..., None] * B
-    h = linear_recurrence(torch.exp(grouped * A), inflow, reverse)
-    y = (h * C).sum(-1).flatten(2)
-    if D is not None:
-        y = torch.addcmul(y, x, D.to(dtype))
-    return y.to(u.dtype).transpose(1, 2)
-
-
 def bidirectional_scan(
     u: Tensor,
     proj: Tensor,
@@ -153,7 +163,7 @@ def bidirectional_scan(
 
     See :func:`mmmobilemamba.ops.bidirectional_scan` for the arguments.
     """
-    dtype = state_dtype(u)
+    dtype = state_dtype(u.dtype)
     rank, state = dt_proj.shape[2], A.shape[2]
     x = u.to(dtype).transpose(1, 2)  # (batch, L, inner)
     rows = proj.to(dtype).transpose(2, 3)  # (batch, K, L, rank + 2 N)
