@@ -1,4 +1,4 @@
-"""The scan operators against the loop over tokens, and the backend choice."""
+"""The scan against the loop over tokens, and the choice of a backend."""
 
 import sys
 
@@ -6,15 +6,13 @@ import pytest
 import torch
 from mmengine.logging import MMLogger
 
-from mmmobilemamba.ops import backend as backend_module
 from mmmobilemamba.ops import (
     bidirectional_scan,
-    parallel,
-    reference,
+    find_extension,
+    scan,
     scan_backend,
-    selective_scan,
+    scan_pytorch,
 )
-from mmmobilemamba.ops.backend import find_extension
 
 # Relative to the largest value of the float64 reference.
 TOLERANCE = {
@@ -23,16 +21,12 @@ TOLERANCE = {
     torch.bfloat16: 2e-2,
     torch.float16: 2e-3,
 }
-LENGTHS = (1, 2, 7, 8, 9, 49, 63, 64, 65, 196, 257, 1024)
+BACKENDS = ['parallel']
+if find_extension().module is not None:
+    BACKENDS.append('extension')
 
 
-def installed_backends() -> list[str]:
-    """Return the backends to compare with the reference here."""
-    have = find_extension().module is not None
-    return ['parallel', *(['extension'] if have else [])]
-
-
-@pytest.fixture(params=installed_backends())
+@pytest.fixture(params=BACKENDS)
 def backend(request):
     return request.param
 
@@ -49,7 +43,7 @@ def made(shape, generator, low=-1.0, high=1.0):
     return values * (high - low) + low
 
 
-def bidirectional_inputs(
+def made_inputs(
     batch=2, inner=6, length=9, state=1, rank=3, directions=2, seed=0
 ):
     g = torch.Generator().manual_seed(seed)
@@ -64,170 +58,138 @@ def bidirectional_inputs(
     }
 
 
-def selective_inputs(batch=2, dim=6, length=9, state=1, groups=1, seed=0):
-    g = torch.Generator().manual_seed(seed)
-    return {
-        'u': made((batch, dim, length), g),
-        'delta': made((batch, dim, length), g),
-        'A': made((dim, state), g, -2, -0.1),
-        'B': made((batch, groups, state, length), g),
-        'C': made((batch, groups, state, length), g),
-        'D': made((dim,), g),
-        'delta_bias': made((dim,), g),
-    }
-
-
-def run_with_grads(function, inputs, dtype=torch.float64):
+def run_with_grads(backend, inputs, dtype=torch.float64):
     """Return output and gradients, weighted so that no two terms cancel."""
     inputs = {
         name: value.detach().to(dtype).requires_grad_()
         for name, value in inputs.items()
     }
-    out = function(**inputs)
+    out = bidirectional_scan(**inputs, backend=backend)
     weight = torch.linspace(0.5, 1.5, out.numel(), dtype=torch.float64)
     (out.double() * weight.view(out.shape)).sum().backward()
     return out, {name: value.grad for name, value in inputs.items()}
 
 
-def compare(function, naive, inputs, dtype):
-    """Compare with the float64 reference on inputs rounded to dtype."""
-    wanted, wanted_grads = run_with_grads(
-        naive, {k: v.to(dtype) for k, v in inputs.items()}
-    )
-    got, grads = run_with_grads(function, inputs, dtype)
+def compare(backend, inputs, dtype=torch.float64):
+    """Compare with the float64 loop on inputs rounded to dtype."""
+    rounded = {k: v.to(dtype) for k, v in inputs.items()}
+    wanted, wanted_grads = run_with_grads('reference', rounded)
+    got, grads = run_with_grads(backend, inputs, dtype)
     assert got.dtype == dtype
     assert_close(got, wanted, dtype, 'output')
     for name, grad in grads.items():
         assert_close(grad, wanted_grads[name], dtype, name)
 
 
-@pytest.mark.parametrize('length', LENGTHS)
-def test_bidirectional_lengths(backend, length):
-    inputs = bidirectional_inputs(length=length)
-    compare(
-        lambda **kw: bidirectional_scan(**kw, backend=backend),
-        reference.bidirectional_scan,
-        inputs,
-        torch.float64,
+def test_loop_is_the_equations():
+    # Two tokens of one channel, by hand.
+    one = torch.tensor
+    u, dt = one([2.0, 3.0]), one([0.0, 1.0])
+    B, C = one([1.0, -1.0]), one([2.0, 0.5])
+    delta = torch.log1p(torch.exp(0.5 * dt + 0.1))
+    A, D = -0.7, 0.3
+    first = delta[0] * B[0] * u[0]
+    second = torch.exp(delta[1] * A) * first + delta[1] * B[1] * u[1]
+    got = bidirectional_scan(
+        u.view(1, 1, 2),
+        torch.stack((dt, B, C)).view(1, 1, 3, 2),
+        one([[[0.5]]]),
+        one([[0.1]]),
+        one([[[A]]]),
+        one([[D]]),
+        backend='reference',
     )
+    wanted = C * torch.stack((first, second)) + D * u
+    torch.testing.assert_close(got.flatten(), wanted)
+
+
+@pytest.mark.parametrize('length', [1, 2, 7, 8, 9, 63, 64, 65, 257, 1024])
+def test_lengths(backend, length):
+    compare(backend, made_inputs(length=length))
 
 
 @pytest.mark.parametrize('dtype', list(TOLERANCE))
 @pytest.mark.parametrize('state', [1, 8])
 @pytest.mark.parametrize('directions', [1, 2])
-def test_bidirectional_dtypes(backend, dtype, state, directions):
-    inputs = bidirectional_inputs(
+def test_dtypes(backend, dtype, state, directions):
+    inputs = made_inputs(
         inner=5, length=33, state=state, directions=directions
     )
-    compare(
-        lambda **kw: bidirectional_scan(**kw, backend=backend),
-        reference.bidirectional_scan,
-        inputs,
-        dtype,
-    )
+    compare(backend, inputs, dtype)
+
+
+def test_backward_direction_reads_flipped_tokens(backend):
+    inputs = made_inputs(length=21)
+    inputs['proj'][:, 0, -1] = 0  # no output from the forward direction
+    inputs['D'].zero_()
+    got = bidirectional_scan(**inputs, backend=backend)
+    only = {
+        name: value[:, 1:] if name == 'proj' else value[1:]
+        for name, value in inputs.items()
+        if name != 'u'
+    }
+    only['proj'] = only['proj'].flip(-1)
+    flipped = bidirectional_scan(inputs['u'].flip(-1), **only, backend=backend)
+    torch.testing.assert_close(got, flipped.flip(-1))
 
 
 @pytest.mark.parametrize('batch', [1, 3])
-def test_bidirectional_takes_channels_last_maps(backend, batch):
-    inputs = bidirectional_inputs(batch=batch, inner=8, length=35)
-    inputs = {k: v.float() for k, v in inputs.items()}
+def test_channels_last_maps(backend, batch):
+    inputs = made_inputs(batch=batch, inner=8, length=35)
     wanted = bidirectional_scan(**inputs, backend='reference')
+    inputs = {k: v.float() for k, v in inputs.items()}
     for name in ('u', 'proj'):
         value = inputs[name]
         inputs[name] = value.transpose(-1, -2).contiguous().transpose(-1, -2)
     got = bidirectional_scan(**inputs, backend=backend)
-    assert_close(got, wanted.double(), torch.float32)
-
-
-@pytest.mark.parametrize('length', [1, 7, 8, 65])
-@pytest.mark.parametrize('state,groups', [(1, 1), (8, 2), (1, 2)])
-@pytest.mark.parametrize('reverse', [False, True])
-def test_selective_scan(backend, length, state, groups, reverse):
-    inputs = selective_inputs(length=length, state=state, groups=groups)
-    settings = dict(delta_softplus=True, reverse=reverse)
-    compare(
-        lambda **kw: selective_scan(**kw, **settings, backend=backend),
-        lambda **kw: reference.selective_scan(**kw, **settings),
-        inputs,
-        torch.float64,
-    )
-
-
-def test_selective_scan_without_optional_arguments(backend):
-    inputs = selective_inputs(length=20)
-    del inputs['D'], inputs['delta_bias']
-    inputs['delta'] = inputs['delta'].abs()
-    compare(
-        lambda **kw: selective_scan(**kw, backend=backend),
-        reference.selective_scan,
-        inputs,
-        torch.float64,
-    )
-
-
-def test_reverse_is_a_flip_of_the_tokens(backend):
-    inputs = selective_inputs(length=21)
-    flipped = {
-        name: value.flip(-1) if value.dim() > 2 else value
-        for name, value in inputs.items()
-    }
-    forwards = selective_scan(**flipped, delta_softplus=True, backend=backend)
-    backwards = selective_scan(
-        **inputs, delta_softplus=True, reverse=True, backend=backend
-    )
-    torch.testing.assert_close(backwards, forwards.flip(-1))
+    assert_close(got, wanted, torch.float32)
 
 
 def test_decay_underflows_to_zero_not_to_nan(backend):
-    inputs = bidirectional_inputs(length=64)
+    inputs = made_inputs(length=64)
     inputs['dt_bias'] += 50
     inputs['A'] *= 100
-    compare(
-        lambda **kw: bidirectional_scan(**kw, backend=backend),
-        reference.bidirectional_scan,
-        inputs,
-        torch.float32,
-    )
+    compare(backend, inputs, torch.float32)
 
 
 def test_samples_of_a_batch_do_not_mix(backend):
-    inputs = bidirectional_inputs(batch=3, length=50)
+    inputs = made_inputs(batch=3, length=50)
     whole = bidirectional_scan(**inputs, backend=backend)
     for i in range(3):
         alone = dict(inputs)
-        alone['u'], alone['proj'] = (
-            inputs[name][i : i + 1] for name in ('u', 'proj')
-        )
+        for name in ('u', 'proj'):
+            alone[name] = inputs[name][i : i + 1]
         one = bidirectional_scan(**alone, backend=backend)
         torch.testing.assert_close(one[0], whole[i])
-
-
-def test_parallel_gradcheck():
-    inputs = bidirectional_inputs(batch=1, inner=2, length=17, rank=2)
-    assert torch.autograd.gradcheck(
-        parallel.bidirectional_scan,
-        [value.requires_grad_() for value in inputs.values()],
-    )
 
 
 def test_recurrence_has_second_derivatives():
     g = torch.Generator().manual_seed(0)
     a, b = (made((1, 11, 2), g, 0.1, 0.9).requires_grad_() for _ in 'ab')
-    assert torch.autograd.gradgradcheck(parallel.linear_recurrence, (a, b))
+    function = scan_pytorch.linear_recurrence
+    assert torch.autograd.gradgradcheck(function, (a, b))
 
 
 class TestBackendChoice:
     @pytest.fixture(autouse=True)
     def fresh_choice(self):
-        backend_module._warn_once.cache_clear()
+        scan._warn_once.cache_clear()
         yield
-        backend_module._warn_once.cache_clear()
+        scan._warn_once.cache_clear()
 
     @pytest.fixture
-    def without_extension(self, monkeypatch):
+    def said(self, monkeypatch):
+        messages = []
+        logger = MMLogger.get_current_instance()
+        monkeypatch.setattr(
+            logger, 'log', lambda level, message: messages.append(message)
+        )
+        return messages
+
+    def without_extension(self, monkeypatch, module=None):
         # None in sys.modules is how Python says that an import fails.
-        monkeypatch.setitem(sys.modules, 'selective_scan', None)
-        monkeypatch.setattr(backend_module, '_extension', None)
+        monkeypatch.setitem(sys.modules, 'selective_scan', module)
+        monkeypatch.setattr(scan, '_extension', None)
 
     def test_unknown_name_is_an_error(self, monkeypatch):
         monkeypatch.setenv('MMMOBILEMAMBA_SCAN', 'triton')
@@ -239,33 +201,43 @@ class TestBackendChoice:
         monkeypatch.setenv('MMMOBILEMAMBA_SCAN', name)
         assert scan_backend() == name
 
-    def test_missing_extension_asked_for_is_an_error(
-        self, monkeypatch, without_extension
-    ):
+    def test_missing_extension_asked_for_is_an_error(self, monkeypatch):
+        self.without_extension(monkeypatch)
         monkeypatch.setenv('MMMOBILEMAMBA_SCAN', 'extension')
         with pytest.raises(ImportError, match='selective_scan.*pip install'):
             scan_backend()
 
-    def test_device_without_kernels_falls_back(self, monkeypatch):
-        found = find_extension()
-        if found.module is None:
-            pytest.skip('the extension is not installed')
-        monkeypatch.setattr(found, 'devices', ('cuda',))
-        inputs = bidirectional_inputs()
-        assert torch.equal(
-            bidirectional_scan(**inputs, backend='extension'),
-            parallel.bidirectional_scan(**inputs),
-        )
-
-    def test_one_warning_names_the_remedy(
-        self, monkeypatch, without_extension
-    ):
+    def test_one_warning_names_the_remedy(self, monkeypatch, said):
+        self.without_extension(monkeypatch)
         monkeypatch.delenv('MMMOBILEMAMBA_SCAN', raising=False)
-        said = []
-        logger = MMLogger.get_current_instance()
-        monkeypatch.setattr(
-            logger, 'log', lambda level, message: said.append(message)
-        )
         assert [scan_backend(), scan_backend()] == ['parallel', 'parallel']
         assert len(said) == 1
         assert 'pip install' in said[0] and 'parallel' in said[0]
+
+    @pytest.mark.parametrize('version', ['0.5.0', None])
+    def test_old_or_broken_extension_is_none(self, monkeypatch, said, version):
+        # Without a version the module breaks as one for another torch does.
+        module = type(sys)('selective_scan')
+        if version:
+            module.__version__ = version
+        self.without_extension(monkeypatch, module)
+        monkeypatch.delenv('MMMOBILEMAMBA_SCAN', raising=False)
+        assert scan_backend() == 'parallel'
+        assert (version or 'does not load') in said[0]
+
+    @pytest.mark.skipif(len(BACKENDS) == 1, reason='no extension')
+    def test_device_without_kernels_falls_back(self, monkeypatch, said):
+        inputs = made_inputs()
+        wanted = bidirectional_scan(**inputs, backend='parallel')
+        monkeypatch.setattr(find_extension(), 'devices', ('cuda',))
+        for _ in range(2):
+            got = bidirectional_scan(**inputs, backend='extension')
+            assert torch.equal(got, wanted)
+        assert len(said) == 1 and 'cpu' in said[0]
+
+    def test_traced_graphs_hold_ordinary_operators(self):
+        inputs = made_inputs(batch=1)
+        graph = torch.jit.trace(
+            bidirectional_scan, tuple(inputs.values())
+        ).inlined_graph
+        assert 'selective_scan' not in str(graph)

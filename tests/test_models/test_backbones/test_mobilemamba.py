@@ -1,5 +1,7 @@
 """The backbone: structure, published values, training switches, errors."""
 
+import copy
+
 import pytest
 import torch
 from golden import (
@@ -10,17 +12,14 @@ from golden import (
     relative_error,
 )
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmmobilemamba.checkpoints.key_map import (
-    is_haar_filter,
-    state_dict_from_published,
-    from_published,
-)
+from mmmobilemamba.checkpoints.key_map import from_published, is_haar_filter
 from mmmobilemamba.models.backbones import MobileMamba
 from mmmobilemamba.models.layers import SS2D
-from mmmobilemamba.ops.backend import find_extension
+from mmmobilemamba.ops import find_extension
 
 CHANNELS = {
     't2': (144, 272, 368),
@@ -38,11 +37,8 @@ if find_extension().module is not None:
 
 def made_backbone(variant: str, **kwargs) -> MobileMamba:
     """Build a backbone with the golden weights, in evaluation mode."""
-    tensors = state_dict_from_published(made_state_dict(variant))
     model = MobileMamba(variant, **kwargs)
-    model.load_state_dict(
-        {k: v for k, v in tensors.items() if not k.startswith('head.')}
-    )
+    model.load_state_dict(made_state_dict(variant))
     return model.eval()
 
 
@@ -73,13 +69,17 @@ class TestPublishedNetwork:
         case = cases()[variant]
         model = made_backbone(variant).to(memory_format=layout)
         x = made_input(case)
-        # As the third of three different pictures, and alone.
+        # As the third of three different images, and alone.
         batch = torch.cat((torch.randn_like(x), x.flip(-1), x))
-        for pictures in (x, batch):
-            with torch.no_grad():
-                outs = model(pictures.contiguous(memory_format=layout))
-            for out, wanted in zip(outs, case['features'][1:], strict=True):
-                assert relative_error(out[-1:], wanted) < 1e-4
+        for _ in ('trained', 'deployed', 'deployed twice'):
+            for images in (x, batch):
+                with torch.no_grad():
+                    outs = model(images.contiguous(memory_format=layout))
+                wanted = case['features'][1:]
+                for out, record in zip(outs, wanted, strict=True):
+                    assert relative_error(out[-1:], record) < 1e-4
+            model.switch_to_deploy()
+        assert not any(isinstance(m, _BatchNorm) for m in model.modules())
 
     @pytest.mark.parametrize('backend', BACKENDS)
     def test_golden_gradients(self, monkeypatch, backend):
@@ -114,6 +114,26 @@ class TestPublishedNetwork:
         }
         assert got == wanted
 
+    @pytest.mark.parametrize('prefix', ['', 'backbone.', 'a.backbone.'])
+    def test_published_names_load_without_converting(self, prefix):
+        # As a host does, which warns of what does not fit and goes on.
+        model = whole = MobileMamba('t2').eval()
+        for name in reversed(prefix.split('.')[:-1]):
+            whole = nn.ModuleDict({name: whole})
+        state = {prefix + k: v for k, v in made_state_dict('t2').items()}
+        load_state_dict(whole, state, strict=True)
+        with torch.no_grad():
+            out = model(made_input(cases()['t2']))[-1]
+        assert relative_error(out, cases()['t2']['features'][-1]) < 1e-4
+        wrong = MobileMamba(TINY)
+        before = copy.deepcopy(wrong.state_dict())
+        for name in reversed(prefix.split('.')[:-1]):
+            wrong = nn.ModuleDict({name: wrong})
+        with pytest.raises(ValueError, match='stem.0.conv.weight'):
+            load_state_dict(wrong, state, strict=False)
+        for name, value in before.items():
+            assert torch.equal(wrong.state_dict()[prefix + name], value)
+
 
 class TestStructure:
     @pytest.mark.parametrize('arch', list(CHANNELS))
@@ -123,42 +143,22 @@ class TestStructure:
         assert model.out_strides == [16, 32, 64]
 
     @pytest.mark.parametrize(
-        'scan,params',
+        'fields,params',
         [
-            ((4, 1, 1), 14.1),
-            ((4, 1, 16), 14.3),
-            ((4, 2, 1), 15.2),
-            ((2, 1, 16), 14.1),
-            ((2, 2, 1), 15.0),
+            (dict(scan_directions=4, ssm_ratio=1), 14.1),
+            (dict(scan_directions=4, ssm_ratio=1, d_state=16), 14.3),
+            (dict(scan_directions=4), 15.2),
+            (dict(ssm_ratio=1, d_state=16), 14.1),
+            (dict(), 15.0),
+            (dict(kernel_sizes=(7, 7, 7)), 15.2),
+            (dict(kernel_sizes=(5, 3, 3)), 15.0),
+            (dict(wavelet_levels=0), 14.9),
+            (dict(local_splits=3), 15.0),
         ],
     )
-    def test_scan_ablations(self, scan, params):
-        directions, ratio, state = scan
-        self.check_s6(
-            params,
-            scan_directions=directions,
-            ssm_ratio=ratio,
-            d_state=state,
-        )
-
-    @pytest.mark.parametrize(
-        'kernels,params',
-        [((7, 7, 7), 15.2), ((5, 5, 3), 15.0), ((5, 3, 3), 15.0)],
-    )
-    def test_kernel_ablations(self, kernels, params):
-        self.check_s6(params, kernel_sizes=kernels)
-
-    def test_without_wavelets(self):
-        self.check_s6(14.9, wavelet_levels=0)
-
-    @pytest.mark.parametrize('splits', [1, 2, 3])
-    def test_split_ablations(self, splits):
-        self.check_s6(15.0, local_splits=splits)
-
-    def check_s6(self, params, **fields):
-        model = MobileMamba(
-            dict(channels=CHANNELS['s6'], depths=(1, 2, 2), **fields)
-        )
+    def test_published_ablations(self, fields, params):
+        arch = dict(channels=CHANNELS['s6'], depths=(1, 2, 2), **fields)
+        model = MobileMamba(arch)
         # The published counts hold the head and the fixed Haar filters.
         count = sum(p.numel() for p in model.parameters())
         count += 448 * 2 + 448 * 1000 + 1000
@@ -197,7 +197,7 @@ class TestStructure:
             assert (a - b).norm() < 1e-4 * b.norm()
 
     def test_four_directions_see_the_transposed_map(self):
-        # With row and column weights exchanged, the transposed picture
+        # With row and column weights exchanged, the transposed image
         # gives the transposed result.
         layer = SS2D(16, scan_directions=4).eval()
         other = SS2D(16, scan_directions=4).eval()
@@ -235,6 +235,17 @@ class TestStructure:
         model = MobileMamba(TINY, out_indices=indices).eval()
         assert len(model(torch.randn(1, 3, 64, 64))) == len(stages)
         assert model.out_channels == [TINY['channels'][i] for i in stages]
+
+    def test_norms_and_channels_of_the_config(self):
+        norm_cfg = dict(type='BN', eps=1e-3, requires_grad=False)
+        model = MobileMamba(TINY, in_channels=5, norm_cfg=norm_cfg)
+        for norm in [m for m in model.modules() if isinstance(m, _BatchNorm)]:
+            assert norm.eps == 1e-3 and not norm.weight.requires_grad
+        # A residual branch still begins as nothing.
+        assert not model.stages[0].blocks[0].dw0.bn.weight.any()
+        for _ in ('trained', 'deployed'):
+            model.eval()(torch.randn(1, 5, 64, 64))
+            model.switch_to_deploy()
 
     def test_built_from_any_host_scope(self):
         for scope in ('mmdet', 'mmseg', 'mmpretrain'):
@@ -282,16 +293,18 @@ class TestTraining:
         for name, value in model.state_dict().items():
             assert torch.equal(value, before[name]), name
 
-    def test_checkpointing_gives_the_same_gradients(self):
-        grads = []
+    def test_checkpointing_changes_nothing_but_memory(self):
+        results = []
         for with_cp in (False, True):
             torch.manual_seed(0)
             model = shake(MobileMamba(TINY, with_cp=with_cp))
             x = torch.linspace(-1, 1, 2 * 3 * 64 * 64).view(2, 3, 64, 64)
             model(x)[-1].square().mean().backward()
-            grads.append([p.grad for p in model.stem.parameters()])
-        for a, b in zip(*grads, strict=True):
-            torch.testing.assert_close(a, b)
+            # The averages of BatchNorm above all: once, not twice.
+            grads = {n: p.grad for n, p in model.named_parameters()}
+            results.append((grads, model.state_dict()))
+        for plain, recomputed in zip(*results, strict=True):
+            torch.testing.assert_close(recomputed, plain)
 
     def test_drop_path_rises_over_all_blocks(self):
         model = MobileMamba({**TINY, 'depths': (2, 1, 2)}, drop_path_rate=0.4)
@@ -316,19 +329,6 @@ class TestTraining:
 
 
 class TestDeploy:
-    @pytest.mark.parametrize('variant', list(cases()))
-    def test_outputs_stay(self, variant):
-        model = made_backbone(variant)
-        x = made_input(cases()[variant])
-        with torch.no_grad():
-            wanted = model(x)
-            model.switch_to_deploy()
-            model.switch_to_deploy()
-            got = model(x)
-        assert not any(isinstance(m, _BatchNorm) for m in model.modules())
-        for a, b in zip(got, wanted, strict=True):
-            assert (a - b).norm() < 1e-4 * b.norm()
-
     def test_fused_checkpoint_loads_again(self):
         model = shake(MobileMamba(TINY)).eval()
         model.switch_to_deploy()
@@ -354,18 +354,19 @@ class TestErrors:
         [
             ('b3', "'b3'.*t2, t4, s6, b1, b2, b4"),
             (dict(channels=(32, 48, 64)), 'depths'),
-            ({**TINY, 'width': 3}, 'width.*allowed.*channels'),
-            ({**TINY, 'channels': (32, 48)}, 'channels.*3 values'),
+            ({**TINY, 'width': 3}, 'width'),
+            ({**TINY, 'channels': (32, 48)}, 'channels.*three'),
             ({**TINY, 'channels': (36, 48, 64)}, 'multiple of 8'),
-            ({**TINY, 'depths': (1, 0, 1)}, 'depths.*int of 1'),
+            ({**TINY, 'depths': (1, 0, 1)}, 'depths'),
             ({**TINY, 'kernel_sizes': (4, 3, 3)}, 'kernel_sizes.*odd'),
             ({**TINY, 'global_ratios': (1.2, 1, 1)}, 'global_ratios'),
             ({**TINY, 'local_ratios': (-0.1, 0, 0)}, 'local_ratios'),
-            ({**TINY, 'ssm_ratio': 0}, 'ssm_ratio.*above 0'),
-            ({**TINY, 'd_state': 257}, 'd_state.*1 to 256'),
-            ({**TINY, 'scan_directions': 3}, r'scan_directions.*\(1, 2, 4\)'),
-            ({**TINY, 'wavelet_levels': 4}, 'wavelet_levels.*0 to 3'),
-            ({**TINY, 'local_splits': 4}, 'local_splits.*1 to 3'),
+            ({**TINY, 'ssm_ratio': 0}, 'ssm_ratio'),
+            ({**TINY, 'd_state': 0}, 'd_state'),
+            ({**TINY, 'scan_directions': 3}, 'scan_directions'),
+            ({**TINY, 'wavelet_levels': 4}, 'wavelet_levels'),
+            ({**TINY, 'local_splits': 4}, 'local_splits'),
+            ({**TINY, 'local_splits': 3, 'local_ratios': [0.04] * 3}, 'local'),
             (
                 {**TINY, 'channels': (40, 48, 64), 'global_ratios': (1, 1, 1)},
                 'global_ratio=1 of 40 channels rounds to 48',
@@ -377,43 +378,34 @@ class TestErrors:
             MobileMamba(arch)
 
     @pytest.mark.parametrize(
-        'arch', [3, None, {**TINY, 'depths': 2}, {**TINY, 'channels': None}]
-    )
-    def test_wrong_arch_type(self, arch):
-        with pytest.raises(TypeError):
-            MobileMamba(arch)
-
-    @pytest.mark.parametrize(
         'kwargs,message',
         [
-            (dict(out_indices=(0, 3)), 'out_indices.*-3 to 2, got 3'),
-            (dict(out_indices=()), 'at least one'),
-            (dict(out_indices=(1, 1)), 'once'),
-            (dict(out_indices=(2, 0)), 'rising'),
-            (dict(frozen_stages=4), 'frozen_stages must be -1 to 3, got 4'),
-            (dict(drop_path_rate=1), 'drop_path_rate'),
-            (dict(norm_cfg=dict(type='LN')), 'norm_cfg.*BN2d.*LN'),
+            (dict(out_indices=(0, 3)), 'out_indices.*-3 to 2'),
+            (dict(out_indices=(1, 1)), 'out_indices.*once'),
+            (dict(out_indices=(2, 0)), 'out_indices.*rising'),
+            (dict(frozen_stages=4), 'frozen_stages.*4'),
+            (dict(norm_cfg=dict(type='LN')), 'norm_cfg.*BN2d'),
         ],
     )
     def test_wrong_argument(self, kwargs, message):
         with pytest.raises(ValueError, match=message):
             MobileMamba(TINY, **kwargs)
 
-    def test_small_picture(self):
-        with pytest.raises(ValueError, match='31x64.*32x32'):
+    def test_small_image(self):
+        with pytest.raises(ValueError, match='31x64'):
             MobileMamba(TINY)(torch.randn(2, 3, 31, 64))
 
     def test_one_value_per_channel(self):
         model = MobileMamba(TINY).train()
-        picture = torch.randn(1, 3, 64, 64)
+        image = torch.randn(1, 3, 64, 64)
         with pytest.raises(ValueError, match='one value per channel'):
-            model(picture)
+            model(image)
         # Each way out that the message names works.
         model(torch.randn(2, 3, 64, 64))
         model(torch.randn(1, 3, 64, 65))
-        MobileMamba(TINY, norm_eval=True).train()(picture)
-        MobileMamba(TINY, out_indices=(0, 1)).train()(picture)
-        model.eval()(picture)
+        MobileMamba(TINY, norm_eval=True).train()(image)
+        MobileMamba(TINY, out_indices=(0, 1)).train()(image)
+        model.eval()(image)
 
 
 @pytest.mark.parametrize('backend', BACKENDS[:1] + BACKENDS[2:])
@@ -423,6 +415,6 @@ def test_compiles_in_one_graph(monkeypatch, backend):
     x = torch.randn(2, 3, 70, 96)
     with torch.no_grad():
         wanted = model(x)
-        got = torch.compile(model, fullgraph=True, backend='aot_eager')(x)
+        got = torch.compile(model, fullgraph=True, backend='eager')(x)
     for a, b in zip(got, wanted, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
