@@ -92,23 +92,19 @@ def _scan(
     # (batch, count, 1, ...) each: dimensions of one cost a runtime nothing
     a_at = a.unflatten(1, (-1, chunk)).split(1, 2)
     b_at = b.unflatten(1, (-1, chunk)).split(1, 2)
-    order = range(chunk - 1, -1, -1) if reverse else range(chunk)
-    first, *rest = order
-    state, decay = [None] * chunk, [None] * chunk
-    state[first], decay[first] = b_at[first], a_at[first]
-    last = first
-    for i in rest:
-        state[i] = torch.addcmul(b_at[i], a_at[i], state[last])
-        if several:
-            decay[i] = a_at[i] * decay[last]
-        last = i
-    h = torch.cat(state, dim=2)
+    order = -1 if reverse else 1
+    decay, state = [], []
+    for a, b in zip(a_at[::order], b_at[::order], strict=True):
+        if state:
+            b = torch.addcmul(b, a, state[-1])
+            a = a * decay[-1] if several else a
+        decay.append(a)
+        state.append(b)
+    h = torch.cat(state[::order], dim=2)
     if several:
-        ends = _scan(
-            decay[last][:, :, 0], state[last][:, :, 0], reverse, levels - 1
-        )
+        ends = _scan(a[:, :, 0], b[:, :, 0], reverse, levels - 1)
         enter = _shift(ends, forward=not reverse).unsqueeze(2)
-        h = torch.addcmul(h, torch.cat(decay, dim=2), enter)
+        h = torch.addcmul(h, torch.cat(decay[::order], dim=2), enter)
     h = h.flatten(1, 2)
     return h[:, :length] if free or pad else h
 

@@ -132,13 +132,7 @@ def kernels_for(x: Tensor, *layers: Packed) -> ModuleType | None:
 
 
 class FusedConv2d(Packed, nn.Conv2d):
-    """Convolution with bias, activation and a sum in one call.
-
-    Args:
-        conv (nn.Conv2d): Convolution that is taken over.
-        act (str): ``'none'``, ``'relu'`` or ``'silu'``. Defaults to
-            ``'none'``.
-    """
+    """Convolution with bias, activation (none, relu or silu), and a sum."""
 
     def __init__(self, conv: nn.Conv2d, act: str = 'none'):
         super().__init__(conv)
@@ -188,13 +182,7 @@ class FusedConv2d(Packed, nn.Conv2d):
 
 
 class FusedConvBN(ConvBN):
-    """ConvBN as one convolution, with the shortcut of a residual one.
-
-    Args:
-        part (ConvBN): Trained part.
-        act (str): Activation of :class:`FusedConv2d`. Defaults to
-            ``'none'``.
-    """
+    """ConvBN as one convolution, with the shortcut of a residual one."""
 
     @torch.no_grad()
     def __init__(self, part: ConvBN, act: str = 'none'):

@@ -16,18 +16,8 @@ def split_channels(
 ) -> tuple[int, int, int]:
     """Divide channels among the global, local and identity paths.
 
-    Args:
-        channels (int): Channels of the mixer.
-        global_ratio (float): Share of the global path, in [0, 1]; the
-            result is rounded to the nearest multiple of 16, a tie upwards.
-        local_ratio (float): Share of the local path, in [0, 1]; cut to what
-            the global path leaves.
-
-    Returns:
-        tuple[int, int, int]: Channels of the three paths.
-
-    Raises:
-        ValueError: The rounded global share exceeds ``channels``.
+    The global share is rounded to the nearest multiple of 16, a tie upwards;
+    the local one is cut to what that leaves.
     """
     wide = (int(global_ratio * channels) + 8) // 16 * 16
     if wide > channels:

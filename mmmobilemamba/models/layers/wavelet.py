@@ -20,12 +20,8 @@ def wavelet_path(
     Args:
         x (Tensor): Map (batch, channels, H, W).
         weights (Sequence[Tensor]): Weight (4 * channels, 1, k, k) per level.
-        scales (Sequence[Tensor]): Factors (1, 4 * channels, 1, 1) per level;
-            None leaves them out.
-        backend (str): Backend of :func:`mmmobilemamba.ops.wavelet_conv2d`.
-
-    Returns:
-        Tensor: Map of the shape of ``x``.
+        scales (Sequence[Tensor | None]): Factors (1, 4 * channels, 1, 1).
+        backend (str): As of :func:`mmmobilemamba.ops.wavelet_conv2d`.
 
     Source: MobileMamba (arXiv:2411.15941), section 3.3; several levels as in
     WTConv (arXiv:2407.05848).

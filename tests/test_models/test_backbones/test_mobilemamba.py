@@ -236,6 +236,17 @@ class TestStructure:
         assert len(model(torch.randn(1, 3, 64, 64))) == len(stages)
         assert model.out_channels == [TINY['channels'][i] for i in stages]
 
+    def test_norms_and_channels_of_the_config(self):
+        norm_cfg = dict(type='BN', eps=1e-3, requires_grad=False)
+        model = MobileMamba(TINY, in_channels=5, norm_cfg=norm_cfg)
+        for norm in [m for m in model.modules() if isinstance(m, _BatchNorm)]:
+            assert norm.eps == 1e-3 and not norm.weight.requires_grad
+        # A residual branch still begins as nothing.
+        assert not model.stages[0].blocks[0].dw0.bn.weight.any()
+        for _ in ('trained', 'deployed'):
+            model.eval()(torch.randn(1, 5, 64, 64))
+            model.switch_to_deploy()
+
     def test_built_from_any_host_scope(self):
         for scope in ('mmdet', 'mmseg', 'mmpretrain'):
             with DefaultScope.overwrite_default_scope(scope):
