@@ -50,7 +50,8 @@ def count_complexity(
             the batch itself.
     """
     if not isinstance(inputs, Tensor):
-        inputs = torch.rand(1, input_channels(model), *inputs)
+        shape = (1, input_channels(model), *inputs)
+        inputs = torch.rand(shape, device='cpu')  # also among meta tensors
     if any(parameter.is_meta for parameter in model.parameters()):
         model = deepcopy(model).to_empty(device='cpu')
     forward = model.forward

@@ -80,7 +80,7 @@ def test_images_of_one_channel(call, refuse, grey, workspace, tmp_path):
     assert '| 64 |' in call('erf', grey, '--out', 'a/erf.png', *more)
     shown(tmp_path / 'a/erf.png')
     said = refuse('erf', grey, *more, '--images', image)
-    assert 'RGB' in said and 'grey.py' in said
+    assert 'RGB' in said and 'MobileMamba' in said
     call('vis_cam', image, grey, '--out', 'b/cam.png', '--device', 'cpu')
     shown(tmp_path / 'b/cam.png')
 

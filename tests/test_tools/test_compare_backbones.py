@@ -65,7 +65,7 @@ def test_an_interrupted_training_goes_on(finished, compare):
 @pytest.mark.parametrize(
     'args, named',
     [
-        (['--backbones', 'efficientvit_m'], 'efficientvit_m0'),
+        (['--backbones', 'efficientvit_m'], 'efficientvit_m5'),
         (['--backbones', 't2=none.pth'], 'none.pth does not exist'),
         (['--backbones', 'host:resnet18'], 'has strides'),
         (['--seeds', '-1'], '--seeds'),

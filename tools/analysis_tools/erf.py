@@ -55,8 +55,8 @@ def load_images(module: nn.Module, args: argparse.Namespace) -> list[Tensor]:
         return list(random_images(module, args.num_images, size)[:, None])
     if input_channels(module) != 3:
         raise ValueError(
-            f'--images are RGB, and a network takes {input_channels(module)} '
-            'channels; leave them out for noise.'
+            f'--images are RGB, and a {type(module).__name__} takes '
+            f'{input_channels(module)} channels; leave them out for noise.'
         )
     paths = find_images(args.images)[: args.num_images]
     return [read_rgb(path, size) for path in paths]
