@@ -31,15 +31,7 @@ def add_runtime_arguments(parser: ArgumentParser) -> None:
 
 
 def runtime_of(args: Namespace) -> dict:
-    """Return how a file is run, or refuse to run a checkpoint so.
-
-    Args:
-        args (Namespace): Parsed arguments of :func:`add_runtime_arguments`,
-            and ``checkpoint``.
-
-    Returns:
-        dict: ``runtime`` and ``threads`` of a session.
-    """
+    """Return ``runtime`` and ``threads``, or refuse them for a checkpoint."""
     if not is_onnx(args.checkpoint):
         for name in ('runtime', 'threads'):
             value = getattr(args, name)

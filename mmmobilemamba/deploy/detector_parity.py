@@ -28,12 +28,15 @@ def compare_detector(
     image = F.pad(image, (0, -width % divisor, 0, -height % divisor))
     feats = model.extract_feat(image)
     head = dense_head(model)
-    scores, deltas = head(feats)
-    for kind, maps in (('cls', scores), ('reg', deltas)):
-        for i, value in enumerate(maps):
+    # Decoding multiplies what differs by the sides of large anchors, so that
+    # boxes are looked up among those of the file's own maps.
+    maps = dict(cls=[], reg=[])
+    for kind, values in zip(maps, head(feats), strict=True):
+        for i, value in enumerate(values):
             name = f'dense_{kind}{i}'
             result.add(name, got[name], value, tolerance)
-    boxes, shares = _decoded_anchors(head, scores, deltas, size)
+            maps[kind].append(torch.from_numpy(got[name]))
+    boxes, shares = _decoded_anchors(head, *maps.values(), size)
     least = head.test_cfg.get('score_thr', 0.0)
     if hasattr(model, 'roi_head'):
         labels = np.where(got['proposal_scores'] > 0, 0, -1)
@@ -67,9 +70,9 @@ def _compare_second_stage(
     """Run it on the file's proposals; return its boxes and scores."""
     rois = rois_of(torch.from_numpy(got['proposals']))
     given = roi_head._bbox_forward(feats, rois)
-    scores, deltas = given['cls_score'], given['bbox_pred']
-    result.add('roi_cls', got['roi_cls'], scores, tolerance)
-    result.add('roi_reg', got['roi_reg'], deltas, tolerance)
+    result.add('roi_cls', got['roi_cls'], given['cls_score'], tolerance)
+    result.add('roi_reg', got['roi_reg'], given['bbox_pred'], tolerance)
+    scores, deltas = map(torch.from_numpy, (got['roi_cls'], got['roi_reg']))
     if roi_head.with_mask:
         places = rois_of(torch.from_numpy(got['boxes'][0]))
         masks = roi_head._mask_forward(feats, places)['mask_preds'].sigmoid()

@@ -14,9 +14,6 @@ from .boxes import suppress, top_k
 from .networks import Network
 from .options import ExportOptions
 
-# Names within the graph of a two-stage detector, which are no outputs.
-STAGES = ('proposals', 'proposal_scores', 'roi_cls', 'roi_reg')
-
 
 class Detector(Network):
     """One stage with anchors, Faster R-CNN or Mask R-CNN.
@@ -47,7 +44,8 @@ class Detector(Network):
             f'dense_{kind}{i}' for kind in ('cls', 'reg') for i in levels
         )
         if self.two_stages:
-            self.inner_names += STAGES
+            self.inner_names += ('proposals', 'proposal_scores')
+            self.inner_names += ('roi_cls', 'roi_reg')
             head = model.roi_head
             extractors = [head.bbox_roi_extractor]
             if head.with_mask:

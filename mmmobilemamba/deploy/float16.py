@@ -23,13 +23,7 @@ def to_float16(src: str | os.PathLike, out: str | os.PathLike) -> str:
     Inputs and outputs keep their types; the scan and what chooses boxes are
     computed in float32. The file is compared with the one it came from on the
     CPU, which says nothing of its speed on a GPU.
-
-    Args:
-        src (str or PathLike): File of ``tools/deploy/export_onnx.py``.
-        out (str or PathLike): File to write, whole or not at all.
-
-    Returns:
-        str: How far its outputs are off; ValueError where too far.
+    Returns how far its outputs are off, and raises ValueError where too far.
     """
     session = load_float(src, out)
     about = session.metadata
