@@ -70,21 +70,6 @@ def check_host(cfg: Config, path: str = 'the config') -> None:
         raise ImportError(_missing_host(path, scope))
 
 
-def type_name(part: dict | None) -> str:
-    """Return the bare name of what a config builds.
-
-    Args:
-        part (dict, optional): Config whose ``type`` is a class, or a name
-            with or without its scope.
-
-    Returns:
-        str: The name without module or scope, '' where there is none.
-    """
-    kind = (part or {}).get('type', '')
-    name = kind.__name__ if isinstance(kind, type) else str(kind)
-    return name.rpartition('.')[2]
-
-
 def _scope_of(kind: type | str | None) -> str | None:
     """Return the host library whose model a type is."""
     if isinstance(kind, str):

@@ -24,7 +24,8 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from ..checkpoints.checkpoint import load_checkpoint
-from .options import DRAWING, innermost_dataset
+from ..datasets.data_paths import first_dataset
+from .options import DRAWING
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
@@ -126,7 +127,7 @@ def load_model(
     if checkpoint is not None:
         content = load_checkpoint(model, checkpoint)
         meta = (content.get('meta') or {}).get('dataset_meta')
-    dataset = innermost_dataset(cfg.test_dataloader.dataset)
+    dataset = first_dataset(cfg.test_dataloader.dataset)
     if not meta:
         meta = DATASETS.build(dict(dataset, lazy_init=True)).metainfo
     # Names that the libraries' inference functions look for.

@@ -4,7 +4,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from torch import nn
 
-from .options import innermost_dataset
+from ..datasets.data_paths import first_dataset
 
 # What papers count at where a pipeline keeps the ratio of the images.
 _USUAL = dict(mmdet=(800, 1280), mmseg=(512, 512), mmpretrain=(224, 224))
@@ -20,7 +20,7 @@ def usual_size(cfg: Config) -> tuple[int, int]:
     """Return height and width that a config's test pipeline gives images;
     where it keeps their ratio, those that papers count at."""
     loader = cfg.get('test_dataloader') or {}
-    steps = innermost_dataset(loader.dataset).pipeline if loader else []
+    steps = first_dataset(loader.dataset).pipeline if loader else []
     for step in reversed(steps):
         kind = getattr(step['type'], '__name__', step['type'])  # or a class
         size = step.get('crop_size')

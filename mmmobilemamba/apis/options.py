@@ -14,7 +14,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..checkpoints.checkpoint import check_checkpoint_file
-from .config import type_name
+from ..datasets.data_paths import first_dataset, type_name
 
 # Devices that mmengine's AmpOptimWrapper accepts.
 _AMP_DEVICES = ('cuda', 'npu', 'mlu', 'musa')
@@ -241,13 +241,6 @@ def check_image_names(runner: Runner) -> None:
             )
 
 
-def innermost_dataset(dataset: ConfigDict) -> ConfigDict:
-    """Return the data set config that wrappers such as RepeatDataset hold."""
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    return dataset
-
-
 def _set_precision(cfg: Config, amp: bool, dtype: str | None) -> None:
     """Choose the optimizer wrapper for the device at hand."""
     wrapper = cfg.get('optim_wrapper')
@@ -350,7 +343,7 @@ def _set_tta(cfg: Config) -> None:
         raise ValueError(
             '--tta: MMDetection merges boxes, not the masks of this model.'
         )
-    dataset = innermost_dataset(cfg.test_dataloader.dataset)
+    dataset = first_dataset(cfg.test_dataloader.dataset)
     if scope == 'mmdet':
         nms = dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
         cfg.setdefault('tta_model', dict(type='DetTTAModel', tta_cfg=nms))

@@ -41,6 +41,11 @@ def find_datasets(
         yield from find_datasets(part, f'{key}.{name}')
 
 
+def first_dataset(dataset: dict) -> dict:
+    """Return the first data set of :func:`find_datasets`, as a config."""
+    return next(find_datasets(dataset))[1]
+
+
 def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
     """Check that the files and folders of the data loaders exist.
 

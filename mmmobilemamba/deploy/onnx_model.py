@@ -12,7 +12,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ..apis.options import innermost_dataset
+from ..datasets.data_paths import first_dataset
 from ..registry import MODELS
 from .options import KINDS
 from .session import Session
@@ -212,7 +212,7 @@ def load_onnx_model(cfg: Config, *args, **kwargs) -> OnnxModel:
     :func:`mmmobilemamba.apis.inference.predict` takes.
     """
     use_onnx(cfg, *args, **kwargs)
-    dataset = innermost_dataset(cfg.test_dataloader.dataset)
+    dataset = first_dataset(cfg.test_dataloader.dataset)
     init_default_scope(cfg.default_scope)
     model = MODELS.build(cfg.model)
     meta = DATASETS.build(dict(dataset, lazy_init=True)).metainfo

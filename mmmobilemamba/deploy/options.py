@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mmengine.config import Config
 
-from ..apis.options import innermost_dataset
+from ..datasets.data_paths import first_dataset
 
 MIN_SIDE = 32  # pixels, of the backbone
 TOLERANCE = 1e-4
@@ -63,7 +63,7 @@ def image_size(cfg: Config) -> tuple[int, int]:
     if test_cfg.get('mode') == 'slide':
         return tuple(test_cfg['crop_size'])
     size = None
-    for step in innermost_dataset(cfg.test_dataloader.dataset).pipeline:
+    for step in first_dataset(cfg.test_dataloader.dataset).pipeline:
         for key in ('scale', 'crop_size'):
             value = step.get(key)
             if isinstance(value, int):

@@ -8,7 +8,8 @@ from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 
 from mmmobilemamba.apis import options
-from mmmobilemamba.apis.config import check_host, load_config, type_name
+from mmmobilemamba.apis.config import check_host, load_config
+from mmmobilemamba.datasets.data_paths import type_name
 
 # A fresh interpreter in which mmpretrain fails as with transformers 5.
 CODE = """

@@ -2,7 +2,7 @@ import pytest
 from mmengine.config import Config
 
 from mmmobilemamba.apis import options
-from mmmobilemamba.apis.config import type_name
+from mmmobilemamba.datasets.data_paths import type_name
 
 CPU_AMP = 'mmmobilemamba.CPUAmpOptimWrapper'
 BF16 = dict(dtype='bfloat16')
