@@ -8,7 +8,7 @@ from mmmobilemamba.models.backbones import MobileMamba
 from mmmobilemamba.ops import find_extension
 
 # They start nothing.
-FREE = ('aten::empty', 'aten::promote_types', 'aten::_unsafe_view')
+FREE = ('aten::empty', 'aten::_unsafe_view')
 
 
 class Count(TorchDispatchMode):

@@ -8,7 +8,7 @@ from ._library import state_dtype
 
 
 def _widest(*tensors):
-    return reduce(torch.promote_types, [tensor.dtype for tensor in tensors])
+    return reduce(torch.promote_types, {tensor.dtype for tensor in tensors})
 
 
 def _promote(dtype, *tensors):
