@@ -161,13 +161,8 @@ def test_loading_processes_share_what_they_met(build, tmp_path):
     """Named once over all processes and epochs, new processes in each."""
     dataset = build(folders, max_faulty=1)
     cut(tmp_path / 'folders/train/disc/0.png', 0)
-    loader = DataLoader(
-        dataset,
-        batch_size=1,
-        num_workers=2,
-        collate_fn=list,
-        multiprocessing_context='fork',
-    )
+    options = dict(collate_fn=list, multiprocessing_context='fork')
+    loader = DataLoader(dataset, 1, num_workers=2, **options)
     seen = dataset.pipeline.transforms[0]._seen
     for _ in range(2):
         assert len(list(loader)) == 4

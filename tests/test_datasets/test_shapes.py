@@ -153,6 +153,5 @@ def test_command(folder, tmp_path, repo, monkeypatch):
     settings = json.loads((folder / 'shapes.json').read_text())
     assert settings['val_seed'] == 1000005
     monkeypatch.setattr('sys.argv', [*args, '--num-val=0'])
-    with pytest.raises(SystemExit) as ended:
+    with pytest.raises(SystemExit, match='num_val'):
         runpy.run_path(str(tool), run_name='__main__')
-    assert 'num_val' in str(ended.value)
