@@ -79,8 +79,6 @@ def test_class_that_is_asked_for(network, image, target, method):
     'change, named',
     [
         (dict(target='2'), 'Class 2'),
-        (dict(target='green'), "'green'"),
-        (dict(layers=['backbones']), 'mean backbone'),
         (dict(layers=['head']), 'No layer'),
     ],
 )

@@ -12,35 +12,35 @@ from mmmobilemamba.ops import BACKENDS, ENV_NAME, find_extension
 
 TINY = dict(channels=(32, 40, 48), depths=(1, 1, 1))
 
-# Config, side, MACs as published, tolerance.
-PUBLISHED = [
-    ('cls/mobilemamba/mobilemamba-t2_*-192px.py', 192, 255e6, 0.01),
-    ('cls/mobilemamba/mobilemamba-s6_*-224px.py', 224, 652e6, 0.01),
-    ('cls/mobilemamba/mobilemamba-b1_*-256px.py', 256, 1080e6, 0.01),
-    ('seg/deeplabv3/deeplabv3_*.py', 512, 4.7e9, 0.03),
-]
 
-
-@pytest.mark.parametrize('pattern, side, macs, tolerance', PUBLISHED)
-def test_published_macs(repo, pattern, side, macs, tolerance):
-    scope = dict(cls='mmpretrain', seg='mmseg')[pattern[:3]]
-    pytest.importorskip(scope)
-    path = sorted((repo / 'configs').glob(pattern))[0]
-    counted = count_complexity(build_model(load_config(path)), (side, side))
-    assert counted.macs == pytest.approx(macs, rel=tolerance)
-
-
-@pytest.mark.slow
+# MACs of detectors as counted by MMDetection's own way.
 @pytest.mark.parametrize(
-    'name, macs', [('mask_rcnn/mask-rcnn', 190.7e9), ('retinanet/', 168.7e9)]
+    'pattern, size, macs, tolerance',
+    [
+        ('cls/mobilemamba/mobilemamba-t2_*-192px', (192, 192), 255e6, 0.01),
+        ('cls/mobilemamba/mobilemamba-s6_*-224px', (224, 224), 652e6, 0.01),
+        ('cls/mobilemamba/mobilemamba-b1_*-256px', (256, 256), 1080e6, 0.01),
+        ('seg/deeplabv3/deeplabv3_*', (512, 512), 4.7e9, 0.03),
+        *(
+            pytest.param(
+                f'det/{name}_mobilemamba-b1*',
+                *((800, 1280), macs, 0.001),
+                marks=pytest.mark.slow,
+            )
+            for name, macs in (
+                ('mask_rcnn/mask-rcnn', 190.7e9),
+                ('retinanet/retinanet', 168.7e9),
+            )
+        ),
+    ],
 )
-def test_whole_detectors(repo, name, macs):
-    """As counted by MMDetection's own way at 800x1280."""
-    pytest.importorskip('mmdet')
+def test_published_macs(repo, pattern, size, macs, tolerance):
+    scopes = dict(cls='mmpretrain', det='mmdet', seg='mmseg')
+    pytest.importorskip(scopes[pattern[:3]])
+    path = sorted(repo.glob(f'configs/{pattern}.py'))[0]
     torch.manual_seed(0)
-    (path,) = repo.glob(f'configs/det/{name}*mobilemamba-b1*.py')
-    counted = count_complexity(build_model(load_config(path)), (800, 1280))
-    assert counted.macs == pytest.approx(macs, rel=0.001)
+    counted = count_complexity(build_model(load_config(path)), size)
+    assert counted.macs == pytest.approx(macs, rel=tolerance)
 
 
 def test_every_backend_counts_alike(monkeypatch):

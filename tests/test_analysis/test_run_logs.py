@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from mmmobilemamba.analysis.figures import check_figure_path
 from mmmobilemamba.analysis.run_logs import (
     default_keys,
     metric_table,
@@ -71,8 +70,6 @@ def test_what_is_no_log(write, tmp_path):
         read_run(folder)
     with pytest.raises(FileNotFoundError, match='vis_data'):
         read_run(tmp_path / 'none')
-    with pytest.raises(ValueError, match='curves.txt'):
-        check_figure_path('curves.txt')
 
 
 def test_table_tells_last_and_best(write):

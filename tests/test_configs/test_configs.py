@@ -87,8 +87,10 @@ def classifier(request):
     return request.param, build(request.param)
 
 
-def without_haar(keys: dict) -> dict:
-    return {k: shape for k, shape in keys.items() if not is_haar_filter(k)}
+def in_our_names(keys: dict) -> dict:
+    """Return published shapes by our names, the Haar filters left out."""
+    found = {k: v for k, v in keys.items() if not is_haar_filter(k)}
+    return {from_published(k): shape for k, shape in found.items()}
 
 
 def decays(model, cfg) -> dict:
@@ -102,40 +104,36 @@ def decays(model, cfg) -> dict:
     }
 
 
-class TestDense:
-    def test_parameters_are_the_published_ones(self, dense):
-        name, model = dense
-        published, millions = DENSE[name]
-        keys = official_keys()['downstream_parameters'][published]
-        ours = {k: list(p.shape) for k, p in model.named_parameters()}
-        expected = without_haar(keys)
-        assert ours == {
-            from_published(k): shape for k, shape in expected.items()
-        }
-        count = sum(
-            torch.Size(shape).numel()
-            for key, shape in keys.items()
-            if not key.startswith('auxiliary_head')
-        )
-        assert count / 1e6 == pytest.approx(millions, abs=0.1)
+def test_parameters_are_the_published_ones(dense):
+    name, model = dense
+    published, millions = DENSE[name]
+    keys = official_keys()['downstream_parameters'][published]
+    ours = {k: list(p.shape) for k, p in model.named_parameters()}
+    assert ours == in_our_names(keys)
+    count = sum(
+        torch.Size(shape).numel()
+        for key, shape in keys.items()
+        if not key.startswith('auxiliary_head')
+    )
+    assert count / 1e6 == pytest.approx(millions, abs=0.1)
 
-    def test_no_decay_where_the_published_name_has_norm(self, dense):
-        name, model = dense
-        decay = decays(model, load(name))
-        trained = {k for k, p in model.named_parameters() if p.requires_grad}
-        assert set(decay) == trained
-        for key, value in decay.items():
-            assert value == (0 if 'norm' in to_published(key) else 0.05), key
-        assert 0 in decay.values()
 
-    def test_norm_mode_in_training(self, dense):
-        """Detectors keep the backbone's BatchNorms still, segmentors not."""
-        name, model = dense
-        detector = load(name).default_scope == 'mmdet'
-        model.train()
-        bn = model.backbone.stages[0].blocks[0].dw0.bn
-        assert bn.training is not detector
-        model.eval()
+def test_no_decay_where_the_published_name_has_norm(dense):
+    name, model = dense
+    decay = decays(model, load(name))
+    trained = {k for k, p in model.named_parameters() if p.requires_grad}
+    assert set(decay) == trained
+    for key, value in decay.items():
+        assert value == (0 if 'norm' in to_published(key) else 0.05), key
+    assert 0 in decay.values()
+
+
+def test_norm_mode_in_training(dense):
+    """Detectors keep the backbone's BatchNorms still, segmentors not."""
+    name, model = dense
+    bn = model.train().backbone.stages[0].blocks[0].dw0.bn
+    assert bn.training is (load(name).default_scope != 'mmdet')
+    model.eval()
 
 
 @pytest.mark.parametrize('name', STRIDES)
@@ -173,7 +171,7 @@ def test_ssdlite_levels_anchors_and_data(px):
     maps = model.extract_feat(torch.zeros(1, 3, px, px))
     assert [m.shape[1] for m in maps] == [200, 376, 512, 256, 256, 128]
     assert [m.shape[3] for m in maps[:3]] == [
-        *(px // 16, px // 32, -(-px // 64))
+        -(-px // s) for s in (16, 32, 64)
     ]
     generator = model.bbox_head.prior_generator
     assert [s[0] for s in generator.strides] == [16, 32, 64, 107, 160, 320]
@@ -193,64 +191,61 @@ def test_ssdlite_levels_anchors_and_data(px):
         assert scale == (px, px)
 
 
-class TestClassifiers:
-    def test_parameters_are_the_published_ones(self, classifier):
-        name, model = classifier
-        published, count = CLASSIFIERS[name]
-        keys = official_keys()['classification_state_dict'][published]
-        ours = {
-            k.removeprefix('backbone.'): list(v.shape)
-            for k, v in model.state_dict().items()
-        }
-        expected = without_haar(keys)
-        assert ours == {
-            from_published(k): shape for k, shape in expected.items()
-        }
-        assert sum(p.numel() for p in model.parameters()) == count
+def test_state_of_classifiers_is_the_published_one(classifier):
+    name, model = classifier
+    published, count = CLASSIFIERS[name]
+    keys = official_keys()['classification_state_dict'][published]
+    ours = {
+        k.removeprefix('backbone.'): list(v.shape)
+        for k, v in model.state_dict().items()
+    }
+    assert ours == in_our_names(keys)
+    assert sum(p.numel() for p in model.parameters()) == count
 
-    def test_decay_rule(self, classifier):
-        """No decay for what is 1-D in the published file or a bias."""
-        name, model = classifier
-        keys = official_keys()['classification_state_dict']
-        keys = keys[CLASSIFIERS[name][0]]
-        decayed = set()
-        for ours, decay in decays(model, load(name)).items():
-            key = to_published(ours.removeprefix('backbone.'))
-            none = len(keys[key]) == 1 or key.endswith('.bias')
-            assert decay == (0 if none else 0.05), key
-            decayed |= {key} if decay else set()
-        for part in ('A_logs', 'dt_projs_bias', 'base_scale', 'wavelet_scale'):
-            assert any(part in key for key in decayed), part
 
-    def test_recipe(self, classifier):
-        name, _ = classifier
-        cfg, px = load(name), int(name.rsplit('-', 1)[1][:-2])
-        optimizer = cfg.optim_wrapper.optimizer
-        assert (optimizer.type, optimizer.lr) == ('AdamW', 3e-3)
-        assert optimizer.weight_decay == 0.05
-        assert tuple(optimizer.betas) == (0.9, 0.999)
-        assert cfg.optim_wrapper.clip_grad.max_norm == 5
-        ema, throughput = cfg.custom_hooks
-        assert (ema.type, ema.momentum) == ('EMAHook', 2e-4)
-        assert throughput.type == 'mmmobilemamba.ThroughputHook'
-        # Every image once an epoch: no repeated augmentation.
-        assert cfg.train_dataloader.sampler.type == 'DefaultSampler'
-        alphas = {a.type: a.alpha for a in cfg.model.train_cfg.augments}
-        assert alphas == {'Mixup': 0.8, 'CutMix': 1.0}
-        _, crop, _, augment, erasing, *_ = (
-            cfg.train_dataloader.dataset.pipeline
-        )
-        assert [t[0].scale for t in crop.transforms] == [px, px]
-        assert augment.policies == 'timm_increasing'
-        assert (augment.magnitude_level, augment.magnitude_std) == (9, 0.5)
-        assert (erasing.erase_prob, erasing.mode) == (0.25, 'rand')
-        assert cfg.train_dataloader.batch_size == 128
-        assert cfg.auto_scale_lr.base_batch_size == 1024
-        for loader in (cfg.val_dataloader, cfg.test_dataloader):
-            _, resize, crop, _ = loader.dataset.pipeline
-            assert (resize.scale, resize.edge) == (int(px / 0.875), 'short')
-            assert resize.interpolation == 'bicubic'
-            assert crop.crop_size == px
+def test_decay_of_classifiers(classifier):
+    """No decay for what is 1-D in the published file or a bias."""
+    name, model = classifier
+    keys = official_keys()['classification_state_dict']
+    keys = keys[CLASSIFIERS[name][0]]
+    decayed = set()
+    for ours, decay in decays(model, load(name)).items():
+        key = to_published(ours.removeprefix('backbone.'))
+        none = len(keys[key]) == 1 or key.endswith('.bias')
+        assert decay == (0 if none else 0.05), key
+        decayed |= {key} if decay else set()
+    for part in ('A_logs', 'dt_projs_bias', 'base_scale', 'wavelet_scale'):
+        assert any(part in key for key in decayed), part
+
+
+def test_recipe_of_classifiers(classifier):
+    name, _ = classifier
+    cfg, px = load(name), int(name.rsplit('-', 1)[1][:-2])
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr) == ('AdamW', 3e-3)
+    assert optimizer.weight_decay == 0.05
+    assert tuple(optimizer.betas) == (0.9, 0.999)
+    assert cfg.optim_wrapper.clip_grad.max_norm == 5
+    ema, throughput = cfg.custom_hooks
+    assert (ema.type, ema.momentum) == ('EMAHook', 2e-4)
+    assert throughput.type == 'mmmobilemamba.ThroughputHook'
+    # Every image once an epoch: no repeated augmentation.
+    assert cfg.train_dataloader.sampler.type == 'DefaultSampler'
+    alphas = {a.type: a.alpha for a in cfg.model.train_cfg.augments}
+    assert alphas == {'Mixup': 0.8, 'CutMix': 1.0}
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    _, crop, _, augment, erasing, *_ = pipeline
+    assert [t[0].scale for t in crop.transforms] == [px, px]
+    assert augment.policies == 'timm_increasing'
+    assert (augment.magnitude_level, augment.magnitude_std) == (9, 0.5)
+    assert (erasing.erase_prob, erasing.mode) == (0.25, 'rand')
+    assert cfg.train_dataloader.batch_size == 128
+    assert cfg.auto_scale_lr.base_batch_size == 1024
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        _, resize, crop, _ = loader.dataset.pipeline
+        assert (resize.scale, resize.edge) == (int(px / 0.875), 'short')
+        assert resize.interpolation == 'bicubic'
+        assert crop.crop_size == px
 
 
 @cache
@@ -262,18 +257,13 @@ def learning_rates(name: str, epoch_length: int) -> list:
     optimizer = torch.optim.SGD([weight], lr=lr)
     schedulers = []
     for scheduler in map(dict, cfg.param_scheduler):
+        make = PARAM_SCHEDULERS.get(scheduler.pop('type'))
         if scheduler.pop('convert_to_iter_based', False):
-            make = PARAM_SCHEDULERS.get(scheduler.pop('type'))
+            scheduler['epoch_length'] = epoch_length
             make = make.build_iter_from_epoch
-            scheduler = make(optimizer, epoch_length=epoch_length, **scheduler)
-        else:
-            scheduler = PARAM_SCHEDULERS.build(
-                scheduler, default_args=dict(optimizer=optimizer)
-            )
-        schedulers.append(scheduler)
-    iters = cfg.train_cfg.get('max_iters') or (
-        cfg.train_cfg.max_epochs * epoch_length
-    )
+        schedulers.append(make(optimizer, **scheduler))
+    train = cfg.train_cfg
+    iters = train.get('max_iters') or train.max_epochs * epoch_length
     optimizer.step()
     rates = []
     for i in range(iters):
@@ -344,14 +334,10 @@ def test_head_of_sem_fpn_learns_ten_times_faster():
         assert group['lr'] == pytest.approx(factor * 1.2e-4), key
 
 
-@pytest.mark.parametrize(
-    'name, epochs, length',
-    [
-        ('mobilemamba-b1_8xb128-300e_in1k-256px', 300, 20),
-        ('mobilemamba-b1_8xb128-distill-1000e_in1k-256px', 1000, 10),
-    ],
-)
-def test_classification_schedule(name, epochs, length):
+@pytest.mark.parametrize('kind, epochs', [('', 300), ('distill-', 1000)])
+def test_classification_schedule(kind, epochs):
+    length = 10
+    name = f'mobilemamba-b1_8xb128-{kind}{epochs}e_in1k-256px'
     rates = learning_rates(name, length)
     assert len(rates) == epochs * length
     assert rates[0] == pytest.approx(3e-6)
@@ -370,9 +356,8 @@ def test_distilled_recipe(name):
     plain = load(name.replace('distill-1000e', '300e'))
     model = cfg.model
     assert model.type == 'mmmobilemamba.DistilledClassifier'
-    assert model.teacher == dict(
-        type='TimmClassifier', model_name='tresnet_v2_l'
-    )
+    teacher = dict(type='TimmClassifier', model_name='tresnet_v2_l')
+    assert model.teacher == teacher
     assert (model.teacher_size, model.distill_mode) == (224, 'soft')
     assert (model.distill_weight, model.temperature) == (5.0, 1.0)
     assert cfg.train_cfg.max_epochs == 1000
@@ -423,20 +408,15 @@ def test_config_builds(name):
     assert 'init_cfg' not in cfg.model.get('backbone', {})
     batch = BATCHES.get(name.split('_')[0])
     if batch and not {'quickstart', 'own_data'} & set(CONFIGS[name].parts):
-        scale = cfg.auto_scale_lr
-        assert (
-            *(cfg.train_dataloader.batch_size, scale.base_batch_size),
-            scale.enable,
-        ) == (*batch, False)
+        size, scale = cfg.train_dataloader.batch_size, cfg.auto_scale_lr
+        assert (size, scale.base_batch_size) == batch
+        assert scale.enable is False
 
 
-def test_base_names_are_unique():
+def test_names_are_unique_and_the_index_lists_every_metafile():
     """mim finds a config by its base name alone."""
     paths = list(ROOT.glob('configs/**/*.py'))
     assert len({path.stem for path in paths}) == len(paths)
-
-
-def test_index_lists_every_metafile():
     index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
     assert [ROOT / path for path in index['Import']] == METAFILES
 
@@ -454,6 +434,5 @@ def test_metafile(path):
         # Every number of a table has to say whose it is.
         published = 'published (arXiv:' in model['Metadata']['Notes']
         assert published == ('Results' in model), model['Name']
-    assert listed == {
-        config.stem: config for config in path.parent.glob('*.py')
-    }
+    configs = path.parent.glob('*.py')
+    assert listed == {config.stem: config for config in configs}

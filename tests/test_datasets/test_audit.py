@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
-from own_data import CLASSES, coco, folders, labels, make_coco, voc
+from own_data import CLASSES, coco, folders, labels, voc
 from PIL import Image
 
 from mmmobilemamba.datasets.audit import audit, one_class_faults
@@ -25,29 +25,13 @@ def run(case, **splits):
         return list(audit(Config(cfg), tuple(splits or ['train'])))
 
 
-def edit(root, change):
+def edit(root, key, values):
+    """Change the first entry of a list; None takes away."""
     path = root / 'all.json'
     content = json.loads(path.read_text())
-    change(content)
+    entry = {**content[key][0], **values}
+    content[key][0] = {k: v for k, v in entry.items() if v is not None}
     path.write_text(json.dumps(content))
-
-
-def first(key, **values):
-    """Give a change of the first entry of a list; None takes away."""
-
-    def change(content):
-        for name, value in values.items():
-            content[key][0][name] = value
-            if value is None:
-                del content[key][0][name]
-
-    return change
-
-
-def text(path, old, new):
-    changed = path.read_text().replace(old, new)
-    assert changed != path.read_text()
-    path.write_text(changed)
 
 
 def repaint(root, change, kind='labels', number=None):
@@ -55,17 +39,6 @@ def repaint(root, change, kind='labels', number=None):
         image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         path.unlink()
         cv2.imwrite(str(path.with_suffix('.png')), change(image))
-
-
-def turn(path, orientation):
-    with Image.open(path) as image:
-        exif = image.getexif()
-        exif[0x0112] = orientation
-        image.save(path, exif=exif)
-
-
-def dark(image):
-    return image.astype(np.uint16) * 10
 
 
 @pytest.mark.parametrize('make', [coco, voc, labels, folders])
@@ -87,50 +60,36 @@ ANNOTATION = 'annotation 1 of 0.jpg'
 COCO = [
     ('images', dict(id=None), r'entry 0 .*id'),
     ('images', dict(height='64'), "entry 0 .*height '64'"),
-    ('images', dict(file_name=None), 'images without file_name'),
     ('images', dict(id=1), 'images with the id of another'),
     ('images', dict(width=70), 'image is 80x64, the annotations are for 70'),
-    ('categories', dict(name=7), 'categories with a wrong name'),
     ('categories', dict(name='Disc'), 'names disc, which .*all.json'),
     ('categories', dict(id=9), f'unknown categories, first {ANNOTATION}'),
-    ('annotations', dict(id=None), 'annotations without id'),
     ('annotations', dict(id=0), r'annotations with a wrong id.*\b0'),
-    ('annotations', dict(id='1'), 'annotations with a wrong id'),
     ('annotations', dict(id=2), 'annotations with the id of another'),
     ('annotations', dict(image_id=8), 'unknown images.*image_id 8'),
-    ('annotations', dict(image_id='0'), "unknown images.*image_id '0'"),
     ('annotations', dict(iscrowd=None), 'annotations without iscrowd'),
-    ('annotations', dict(iscrowd='no'), "iscrowd 'no'"),
-    ('annotations', dict(area=None), 'annotations without area'),
     ('annotations', dict(area='5'), "area '5'"),
     ('annotations', dict(bbox=[1, 2, 3]), r'bbox \[1, 2, 3\]'),
-    ('annotations', dict(bbox=[1, 2, 'a', 4]), 'wrong bbox'),
     ('annotations', dict(bbox=[1, 2, 9, 0.5]), f'without area.*{ANNOTATION}'),
     ('annotations', dict(bbox=[90, 2, 9, 9]), f'outside.*{ANNOTATION}'),
     ('annotations', dict(bbox=[1, 2, float('nan'), 4]), 'nan'),
     ('annotations', dict(segmentation=None), 'without a mask'),
     ('annotations', dict(segmentation=dict(size=9)), 'masks of another size'),
-    ('annotations', dict(image_id=[0]), r'wrong image_id.*\[0\]'),
     ('annotations', dict(segmentation=[[1, 1, 9, 9]]), f'three.*{ANNOTATION}'),
-    (
-        'annotations',
-        dict(segmentation=dict(size=[9, 9], counts='1')),
-        f'masks of another size.*{ANNOTATION}',
-    ),
 ]
 
 
 @pytest.mark.parametrize(('key', 'values', 'words'), COCO)
 def test_entries_of_coco(key, values, words, tmp_path):
     case = coco(tmp_path)
-    edit(tmp_path, first(key, **values))
+    edit(tmp_path, key, values)
     (report,) = run(case)
     said = [f'{path} {what}' for path, what in report.faults]
     assert any(re.search(words, line) for line in said), said
     assert all('.json' in line or '.jpg' in line for line in said[:1])
 
 
-@pytest.mark.parametrize('content', ['', '[]', '{', '{"images": 3}', 'null'])
+@pytest.mark.parametrize('content', ['', '[]', '{"images": 3}'])
 def test_files_that_are_none_of_coco(content, tmp_path):
     case = coco(tmp_path)
     (tmp_path / 'all.json').write_text(content)
@@ -139,15 +98,19 @@ def test_files_that_are_none_of_coco(content, tmp_path):
 
 
 def test_right_uses_are_remarks(tmp_path):
-    """A test set without annotations, and one without its own classes."""
+    """A test set without annotations; but not classes of another set."""
     case = coco(tmp_path)
-    edit(tmp_path, lambda c: c.pop('annotations'))
+    content = json.loads((tmp_path / 'all.json').read_text())
+    del content['annotations']
+    (tmp_path / 'all.json').write_text(json.dumps(content))
     (report,) = run(case)
     assert report.faults == []
     assert any('2 of 2 images' in remark for remark in report.remarks)
     case[2].pop('metainfo')
     (report,) = run(case)
     assert 'names person' in report.faults[0][1]
+    (report,) = run(case, train=dict(metainfo=dict(classes='disc')))
+    assert "('disc',), with a comma" in report.faults[0][1]
 
 
 @pytest.mark.parametrize(
@@ -155,12 +118,6 @@ def test_right_uses_are_remarks(tmp_path):
     [
         ('<width>80', '<width>80.0', "width is '80.0'"),
         ('<xmin>8<', '<xmin>eight<', "xmin of object 0 is 'eight'"),
-        ('<xmin>8</xmin>', '', "xmin of object 0 is ''"),
-        (
-            '<object><name>ring</name>',
-            '<object><name>ring</name><difficult>Unspecified</difficult>',
-            "difficult of object 1 is 'Unspecified'",
-        ),
         ('</annotation>', '', 'cannot be read'),
         ('ring', 'Ring', '1 classes of metainfo never occur: ring'),
     ],
@@ -168,7 +125,10 @@ def test_right_uses_are_remarks(tmp_path):
 def test_files_of_voc(old, new, words, tmp_path):
     case = voc(tmp_path)
     for name in ('photo_0', 'photo_2'):
-        text(tmp_path / f'Annotations/{name}.xml', old, new)
+        path = tmp_path / f'Annotations/{name}.xml'
+        content = path.read_text()
+        assert old in content
+        path.write_text(content.replace(old, new))
     (report,) = run(case)
     said = ' '.join(f'{path}: {what}' for path, what in report.faults)
     assert re.search(words, said), said
@@ -203,8 +163,12 @@ def test_label_images(change, options, words, tmp_path):
 
 def test_images_that_are_dark_or_turned(tmp_path):
     case = labels(tmp_path)
-    repaint(tmp_path, dark, 'images', 1)
-    turn(tmp_path / 'images/train/1.jpg', 3)
+    repaint(tmp_path, lambda i: i.astype(np.uint16) * 10, 'images', 1)
+    path = tmp_path / 'images/train/1.jpg'
+    with Image.open(path) as image:
+        exif = image.getexif()
+        exif[0x0112] = 3
+        image.save(path, exif=exif)
     (report,) = run(case, train=dict(img_suffix='.png'))
     assert [path[-5:] for path, _ in report.faults] == ['0.png']
     assert 'more than 8 bits' in report.faults[0][1]
@@ -228,17 +192,12 @@ def test_folders_and_their_classes(tmp_path):
 def test_parts_of_a_set_may_lack_classes(tmp_path):
     """Each has some of them, and one has no labels at all."""
     case = coco(tmp_path)
+    content = json.loads((tmp_path / 'all.json').read_text())
+    whole = content['annotations']
     for name, left in (('a', 1), ('b', 2), ('none', 0)):
-        edit(
-            tmp_path,
-            lambda c, left=left: c.update(
-                annotations=[
-                    x for x in c['annotations'] if x['category_id'] == left
-                ]
-            ),
-        )
-        (tmp_path / 'all.json').rename(tmp_path / f'{name}.json')
-        make_coco(tmp_path, CLASSES, 2)
+        found = [x for x in whole if x['category_id'] == left]
+        content['annotations'] = found
+        (tmp_path / f'{name}.json').write_text(json.dumps(content))
     scope, cfg, dataset = case
     parts = [dict(dataset, ann_file=f'{n}.json') for n in ('a', 'b', 'none')]
     together = dict(type='ConcatDataset', datasets=parts)
@@ -256,37 +215,22 @@ def test_files_that_cannot_be_read(tmp_path):
     path = tmp_path / 'train/disc/1.png'
     path.write_bytes(path.read_bytes()[:-100])
     (report,) = run(case)
-    assert {path[-10:] for path, _ in report.faults if path} == {
-        'disc/0.png',
-        'disc/1.png',
-    }
+    names = {path[-10:] for path, _ in report.faults if path}
+    assert names == {'disc/0.png', 'disc/1.png'}
     assert report.samples == {1: 2}
+
+
+SMOOTH = 'LabelSmoothLoss'
 
 
 @pytest.mark.parametrize(
     ('model', 'faulty'),
     [
         (dict(decode_head=dict(num_classes=1)), True),
-        (
-            dict(head=dict(num_classes=1, loss=dict(type='LabelSmoothLoss'))),
-            True,
-        ),
+        (dict(head=dict(num_classes=1, loss=dict(type=SMOOTH))), True),
         (dict(decode_head=dict(num_classes=2, out_channels=1)), False),
         (dict(bbox_head=dict(num_classes=1)), False),
-        (
-            dict(
-                auxiliary_head=[
-                    dict(num_classes=1, loss_decode=[dict(use_sigmoid=True)])
-                ]
-            ),
-            False,
-        ),
     ],
 )
 def test_one_class_under_a_softmax(model, faulty):
     assert bool(one_class_faults(model)) == faulty
-
-
-def test_classes_as_a_string(tmp_path):
-    (report,) = run(coco(tmp_path), train=dict(metainfo=dict(classes='disc')))
-    assert "('disc',), with a comma" in report.faults[0][1]

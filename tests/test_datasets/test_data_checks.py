@@ -16,7 +16,6 @@ CASES = {
     'det/mask_rcnn/mask-rcnn_mobilemamba-b1_fpn_1x_coco': 80,
     'seg/sem_fpn/fpn_mobilemamba-b4_4xb8-160k_ade20k-512x512': 150,
     'cls/mobilemamba/mobilemamba-t2_8xb128-300e_in1k-192px': 1000,
-    'quickstart/mask-rcnn_mobilemamba-nano_shapes-160px': 3,
 }
 
 
@@ -44,27 +43,19 @@ def test_configs_run_with_checks(repo, name):
     assert cfg.train_dataloader == once.train_dataloader
 
 
-def test_data_sets_below_wrappers_are_found():
+def test_data_sets_below_wrappers_and_later_pipelines():
+    load = dict(type='Load')
     dataset = ConfigDict(
         type='MultiImageMixDataset',
         pipeline=[dict(type='Mosaic')],
         dataset=dict(
             type='ConcatDataset',
-            datasets=[
-                dict(type='CocoDataset', pipeline=[dict(type='Load')]),
-                dict(type='RepeatDataset', dataset=dict(type='Own')),
-            ],
+            datasets=[dict(type='CocoDataset', pipeline=[load])],
         ),
     )
-    found = dict(find_datasets(dataset, 'x'))
-    assert list(found) == [
-        'x.dataset.datasets.0',
-        'x.dataset.datasets.1.dataset',
-    ]
     cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
-    cfg.custom_hooks = [
-        dict(type='PipelineSwitchHook', switch_pipeline=[dict(type='Load')])
-    ]
+    hook = dict(type='PipelineSwitchHook', switch_pipeline=[load])
+    cfg.custom_hooks = [hook]
     set_data_checks(cfg, ('train',))
     dataset = cfg.train_dataloader.dataset
     assert dataset.pipeline[0].type == 'Mosaic'

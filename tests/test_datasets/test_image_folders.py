@@ -16,23 +16,12 @@ def make(root, layout):
 
 @pytest.mark.parametrize('held_out', ['val', 'test'])
 def test_folders_that_are_split_already(tmp_path, held_out):
-    layout = {
-        'train/b': 2,
-        'train/a': 1,
-        f'{held_out}/a': 1,
-        f'{held_out}/b': 1,
-    }
-    split = split_images(make(tmp_path, layout))
+    make(tmp_path, {f'{held_out}/a': 1, f'{held_out}/b': 1})
+    split = split_images(make(tmp_path, {'train/b': 2, 'train/a': 1}))
     assert split.classes == ('a', 'b')
-    assert split.train == [
-        ('train/a/0.png', 0),
-        ('train/b/0.png', 1),
-        ('train/b/1.png', 1),
-    ]
-    assert split.val == [
-        (f'{held_out}/a/0.png', 0),
-        (f'{held_out}/b/0.png', 1),
-    ]
+    wanted = [('a/0.png', 0), ('b/0.png', 1), ('b/1.png', 1)]
+    assert split.train == [(f'train/{name}', n) for name, n in wanted]
+    assert split.val == [(f'{held_out}/{name}', n) for name, n in wanted[:2]]
 
 
 def test_split_by_seed(tmp_path):
@@ -49,14 +38,8 @@ def test_split_by_seed(tmp_path):
 @pytest.mark.parametrize(
     'layout, named',
     [
-        ({'a': 3}, 'two or more'),
         ({}, 'no folder per class'),
-        ({'a': 3, 'b': 0}, 'Class b .*has 0'),
         ({'a': 3, 'b': 1}, 'Class b .*has 1'),
-        (
-            {'train/a': 1, 'train/b': 0, 'val/a': 1, 'val/b': 1},
-            'without: b',
-        ),
         ({'train/a': 1, 'train/b': 1}, 'none to hold out'),
         ({'train/a': 1, 'train/b': 1, 'val/a': 1}, 'different classes: b'),
     ],

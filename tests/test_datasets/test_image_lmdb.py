@@ -44,21 +44,9 @@ def test_folders_are_listed_as_mmpretrain_does(folder):
     assert got == [(f'{folder}/{name}', label) for name, label in SAMPLES]
 
 
-def test_every_file_arrives_byte_for_byte(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(image_lmdb, '_COMMIT_EVERY', 2)
-    write_image_lmdb(folder, SAMPLES, str(tmp_path / 'out'), 'train')
-    assert content(tmp_path / 'out' / 'train.lmdb') == FILES
-    listed = str(tmp_path / 'out' / 'meta' / 'train.txt')
-    assert read_list(listed) == SAMPLES
-    names = {path.name for path in (tmp_path / 'out').iterdir()}
-    assert names == {'train.lmdb', 'meta'}
-
-
-@pytest.mark.parametrize('when', ['before the files', 'in between'])
-def test_whole_or_not_at_all(when, folder, tmp_path):
-    samples = SAMPLES
-    if when == 'before the files':
-        samples = [*SAMPLES, ('a/missing.png', 0)]
+@pytest.mark.parametrize('missing', [[], [('a/missing.png', 0)]])
+def test_whole_or_not_at_all(missing, folder, tmp_path):
+    samples = [*SAMPLES, *missing]
 
     def stop(items):
         yield items[0]
@@ -69,13 +57,18 @@ def test_whole_or_not_at_all(when, folder, tmp_path):
             folder, samples, str(tmp_path / 'out'), 'train', progress=stop
         )
     left = [p for p in tmp_path.glob('out/**/*') if p.is_file()]
-    assert left == []
-    assert not list(tmp_path.glob('out/*.lmdb'))
+    assert left == list(tmp_path.glob('out/*.lmdb')) == []
 
 
-def test_overwriting_has_to_be_asked_for(folder, tmp_path):
+def test_every_file_arrives_and_is_replaced_only_if_asked(
+    folder, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(image_lmdb, '_COMMIT_EVERY', 2)
     out = str(tmp_path / 'out')
     write_image_lmdb(folder, SAMPLES, out, 'train')
+    assert read_list(f'{out}/meta/train.txt') == SAMPLES
+    names = {path.name for path in (tmp_path / 'out').iterdir()}
+    assert names == {'train.lmdb', 'meta'}
     with pytest.raises(FileExistsError, match='--overwrite'):
         write_image_lmdb(folder, SAMPLES[:1], out, 'train')
     assert content(f'{out}/train.lmdb') == FILES
@@ -85,9 +78,7 @@ def test_overwriting_has_to_be_asked_for(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'name',
-    ['../secret.png', '/etc/passwd', 'a/../../b.png', 'a\\..\\b.png']
-    + ['a//b.png', './a.png', 'ä.png', f'{"a" * 512}.png'],
+    'name', ['/etc/passwd', 'a/../../b.png', 'a\\..\\b.png', 'ä.png']
 )
 def test_paths_stay_inside_and_are_keys(name, folder, tmp_path):
     listed = tmp_path / 'train.txt'
@@ -99,17 +90,11 @@ def test_paths_stay_inside_and_are_keys(name, folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('text', 'message'),
-    [
-        ('a.png\n', ':1 is no path'),
-        ('a.png 0\nb.png cat\n', ':2 is no path'),
-        ('a.png 0\na.png 1\n', ':2 lists again'),
-        ('\n', 'lists no images'),
-    ],
+    ('text', 'line'), [('a.png 0\nb.png cat', 2), ('a.png 0\na.png 1', 2)]
 )
-def test_bad_lists(text, message, tmp_path):
-    (tmp_path / 'train.txt').write_text(text)
-    with pytest.raises(ValueError, match=message):
+def test_bad_lists(text, line, tmp_path):
+    (tmp_path / 'train.txt').write_text(f'{text}\n')
+    with pytest.raises(ValueError, match=f'train.txt:{line}'):
         read_list(str(tmp_path / 'train.txt'))
 
 

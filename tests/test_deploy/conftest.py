@@ -72,6 +72,8 @@ _TEXTS = dict(
     mask_rcnn="""
         _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
         default_scope = 'mmdet'
+        extractor = dict(out_channels=16, featmap_strides=[16, 32, 64])
+        narrow = dict(in_channels=16, num_classes=3)
         model = dict(
             backbone={backbone},
             neck=dict(
@@ -81,17 +83,10 @@ _TEXTS = dict(
                 feat_channels=16,
                 anchor_generator=dict(scales=[2], strides=[16, 32, 64])),
             roi_head=dict(
-                bbox_roi_extractor=dict(
-                    out_channels=16, featmap_strides=[16, 32, 64]),
-                bbox_head=dict(
-                    in_channels=16, fc_out_channels=16, num_classes=3),
-                mask_roi_extractor=dict(
-                    out_channels=16, featmap_strides=[16, 32, 64]),
-                mask_head=dict(
-                    num_convs=1,
-                    in_channels=16,
-                    conv_out_channels=16,
-                    num_classes=3)),
+                bbox_roi_extractor=extractor,
+                bbox_head=dict(**narrow, fc_out_channels=16),
+                mask_roi_extractor=extractor,
+                mask_head=dict(**narrow, num_convs=1, conv_out_channels=16)),
             test_cfg=dict(
                 rpn=dict(nms_pre=50, max_per_img=20),
                 rcnn=dict(max_per_img=8)))
@@ -121,8 +116,8 @@ def fill(model):
 def make_model(tmp_path_factory):
     """Give a function that builds a tiny model by its name."""
     folder = tmp_path_factory.mktemp('models')
-    last = _BACKBONE.replace('_delete_=True,', '')
-    last = last.replace('(0, 1, 2)', '(2,)')
+    last = _BACKBONE.replace('(0, 1, 2)', '(2,)')
+    last = last.replace('_delete_=True,', '')
     hosts = dict(classifier='mmpretrain', segmentor='mmseg')
     made = {}
 

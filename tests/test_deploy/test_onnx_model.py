@@ -1,5 +1,7 @@
 """A file takes the place of a model in the hosts' evaluation."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -19,22 +21,18 @@ def test_windows_of_a_slide_config(export, make_model):
     whole, model.test_cfg = model.test_cfg, type(model.test_cfg)(window)
     image = torch.randn(1, 3, 150, 170)
     meta = dict(img_shape=(150, 170), ori_shape=(150, 170), pad_shape=None)
+    samples = [SegDataSample(metainfo=meta)]
     try:
-        wanted = model.predict(image, [SegDataSample(metainfo=dict(meta))])
-        found = OnnxModel(path, test_cfg=window)(
-            image, [SegDataSample(metainfo=dict(meta))]
-        )
+        wanted = model.predict(image, copy.deepcopy(samples))
+        network = OnnxModel(path, test_cfg=window)
+        found = network(image, copy.deepcopy(samples))
     finally:
         model.test_cfg = whole
-    torch.testing.assert_close(
-        found[0].seg_logits.data,
-        wanted[0].seg_logits.data,
-        rtol=1e-4,
-        atol=1e-4,
-    )
+    ours, theirs = found[0].seg_logits.data, wanted[0].seg_logits.data
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     # Run whole, it would be another size than the file takes.
     with pytest.raises(ValueError, match='96x80'):
-        OnnxModel(path)(image, [SegDataSample(metainfo=dict(meta))])
+        OnnxModel(path)(image, samples)
 
 
 def test_masks_are_pasted_beside_a_classifier():

@@ -11,7 +11,6 @@ from mmmobilemamba.deploy.boxes import suppress
 from mmmobilemamba.deploy.graph import make_graph
 from mmmobilemamba.deploy.layers import MatrixPool
 from mmmobilemamba.models.layers.mixer import GlobalPath
-from mmmobilemamba.ops import export_form, parallel
 
 
 def session_of(module, image, names, **options):
@@ -29,11 +28,10 @@ class Suppress(nn.Module):
         return suppress(boxes, scores[:, 0], labels[:, 0].long(), 0.5, 0.1, 30)
 
 
-@pytest.mark.parametrize('seed', range(3))
-@pytest.mark.parametrize('count', [200, 5, 0])
-def test_suppression_is_that_of_mmcv(seed, count):
+@pytest.mark.parametrize('count', [200, 5])
+def test_suppression_is_that_of_mmcv(count):
     """Of 200 boxes so many score enough."""
-    torch.manual_seed(seed)
+    torch.manual_seed(count)
     corner = torch.rand(200, 2) * 50
     boxes = torch.cat((corner, corner + torch.rand(200, 2) * 40), -1)
     scores, labels = torch.rand(200), torch.randint(3, (200,))
@@ -43,18 +41,15 @@ def test_suppression_is_that_of_mmcv(seed, count):
     session = session_of(Suppress(), x, names)
     got = session.run(names, {'image': x.numpy()})
     there = scores > 0.1
-    if not there.any():
-        assert got[2].tolist() == [-1]
-        return
-    dets, keep = batched_nms(
-        boxes[there],
-        scores[there],
-        labels[there],
-        dict(type='nms', iou_threshold=0.5),
-    )
+    found = boxes[there], scores[there], labels[there]
+    nms = dict(type='nms', iou_threshold=0.5)
+    dets, keep = batched_nms(*found, nms)
     np.testing.assert_allclose(got[0], dets[:30, :4], rtol=1e-5)
     np.testing.assert_allclose(got[1], dets[:30, 4], rtol=1e-5)
-    assert got[2].tolist() == labels[there][keep][:30].tolist()
+    assert got[2].tolist() == found[2][keep][:30].tolist()
+    # With no box at all, one of no class.
+    x[:, 4] = 0.05
+    assert session.run(['labels'], {'image': x.numpy()})[0].tolist() == [-1]
 
 
 @pytest.mark.parametrize('directions', [1, 2, 4])
@@ -72,17 +67,6 @@ def test_graph_of_free_size(directions):
         np.testing.assert_allclose(got, path(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize('length', [1, 7, 8, 9, 65, 600])
-def test_levels_of_chunks(length):
-    """Levels that a short sequence does not need change nothing."""
-    a, b = torch.rand(2, length, 3), torch.randn(2, length, 3)
-    for reverse in (False, True):
-        wanted = parallel.linear_recurrence(a, b, reverse)
-        with export_form(free_size=True):
-            got = parallel.linear_recurrence(a, b, reverse)
-        torch.testing.assert_close(got, wanted)
-
-
 def test_softplus():
     x = torch.tensor([-200.0, -20.0, -1.0, 0.0, 3.0, 29.9, 30.1, 90.0, 1e9])
     session = session_of(nn.Softplus(), x, ['y'])
@@ -91,9 +75,8 @@ def test_softplus():
     np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize('size', [(6, 6), (7, 5), (2, 3)])
-@pytest.mark.parametrize('bins', [1, 2, 3, (4, 6)])
-def test_pooling(size, bins):
-    x = torch.randn(2, 3, *size)
+@pytest.mark.parametrize('bins', [1, 3, (4, 6)])
+def test_pooling(bins):
+    x = torch.randn(2, 3, 7, 5)
     wanted = nn.AdaptiveAvgPool2d(bins)(x)
     torch.testing.assert_close(MatrixPool(bins)(x), wanted)

@@ -16,8 +16,8 @@ def test_openvino_computes_what_onnxruntime_does(export, name):
     theirs = Session(path, 'openvino', threads=1)
     assert theirs.metadata == ours.metadata
     first = None
-    for seed, size in enumerate([(96, 80), (65, 107)]):
-        noise = np.random.default_rng(seed)
+    noise = np.random.default_rng(0)
+    for size in ((96, 80), (65, 107)):
         image = noise.standard_normal((1, 3, *size), np.float32)
         wanted, got = ours(image), theirs(image)
         assert list(got) == list(wanted)
@@ -46,10 +46,8 @@ def test_what_cannot_run_is_named(export, monkeypatch, tmp_path):
     path, _ = export('classifier', preprocess=True)
     with pytest.raises(ValueError, match='tensorrt'):
         Session(path, 'tensorrt')
-    with pytest.raises(ValueError, match='got 0'):
-        Session(path, threads=0)
     monkeypatch.setitem(sys.modules, 'openvino', None)
-    with pytest.raises(ImportError, match='pip install openvino'):
+    with pytest.raises(ImportError, match='openvino'):
         Session(path, 'openvino')
     with pytest.raises(FileNotFoundError, match='none.onnx'):
         Session(tmp_path / 'none.onnx')
