@@ -28,17 +28,10 @@ BF16 = dict(dtype='bfloat16')
         ('cpu', {}, (False, 'bfloat16'), dict(type=CPU_AMP)),
         (
             'cpu',
-            dict(type='AmpOptimWrapper', loss_scale='dynamic'),
-            (True,),
-            dict(type=CPU_AMP),
-        ),
-        (
-            'cpu',
             dict(type='OptimWrapper'),
             (False,),
             dict(type='OptimWrapper'),
         ),
-        ('cpu', {}, (False, 'float16'), 'float16'),
         ('mps', {}, (True,), 'mps'),
     ],
 )
@@ -46,8 +39,8 @@ def test_mixed_precision(monkeypatch, device, wrapper, args, wanted):
     monkeypatch.setattr(options, 'get_device', lambda: device)
     clip = dict(clip_grad=dict(max_norm=1))
     cfg = Config(dict(optim_wrapper=dict(wrapper, **clip)))
-    if isinstance(wanted, str):
-        with pytest.raises(ValueError, match=wanted):
+    if device == wanted:
+        with pytest.raises(ValueError, match=device):
             options.set_train_options(cfg, *args)
         return
     options.set_train_options(cfg, *args)
@@ -56,63 +49,24 @@ def test_mixed_precision(monkeypatch, device, wrapper, args, wanted):
     assert cfg.optim_wrapper == dict(wanted, **clip)
 
 
-def evaluation(scope, **other):
-    dataset = dict(type='X', pipeline=[dict(type='Load'), dict(type='Pack')])
-    return Config(
-        dict(
-            default_scope=scope,
-            model=dict(type='M'),
-            visualizer=dict(type='V'),
-            test_dataloader=dict(dataset=dict(type='R', dataset=dataset)),
-            **other,
-        )
-    )
-
-
-@pytest.mark.parametrize('scope', ['mmdet', 'mmpretrain'])
-def test_tta_flips_by_default(scope):
-    cfg = evaluation(scope)
-    options.set_test_options(cfg, tta=True)
-    assert cfg.model.module.type == 'M'
-    load, augment = cfg.test_dataloader.dataset.dataset.pipeline
-    assert load.type == 'Load'
-    flips, (pack,) = augment.transforms
-    assert [flip.prob for flip in flips] == [1.0, 0.0]
-    if scope == 'mmdet':
-        # Boxes are flipped back by what is packed with them.
-        assert 'flip_direction' in pack.meta_keys
-
-
 def test_tta_of_a_segmentor_needs_a_recipe():
+    loader = dict(dataset=dict(type='X', pipeline=[dict(type='Load')]))
+    cfg = Config(dict(default_scope='mmseg', test_dataloader=loader))
     with pytest.raises(ValueError, match='tta_pipeline'):
-        options.set_test_options(evaluation('mmseg'), tta=True)
-
-
-@pytest.mark.parametrize('scope', ['mmdet', 'mmseg', 'mmpretrain'])
-def test_drawing_adds_the_hook_of_the_library(scope, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    cfg = evaluation(scope)
-    options.set_test_options(cfg, show_dir='drawn')
-    hook = cfg.default_hooks.visualization
-    assert hook.interval == 1
-    # Absolute, because MMDetection puts a relative one below its log.
-    places = dict(
-        mmdet=hook.get('test_out_dir'),
-        mmseg=cfg.visualizer.get('save_dir'),
-        mmpretrain=hook.get('out_dir'),
-    )
-    assert places[scope] == str(tmp_path / 'drawn')
+        options.set_test_options(cfg, tta=True)
 
 
 def test_loaders_of_mmpretrain_get_its_defaults():
-    cfg = evaluation('mmpretrain')
-    cfg.test_dataloader.num_workers = 2
-    options.set_loader_defaults(cfg)
-    assert cfg.test_dataloader.collate_fn.type == 'default_collate'
-    assert cfg.test_dataloader.persistent_workers is True
-    cfg = evaluation('mmdet')
-    options.set_loader_defaults(cfg)
-    assert 'collate_fn' not in cfg.test_dataloader
+    for scope in ('mmpretrain', 'mmdet'):
+        loader = dict(num_workers=2)
+        cfg = Config(dict(default_scope=scope, test_dataloader=loader))
+        options.set_loader_defaults(cfg)
+        found = cfg.test_dataloader
+        if scope == 'mmdet':
+            assert 'collate_fn' not in found
+        else:
+            assert found.collate_fn.type == 'default_collate'
+            assert found.persistent_workers is True
 
 
 def test_start(tmp_path):
@@ -134,7 +88,6 @@ def test_start(tmp_path):
     [
         ({}, 'ResumableCheckpointHook'),
         (dict(type='CheckpointHook', interval=7), 'ResumableCheckpointHook'),
-        (dict(type='mmengine.CheckpointHook'), 'ResumableCheckpointHook'),
         (dict(type='TheirCheckpointHook'), 'TheirCheckpointHook'),
         (None, ''),
     ],

@@ -1,7 +1,5 @@
 """Files into backbones and models: what is taken, what is refused, and why."""
 
-import pickle
-
 import pytest
 import torch
 from golden import cases, made_input, made_state_dict, relative_error
@@ -10,7 +8,6 @@ from mmengine.registry import MODELS
 
 from mmmobilemamba.checkpoints.checkpoint import (
     load_checkpoint,
-    read_state_dict,
 )
 from mmmobilemamba.models.backbones import MobileMamba
 
@@ -75,18 +72,6 @@ def test_published_file_as_it_is(tmp_path, published, pack):
     assert_golden(pretrained(tmp_path / 'file.pth'))
 
 
-def test_our_own_file_of_a_backbone_and_of_a_whole_model(tmp_path, published):
-    torch.save(published, tmp_path / 'published.pth')
-    model = pretrained(tmp_path / 'published.pth')
-    bare = model.state_dict()
-    torch.save({'state_dict': bare}, tmp_path / 'bare.pth')
-    assert_golden(pretrained(tmp_path / 'bare.pth'))
-    whole = {f'backbone.{k}': v for k, v in bare.items()}
-    whole['head.fc.weight'] = torch.zeros(10, 368)
-    torch.save({'state_dict': whole}, tmp_path / 'whole.pth')
-    assert_golden(pretrained(tmp_path / 'whole.pth'))
-
-
 NAME = 'blocks2.3.mixer.m.attn.global_op.global_atten.Ds'
 
 
@@ -107,30 +92,23 @@ def test_file_that_does_not_fit(tmp_path, published, spoil, named):
         pretrained(tmp_path / 'x.pth')
 
 
-def test_missing_file(tmp_path):
+def test_our_own_files(tmp_path, published):
+    """Of a backbone, of a whole model, and of a fused backbone."""
     with pytest.raises(FileNotFoundError, match='absent.pth'):
         pretrained(tmp_path / 'absent.pth')
-
-
-def test_fused_file_needs_the_fused_backbone(tmp_path, published):
     torch.save(published, tmp_path / 'published.pth')
     model = pretrained(tmp_path / 'published.pth')
+    bare = model.state_dict()
+    whole = {f'backbone.{k}': v for k, v in bare.items()}
+    whole['head.fc.weight'] = torch.zeros(10, 368)
+    for state in (bare, whole):
+        torch.save({'state_dict': state}, tmp_path / 'ours.pth')
+        assert_golden(pretrained(tmp_path / 'ours.pth'))
     model.switch_to_deploy()
     torch.save(model.state_dict(), tmp_path / 'fused.pth')
     with pytest.raises(ValueError, match='deploy=True'):
         pretrained(tmp_path / 'fused.pth')
     assert_golden(pretrained(tmp_path / 'fused.pth', deploy=True))
-
-
-@pytest.mark.parametrize(
-    'content',
-    [b'', b'no pickle', pickle.dumps([1, 2], protocol=2)],
-    ids=['empty', 'text', 'list'],
-)
-def test_file_that_is_no_checkpoint(tmp_path, content):
-    (tmp_path / 'x.pth').write_bytes(content)
-    with pytest.raises(ValueError, match='x.pth'):
-        read_state_dict(tmp_path / 'x.pth')
 
 
 class Detector(BaseModule):

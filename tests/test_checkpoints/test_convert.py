@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from golden import made_state_dict
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
@@ -125,100 +125,44 @@ def test_what_is_missing_is_named_as_published(folder, published, name):
 
 @given(st.data())
 def test_damaged_files(folder, saved, data):
-    damage = data.draw(st.sampled_from(['cut', 'flip', 'hole', 'noise']))
     at = data.draw(st.integers(0, len(saved) - 1))
-    if damage == 'cut':
-        convert(folder, saved[:at], refused=True)
-        return
-    if damage == 'noise':
-        convert(folder, data.draw(st.binary(max_size=200)), refused=True)
-        return
     noise = data.draw(st.binary(min_size=1, max_size=40))
-    if damage == 'hole':
-        content = saved[:at] + saved[at + len(noise) :]
-    else:
-        content = saved[:at] + noise + saved[at + len(noise) :]
+    rest = saved[at + len(noise) :]
+    convert(folder, saved[:at], refused=True)
     # Bytes of a tensor are as good as others.
-    convert(folder, content)
+    convert(folder, saved[:at] + noise + rest)
+    convert(folder, saved[:at] + rest)
 
 
-WRONG_VALUES = {
-    'another shape': torch.zeros(3, 5),
-    'no shape': torch.tensor(1.0),
-    'empty': torch.zeros(0),
-    'huge': torch.zeros(1).expand(2**40),
-    'number': 3,
-    'none': None,
-    'text': 'weights',
-    'nested': {'weight': torch.zeros(3)},
-}
-WRONG_TENSORS = {
-    'int': lambda t: t.long(),
-    'bool': lambda t: t.bool(),
-    'complex': lambda t: t.to(torch.complex64),
-    'sparse': lambda t: t.contiguous().to_sparse(),
-    'nan': lambda t: torch.full((1,), float('nan')).expand(t.shape),
-    'inf': lambda t: torch.full((1,), float('inf')).expand(t.shape),
-}
-
-
-@settings(max_examples=settings().max_examples // 2)
-@given(st.data())
-def test_wrong_tensors(folder, published, backbone, data):
-    name = data.draw(st.sampled_from(sorted(published)))
-    kind = data.draw(st.sampled_from([*WRONG_VALUES, *WRONG_TENSORS]))
-    if name.endswith('num_batches_tracked'):
-        name = 'patch_embed.0.bn.weight'
-    if kind in WRONG_VALUES:
-        value = WRONG_VALUES[kind]
-    else:
-        value = WRONG_TENSORS[kind](published[name])
-    spoiled = {**published, name: value}
-    # A filter is no weight, and one of another kind may hold its values.
-    must = not ('filter' in name or name.startswith('head'))
-    container = data.draw(st.sampled_from(['net_E', 'net', 'state_dict']))
-    convert(folder, {container: spoiled}, refused=must or None)
-    torch.save(spoiled, folder / 'weights.pth')
-    if must:
-        with pytest.raises(ValueError):
-            load_backbone(backbone, folder / 'weights.pth')
-
-
-NAMES = st.sampled_from(
-    ['../../x', '/etc/passwd', 'backbone.', 'module.', '', 'head.', 'blocks1']
-) | st.text(max_size=12)
-
-
-@settings(max_examples=settings().max_examples // 2)
-@given(NAMES, st.sampled_from([torch.zeros(2), 3]))
-def test_foreign_names(folder, published, name, value):
-    # What is no tensor, and a neck's name, are left as they are.
-    convert(folder, {**published, name: value})
-    convert(folder, {name: value}, refused=True)
-
-
-@given(
-    st.recursive(
-        st.none()
-        | st.integers()
-        | st.text(max_size=5)
-        | st.binary(max_size=5),
-        lambda inner: (
-            st.lists(inner, max_size=3)
-            | st.dictionaries(st.text(max_size=5) | st.integers(), inner)
-            | st.dictionaries(
-                st.sampled_from(['net_E', 'net', 'state_dict', 'model']), inner
-            )
-        ),
-        max_leaves=8,
-    )
+@pytest.mark.parametrize(
+    'content',
+    [b'', b'text', [1], {}, {1: 'x'}, {'net': None}, {'state_dict': [1, {}]}]
+    + [{'../../x': torch.zeros(2)}, {'model': {'blocks1': 3}}],
 )
 def test_other_content(folder, content):
-    message = convert(folder, {'wrapped': content}, refused=True)
-    assert 'src.pth' in message
-    file = io.BytesIO()
-    torch.save(content, file)
-    assert 'src.pth' in convert(folder, file.getvalue(), refused=True)
+    assert 'src.pth' in convert(folder, content, refused=True)
+
+
+@pytest.mark.parametrize(
+    'spoil',
+    [
+        lambda t: torch.zeros(3, 5),
+        lambda t: torch.zeros(1).expand(2**40),
+        lambda t: 3,
+        lambda t: {'weight': t},
+        lambda t: t.long(),
+        lambda t: t.contiguous().to_sparse(),
+        lambda t: torch.full((1,), float('nan')).expand(t.shape),
+    ],
+)
+def test_wrong_tensors(folder, published, backbone, spoil):
+    for name in ('patch_embed.0.bn.weight', 'blocks1.0.dw0.m.c.weight'):
+        spoiled = {**published, name: spoil(published[name])}
+        for container in ('net', 'state_dict'):
+            convert(folder, {container: spoiled}, refused=True)
+        torch.save(spoiled, folder / 'weights.pth')
+        with pytest.raises(ValueError):
+            load_backbone(backbone, folder / 'weights.pth')
 
 
 def test_code_is_not_run(folder, published, tmp_path):

@@ -6,7 +6,6 @@ from golden import made_state_dict, official_keys
 
 from mmmobilemamba.checkpoints.key_map import (
     from_published,
-    haar_filters,
     is_haar_filter,
     is_published,
     state_dict_from_published,
@@ -22,7 +21,8 @@ def test_there_and_back(variant):
     ours = state_dict_from_published(published)
     with torch.device('meta'):
         wanted = MobileMamba(variant).state_dict()
-    assert {k for k in ours if not k.startswith('head.')} == set(wanted)
+    shapes = {k: v.shape for k, v in ours.items() if 'head.' not in k}
+    assert shapes == {k: v.shape for k, v in wanted.items()}
     back = state_dict_to_published(ours)
     assert back.keys() == published.keys()
     for name, tensor in published.items():
@@ -41,10 +41,8 @@ def test_downstream_names_there_and_back(model):
 @pytest.mark.parametrize(
     'spoil',
     [
-        lambda f: -f,
         lambda f: f.flip(0),
         lambda f: f * 2**-0.5,
-        lambda f: f[:, :, :, :1],
     ],
 )
 def test_other_wavelets_are_refused(spoil):
@@ -53,11 +51,6 @@ def test_other_wavelets_are_refused(spoil):
     published[name] = spoil(published[name])
     with pytest.raises(ValueError, match=name):
         state_dict_from_published(published)
-
-
-def test_haar_filters_are_orthonormal():
-    bank = haar_filters(1).flatten(1)
-    torch.testing.assert_close(bank @ bank.T, torch.eye(4))
 
 
 def test_published_files_are_told_from_those_of_other_networks():

@@ -143,6 +143,33 @@ def fill():
 BALLAST = dict(type='ToyModel', ballast=100_000)
 
 
+def test_full_at_the_end(tmp_path, train, fill):
+    with pytest.raises(UnsavedError, match='epoch_4.pth is not saved: File'):
+        train(model=BALLAST, hooks=[fill(2, 9, 200_000)], max_keep_ckpts=1)
+    folder = tmp_path / 'run'
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, -1))
+    assert epochs(folder) == ['epoch_2.pth']
+    assert last(folder)[0] == 'epoch_2.pth'
+    # With room again, the training ends as it would have.
+    train(model=BALLAST, max_keep_ckpts=1)
+    assert epochs(folder) == ['epoch_4.pth']
+
+
+def test_best_unsaved_is_an_error_and_no_record(tmp_path, train, fill):
+    hub = None
+
+    class Keep(fill):
+        def before_run(self, runner):
+            nonlocal hub
+            hub = runner.message_hub
+
+    with pytest.raises(UnsavedError, match='the best checkpoint is not'):
+        train(model=BALLAST, hooks=[Keep(2, 9, 200_000)], save_best='acc')
+    best = hub.get_info('best_ckpt')
+    assert [str(path) for path in tmp_path.glob('run/best_*')] == [best]
+    assert 'epoch_2' in best
+
+
 def test_full_for_a_while(tmp_path, train, fill):
     train(
         model=BALLAST,
@@ -159,37 +186,3 @@ def test_full_for_a_while(tmp_path, train, fill):
     assert len(said) == 3
     for line in said:
         assert 'File too large' in line and 'epoch_1.pth' in line
-
-
-def test_full_at_the_end(tmp_path, train, fill):
-    with pytest.raises(UnsavedError, match='epoch_4.pth is not saved: File'):
-        train(model=BALLAST, hooks=[fill(2, 9, 200_000)], max_keep_ckpts=1)
-    folder = tmp_path / 'run'
-    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, -1))
-    assert epochs(folder) == ['epoch_2.pth']
-    assert last(folder)[0] == 'epoch_2.pth'
-    # With room again, the training ends as it would have.
-    train(model=BALLAST, max_keep_ckpts=1)
-    assert epochs(folder) == ['epoch_4.pth']
-
-
-def test_best_unsaved_is_an_error_and_no_record(tmp_path, train, fill):
-    hook = fill(2, 9, 200_000)
-    runner = None
-
-    class Keep(Hook):
-        def before_run(self, it):
-            nonlocal runner
-            runner = it
-
-    with pytest.raises(UnsavedError, match='the best checkpoint is not'):
-        train(
-            model=BALLAST,
-            hooks=[hook, Keep()],
-            save_best='acc',
-            save_begin=1,
-        )
-    folder = tmp_path / 'run'
-    best = runner.message_hub.get_info('best_ckpt')
-    assert [str(path) for path in folder.glob('best_*')] == [best]
-    assert 'epoch_2' in best

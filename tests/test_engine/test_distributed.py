@@ -4,9 +4,6 @@ from datetime import timedelta
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.model import is_model_wrapper
-from mmengine.registry import MODEL_WRAPPERS
-from torch import nn
 from torch.utils.data import DataLoader
 
 from mmmobilemamba.engine import distributed
@@ -66,6 +63,17 @@ def test_slurm_without_gpus(group, monkeypatch):
         type='mmmobilemamba.CPUDistributedDataParallel',
         find_unused_parameters=True,
     )
+    # One that the config names stays, and the flexible runner has another
+    # place for it.
+    wrapper = dict(type='MMSeparateDistributedDataParallel')
+    strategy = dict(type='DDPStrategy')
+    cfg = Config(dict(launcher='slurm', model_wrapper_cfg=wrapper))
+    setup_distributed(cfg)
+    assert cfg.model_wrapper_cfg == wrapper
+    cfg = Config(dict(launcher='slurm', strategy=strategy))
+    setup_distributed(cfg)
+    wrapper = cfg.strategy.model_wrapper
+    assert wrapper.type == 'mmmobilemamba.CPUDistributedDataParallel'
 
 
 def test_slurm_on_several_nodes(group, monkeypatch, tmp_path):
@@ -89,47 +97,11 @@ def test_patience_with_a_silent_process(group, monkeypatch):
             setup_distributed(Config(dict(launcher='slurm', env_cfg=env)))
 
 
-def test_wrapper_of_the_config_stays(group, monkeypatch):
-    slurm(monkeypatch)
-    wrapper = dict(type='MMSeparateDistributedDataParallel')
-    cfg = Config(dict(launcher='slurm', model_wrapper_cfg=wrapper))
-    setup_distributed(cfg)
-    assert cfg.model_wrapper_cfg == wrapper
-
-
-@pytest.fixture
-def alone(tmp_path):
-    """One process that forms a group."""
+def test_leaving_does_not_wait_for_loading_processes(tmp_path):
+    """torch waits five seconds for each that is collected in a cycle."""
     torch.distributed.init_process_group(
         'gloo', init_method=f'file://{tmp_path}/group', rank=0, world_size=1
     )
-    yield
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-
-
-def test_wraps_synchronised_batch_norm(alone):
-    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.SyncBatchNorm(4))
-    weight = model[1].weight
-    wrapped = MODEL_WRAPPERS.build(
-        dict(
-            type='mmmobilemamba.CPUDistributedDataParallel',
-            module=model,
-            # What mmengine's Runner adds: the number of the process.
-            device_ids=[0],
-        )
-    )
-    assert is_model_wrapper(wrapped)
-    output = wrapped(torch.randn(2, 3, 4, 4))
-    output.square().sum().backward()
-    norm = wrapped.module[1]
-    assert not isinstance(norm, nn.SyncBatchNorm)
-    assert norm.weight is weight
-    assert weight.grad is not None
-
-
-def test_leaving_does_not_wait_for_loading_processes(alone):
-    """torch waits five seconds for each that is collected in a cycle."""
     holder = {}
     for number in range(2):
         loader = DataLoader(range(4), num_workers=2, persistent_workers=True)
@@ -140,11 +112,3 @@ def test_leaving_does_not_wait_for_loading_processes(alone):
     leave_distributed()
     assert time.monotonic() - start < 5
     assert not torch.distributed.is_initialized()
-
-
-def test_strategy_of_the_flexible_runner(group, monkeypatch):
-    slurm(monkeypatch)
-    cfg = Config(dict(launcher='slurm', strategy=dict(type='DDPStrategy')))
-    setup_distributed(cfg)
-    wrapper = cfg.strategy.model_wrapper
-    assert wrapper.type == 'mmmobilemamba.CPUDistributedDataParallel'

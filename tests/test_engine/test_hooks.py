@@ -1,5 +1,6 @@
 from types import SimpleNamespace
 
+import pytest
 import torch
 from mmcv.ops import RoIAlign
 from mmengine.logging import MessageHub
@@ -31,21 +32,16 @@ def test_channels_last_leaves_roi_align_right():
     torch.testing.assert_close(model(pictures, rois), expected)
 
 
-def test_throughput_is_a_mean_over_the_last_iterations():
-    hub = MessageHub('throughput')
+@pytest.mark.parametrize('processes', [1, 4])
+def test_throughput_is_a_mean_over_the_last_iterations(monkeypatch, processes):
+    monkeypatch.setattr(
+        'mmmobilemamba.engine.hooks.get_world_size', lambda: processes
+    )
+    hub = MessageHub(f'throughput of {processes}')
     hook = ThroughputHook(window=2)
     runner = SimpleNamespace(message_hub=hub)
     for seconds in (9.0, 1.0, 3.0):
         hub.update_scalar('train/time', seconds)
         hook.after_train_iter(runner, 0, data_batch=dict(inputs=[None] * 8))
-    assert hub.get_scalar('train/images_per_s').current() == 8 / 2.0
-
-
-def test_throughput_of_several_processes(monkeypatch):
-    monkeypatch.setattr('mmmobilemamba.engine.hooks.get_world_size', lambda: 4)
-    hub = MessageHub('throughput of several')
-    hub.update_scalar('train/time', 0.5)
-    ThroughputHook().after_train_iter(
-        SimpleNamespace(message_hub=hub), 0, data_batch=dict(inputs=[None] * 8)
-    )
-    assert hub.get_scalar('train/images_per_s').current() == 64
+    found = hub.get_scalar('train/images_per_s').current()
+    assert found == processes * 8 / 2.0

@@ -42,26 +42,19 @@ FACTORS = {
 }
 
 
-def wrap(model, constructor, **rules):
+def wrap(model, **rules):
     return build_optim_wrapper(
         model,
         dict(
             optimizer=dict(type='AdamW', lr=1.0, weight_decay=0.1),
-            constructor=constructor,
+            constructor=OURS,
             paramwise_cfg=rules,
         ),
     )
 
 
-@pytest.mark.parametrize(
-    ('scope', 'constructor'),
-    [
-        ('mmpretrain', 'mmpretrain.LearningRateDecayOptimWrapperConstructor'),
-        ('mmpretrain', OURS),
-        ('mmseg', OURS),
-    ],
-)
-def test_rates_by_layer(scope, constructor):
+@pytest.mark.parametrize('scope', MODEL)
+def test_rates_by_layer(scope):
     """As MMPretrain's for classifiers, and with the default one's rules."""
     pytest.importorskip(scope)
     with DefaultScope.overwrite_default_scope(scope):
@@ -69,7 +62,7 @@ def test_rates_by_layer(scope, constructor):
     rules = dict(norm_decay_mult=0.0, flat_decay_mult=0.0)
     if scope == 'mmseg':
         rules['custom_keys'] = dict(decode_head=dict(lr_mult=10))
-    wrapper = wrap(model, constructor, layer_decay_rate=0.5, **rules)
+    wrapper = wrap(model, layer_decay_rate=0.5, **rules)
     names = {p: name for name, p in model.named_parameters()}
     met = set()
     for group in wrapper.optimizer.param_groups:
@@ -87,7 +80,7 @@ def test_what_cannot_be():
     model = nn.Module()
     model.backbone = nn.Linear(2, 2)
     with pytest.raises(ValueError, match='get_layer_depth'):
-        wrap(model, OURS, layer_decay_rate=0.5)
+        wrap(model, layer_decay_rate=0.5)
     for rules in (dict(bias_lr_mult=1.0), dict(layer_decay_rate=1.5)):
         with pytest.raises(ValueError, match='layer_decay_rate'):
-            wrap(model, OURS, **rules)
+            wrap(model, **rules)

@@ -56,16 +56,3 @@ def test_worker_numbers_follow_from_the_batch():
     assert load(2, number=3, skip=3, passes=2) == wanted[3:]
     for other in (dict(seed=4), dict(rank=1), dict(number=1)):
         assert load(1, **other)[0] != wanted[0]
-
-
-def test_without_workers_the_main_process_draws():
-    states = get_random_states()
-    wanted = [draw() for _ in range(8)]
-    set_random_states(states)
-    loader = DataLoader(
-        Draws(),
-        batch_sampler=ResumableBatches(BatchSampler(range(8), 2, False), 3, 0),
-        generator=torch.Generator(),
-    )
-    found = [row[1:] for batch in loader for row in batch.tolist()]
-    assert torch.allclose(torch.tensor(found), torch.tensor(wanted))

@@ -67,7 +67,7 @@ FINITE = dict(loop='iter', length=14, interval=3, stop=11)
 @pytest.mark.parametrize(
     ('plan', 'loading'),
     [
-        *((x, ALONE) for x in (EPOCH, WITHIN, AT_END, ENDLESS, FINITE)),
+        *((x, ALONE) for x in (EPOCH, WITHIN, AT_END)),
         (EPOCH, TWO),
         (ENDLESS, STAYING),
         (FINITE, STAYING),
@@ -110,16 +110,15 @@ def read_log(runner):
 
 
 def test_seed_that_nobody_chose_is_kept(tmp_path):
-    whole = start(tmp_path / 'run', seed=None, max_keep_ckpts=9)
-    (tmp_path / 'run' / 'epoch_4.pth').rename(tmp_path / 'epoch_4.pth')
-    (tmp_path / 'run' / 'last_checkpoint').unlink()
-    (tmp_path / 'run' / 'epoch_3.pth').unlink()
-    wanted = torch.load(tmp_path / 'epoch_4.pth', weights_only=False)
-    start(tmp_path / 'run', seed=None, max_keep_ckpts=9)
-    found = torch.load(tmp_path / 'run' / 'epoch_4.pth', weights_only=False)
-    assert whole.seed == found['meta']['seed']
-    for name, value in wanted['state_dict'].items():
-        assert torch.equal(value, found['state_dict'][name]), name
+    folder = tmp_path / 'run'
+    whole = start(folder, seed=None, max_keep_ckpts=9)
+    wanted = result(whole)
+    for name in ('epoch_4.pth', 'epoch_3.pth', 'last_checkpoint'):
+        (folder / name).unlink()
+    parts = start(folder, seed=None, max_keep_ckpts=9)
+    assert whole.seed == parts.seed
+    for name, value in result(parts).items():
+        assert torch.equal(value, wanted[name]), name
 
 
 def truncate(path):
@@ -137,15 +136,6 @@ def flip(path):
     path.write_bytes(content)
 
 
-def empty(path):
-    path.write_bytes(b'')
-
-
-def some_zip(path):
-    with zipfile.ZipFile(path, 'w') as file:
-        file.writestr('notes.txt', 'not a checkpoint')
-
-
 def only_weights(path):
     torch.save(dict(state_dict=dict(a=torch.ones(2))), path)
 
@@ -160,14 +150,9 @@ def other_network(path):
     torch.save(content, path)
 
 
-def gone(path):
-    path.unlink()
-
-
 @pytest.mark.parametrize(
     'fault',
-    [truncate, flip, empty, some_zip, only_weights, unsafe, other_network]
-    + [gone],
+    [truncate, flip, only_weights, unsafe, other_network, Path.unlink],
     ids=lambda fault: fault.__name__,
 )
 def test_bad_checkpoint_is_named_and_passed_over(tmp_path, fault):

@@ -46,6 +46,19 @@ except ImportError as error:
     assert 'timm' in BROKEN
 import mmmobilemamba.models as models
 found = [n for n in ('BNLinearClsHead', 'SSDHead') if hasattr(models, n)]
+if 'mmpretrain.models' in BROKEN:
+    from mmmobilemamba.apis.config import load_config
+    from mmmobilemamba.apis.environment import collect_env
+
+    load_config('configs/det/retinanet/retinanet_mobilemamba-b1_fpn_1x_coco.py')
+    try:
+        load_config('configs/cls/mobilemamba/mobilemamba-b1_8xb32_in1k.py')
+    except ImportError as error:
+        assert 'TypeError: no such keyword' in str(error), error
+        assert 'pip install "mmpretrain==1.2.0"' in str(error), error
+    else:
+        raise AssertionError
+    assert 'TypeError: no such keyword' in str(collect_env()[1])
 print('heads', *found)
 """
 
@@ -55,16 +68,17 @@ print('heads', *found)
     [
         (['mmdet', 'mmseg', 'mmpretrain'], [], []),
         # As with transformers 5; MMDetection falls over it by itself.
-        ([], ['mmpretrain'], ['SSDHead']),
+        ([], ['mmpretrain.models'], ['SSDHead']),
         (['mmpretrain'], ['mmdet.models', 'timm'], []),
     ],
 )
-def test_parts_follow_the_hosts_that_work(absent, broken, heads):
+def test_parts_follow_the_hosts_that_work(repo, absent, broken, heads):
     for host in ('mmdet', 'mmpretrain', 'timm'):
         pytest.importorskip(host)
     code = CODE.format(absent=absent, broken=broken)
     run = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', code],
+        cwd=repo,
         capture_output=True,
         text=True,
         check=False,

@@ -1,7 +1,5 @@
 """Networks of timm as backbones: layout, freezing, files, errors."""
 
-import copy
-
 import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -82,12 +80,8 @@ def test_frozen_stages(name, stages):
                 held = f'{module_name}.'.startswith(tuple(prefixes))
                 assert module.training is not held, module_name
     assert still
-    norms = [
-        m
-        for m in TIMMBackbone(name, norm_eval=True).train().modules()
-        if isinstance(m, _BatchNorm)
-    ]
-    assert not any(norm.training for norm in norms)
+    for module in TIMMBackbone(name, norm_eval=True).train().modules():
+        assert not (isinstance(module, _BatchNorm) and module.training)
 
 
 @pytest.mark.parametrize('name', ['resnet18', 'efficientvit_m0'])
@@ -98,18 +92,13 @@ def test_recomputing_changes_nothing(name):
     for with_cp in (False, True):
         torch.manual_seed(0)
         model = TIMMBackbone(name, with_cp=with_cp, in_channels=3).train()
-        model.train()
         sum(m.square().mean() for m in model(x)).backward()
-        grads = {k: p.grad for k, p in model.named_parameters()}
-        states.append(
-            model.state_dict() | {f'd{k}': v for k, v in grads.items()}
-        )
-    for key, value in states[0].items():
-        if value is not None:
-            torch.testing.assert_close(states[1][key], value, msg=key)
-    assert (
-        int(states[1][[k for k in states[1] if 'num_batches' in k][-1]]) == 1
-    )
+        parts = model.named_parameters()
+        grads = {k: p.grad for k, p in parts if p.grad is not None}
+        states.append((grads, model.state_dict()))
+    assert states[0][0]
+    for plain, recomputed in zip(*states, strict=True):
+        torch.testing.assert_close(recomputed, plain)
 
 
 class TestFiles:
@@ -117,17 +106,13 @@ class TestFiles:
     def test_file_of_timm(self, name, tmp_path):
         """The classifier and its size do not matter, all else arrives."""
         whole = timm.create_model(name, num_classes=7).eval()
-        path = tmp_path / 'x.pth'
-        if name == 'resnet18':
-            path = tmp_path / 'x.safetensors'
-            safetensors.save_file(whole.state_dict(), path)
-        else:
-            torch.save(whole.state_dict(), path)
+        safe = name == 'resnet18'
+        path = tmp_path / ('x.safetensors' if safe else 'x.pth')
+        save = safetensors.save_file if safe else torch.save
+        save(whole.state_dict(), path)
         model = TIMMBackbone(name, init_cfg=pretrained(path))
         model.init_weights()
-        x = torch.rand(1, 3, 64, 64)
-        if name.startswith('efficientvit'):
-            x = torch.rand(1, 3, 224, 224)
+        x = torch.rand(1, 3, 224, 224)
         with torch.no_grad():
             wanted = whole.forward_intermediates(
                 x, indices=list(model.out_indices), intermediates_only=True
@@ -218,11 +203,9 @@ def test_layer_depth():
 def test_deploy_computes_the_same():
     torch.manual_seed(0)
     model = TIMMBackbone('efficientvit_m0').eval()
-    for module in model.modules():
-        if isinstance(module, _BatchNorm):
-            module.running_mean.uniform_(-0.2, 0.2)
-            module.running_var.uniform_(0.8, 1.2)
-            module.weight.data.uniform_(0.8, 1.2)
+    for name, tensor in model.state_dict().items():
+        if 'bn.' in name and tensor.is_floating_point():
+            tensor.copy_(torch.rand_like(tensor) + 0.5)
     x = torch.rand(1, 3, 128, 128)
     with torch.no_grad():
         before = model(x)
@@ -239,11 +222,9 @@ def test_deploy_computes_the_same():
     [
         (ValueError, 'mambaout_femto', dict(model_name='mambaout_femt')),
         (ValueError, 'out_indices.*-4 to 3', dict(out_indices=(0, 4))),
-        (ValueError, 'out_indices', dict(out_indices=(2, 1))),
         (ValueError, 'frozen_stages.*-1 to 4', dict(frozen_stages=5)),
         (TypeError, 'features_only', dict(features_only=True)),
         (TypeError, 'init_cfg', dict(pretrained='x.pth')),
-        (TypeError, 'no_such', dict(no_such=1)),
         (
             ValueError,
             'frozen_stages must be -1',
@@ -293,4 +274,3 @@ def test_tables_of_offsets_follow_the_image():
         for m, stride in zip(maps, model.out_strides, strict=True):
             assert tuple(m.shape[2:]) == tuple(-(-n // stride) for n in size)
         sum(m.mean() for m in maps).backward()
-    copy.deepcopy(model)(torch.rand(2, 3, 64, 64))

@@ -1,4 +1,4 @@
-"""The Haar transform against the filter bank of published files."""
+"""The Haar transform against published filters, and the gated norm."""
 
 import pytest
 import torch
@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from mmmobilemamba.checkpoints.key_map import haar_filters
 from mmmobilemamba.ops import (
     find_extension,
+    gated_layer_norm,
     haar_dwt2d,
     haar_iwt2d,
     wavelet_conv2d,
@@ -46,3 +47,37 @@ def test_extension_and_plain_form_agree(size):
         results.append([y, *grads])
     for got, wanted in zip(*results, strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('backend', ['parallel', 'extension'])
+@pytest.mark.parametrize('last', [False, True])
+def test_gated_norm_is_its_definition(backend, last):
+    if backend == 'extension' and find_extension().module is None:
+        pytest.skip('no extension')
+    x = torch.randn(2, 7, 6)
+    both = torch.randn(2, 10, 6)
+    if last:
+        x, both = (
+            t.transpose(1, 2).contiguous().transpose(1, 2) for t in (x, both)
+        )
+    x = x.requires_grad_()
+    z = both[:, 3:].requires_grad_()
+    weight, bias = torch.rand(7, requires_grad=True), torch.randn(7)
+    leaves = (x, z, weight, bias.requires_grad_())
+    y = gated_layer_norm(*leaves, 1e-5, backend)
+    assert y.shape == x.shape
+    norm = F.layer_norm(x.mT, (7,), weight, bias, 1e-5).mT
+    wanted = norm * F.silu(z)
+    torch.testing.assert_close(y, wanted, rtol=1e-4, atol=1e-5)
+    half = gated_layer_norm(
+        x.bfloat16(), z.bfloat16(), weight, bias, 1e-5, backend
+    )
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), wanted, rtol=0.05, atol=0.05)
+    factors = torch.randn_like(y)
+    for got, want in zip(
+        torch.autograd.grad((y * factors).sum(), leaves),
+        torch.autograd.grad((wanted * factors).sum(), leaves),
+        strict=True,
+    ):
+        torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
