@@ -17,7 +17,7 @@
 #define __global__
 #define __device__
 #define __forceinline__ inline
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define SCAN_GRID_CONSTANT
 #define SCAN_SHARED_MEMORY(type, name) \
   type* const name = reinterpret_cast<type*>(cuda_on_cpu::shared_memory())
@@ -66,6 +66,17 @@ inline unsigned thread_index() { return threadIdx.x; }
 }  // namespace selective_scan::cuda
 
 namespace cuda_on_cpu {
+
+// A tensor as the tests hand it over, strides in elements.
+struct Tensor {
+  void* data;
+  int64_t strides[4];
+
+  template <typename T>
+  operator T*() const {
+    return static_cast<T*>(data);
+  }
+};
 
 constexpr unsigned kWarp = 32;
 
