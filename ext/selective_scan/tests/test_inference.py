@@ -86,7 +86,7 @@ def close(got, wanted):
 @st.composite
 def maps(draw, low=1, high=20):
     side = st.integers(low, high)
-    shape = draw(st.integers(0, 3)), draw(sizes), draw(side), draw(side)
+    shape = draw(st.integers(1, 3)), draw(sizes), draw(side), draw(side)
     x = random(*shape, seed=draw(st.integers(0, 9)))
     return at_memory_end(draw(strided(x)))
 
@@ -275,6 +275,18 @@ def test_a_damaged_image_spoils_no_other():
     for a, b in zip(run(), wanted, strict=True):
         assert torch.equal(a[::2], b[::2])
         assert a[1].isnan().all()
+
+
+def test_an_empty_batch_is_empty():
+    x = random(0, 16, 4, 4)
+    matrix = si.pack_matrix(random(16, 16, 1, 1))
+    taps = si.pack_depthwise(random(16, 1, 3, 3))
+    bands = si.pack_wavelet(random(64, 1, 3, 3))
+    assert si.depthwise_conv2d(x, taps).shape == x.shape
+    assert si.wavelet_conv2d(x, bands).shape == x.shape
+    assert si.dense_conv2d(x, matrix, None, 16).shape == x.shape
+    parts = matrix, None, matrix, None, 16
+    assert si.feed_forward(x, *parts).shape == x.shape
 
 
 @pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])

@@ -56,7 +56,7 @@ void run(const ScanShape& shape, const Tensor* t) {
   g.rows = partials.data();
   g.parameters = t[14];
   for (const bool backward : {false, true}) {
-    std::vector<P> carries((backward ? 2 : 1) * states, NAN);
+    std::vector<P> carries((backward ? 2 : 1) * states);
     o.carries = carries.data();
     const auto kernel = [&] {
       backward ? cuda::backward_kernel<P, P, L>(o, g)
