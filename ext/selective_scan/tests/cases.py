@@ -238,7 +238,14 @@ def run_with_grads(function, case, grad, **flags):
     return {'y': y.detach(), **{k: v.grad for k, v in leaves.items()}}
 
 
-def check(name, case, layout='contiguous', run=run_with_grads, **flags):
+def check(
+    name,
+    case,
+    layout='contiguous',
+    run=run_with_grads,
+    close=assert_close,
+    **flags,
+):
     """Compare a function and its gradients with its float64 reference.
 
     Args:
@@ -247,6 +254,7 @@ def check(name, case, layout='contiguous', run=run_with_grads, **flags):
         layout (str | callable): Layout of the result's gradient, or what
             gives it one.
         run (callable): Computes the result, as y, and the gradients by name.
+        close (callable): Compares, as :func:`assert_close` does.
         flags (dict): What else the function takes.
 
     Returns:
@@ -267,5 +275,5 @@ def check(name, case, layout='contiguous', run=run_with_grads, **flags):
         wanted = expected[key]
         if wanted is None:  # the reference never reached it
             wanted = torch.zeros_like(value)
-        assert_close(value, wanted, x.dtype, key)
+        close(value, wanted, x.dtype, key)
     return actual
