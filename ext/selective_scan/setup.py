@@ -13,12 +13,13 @@ from torch.utils import cpp_extension
 HERE = Path(__file__).resolve().parent
 
 
-def sources(*folders, suffix):
+def sources(*folders):
     """List the sources of some folders of csrc, as setuptools wants them."""
     return sorted(
         str(path.relative_to(HERE))
         for folder in folders
-        for path in (HERE / 'csrc' / folder).glob(f'*{suffix}')
+        for path in (HERE / 'csrc' / folder).iterdir()
+        if path.suffix in ('.cpp', '.cu')
     )
 
 
@@ -84,11 +85,10 @@ def extension():
         sanitize = ['-fsanitize=address,undefined']
         cxx += sanitize + ['-O1', '-g', '-fno-sanitize-recover=undefined']
         link += sanitize
-    files = sources('', 'cpu', 'inference', suffix='.cpp')
-    macros = [('Py_LIMITED_API', '0x030A0000')]
+    files = sources('', 'cpu', 'inference')
     options = dict(
         name='selective_scan._C',
-        define_macros=macros,
+        define_macros=[('Py_LIMITED_API', '0x030A0000')],
         extra_link_args=link,
         py_limited_api=True,
     )
@@ -98,9 +98,7 @@ def extension():
         )
     nvcc = ['-O3', '-std=c++17', *architecture_flags()]
     return cpp_extension.CUDAExtension(
-        sources=files
-        + sources('cuda', suffix='.cpp')
-        + sources('cuda', suffix='.cu'),
+        sources=files + sources('cuda'),
         extra_compile_args={'cxx': cxx, 'nvcc': nvcc},
         **options,
     )

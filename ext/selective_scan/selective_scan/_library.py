@@ -178,51 +178,23 @@ def _(x, first, first_bias, second, second_bias, hidden, act, *around):
     return _empty_map(x, *x.shape)
 
 
-def _save_selective_scan(ctx, inputs, output):
-    *tensors, ctx.delta_softplus, ctx.reverse = inputs
-    ctx.given = [tensor is not None for tensor in tensors]
-    ctx.save_for_backward(*[x for x in tensors if x is not None])
+def _save(ctx, inputs, output):
+    ctx.given = [isinstance(x, torch.Tensor) for x in inputs]
+    ctx.save_for_backward(*[x for x, t in zip(inputs, ctx.given) if t])
+    ctx.others = [None if t else x for x, t in zip(inputs, ctx.given)]
 
 
-def _selective_scan_backward(ctx, grad):
-    saved = iter(ctx.saved_tensors)
-    tensors = [next(saved) if given else None for given in ctx.given]
-    gradients = _OPS.selective_scan_backward(
-        grad, *tensors, ctx.delta_softplus, ctx.reverse
-    )
-    gradients = [
-        g if given else None
-        for g, given in zip(gradients, ctx.given, strict=True)
-    ]
-    return (*gradients, None, None)
+def _make_backward(operator):
+    def backward(ctx, grad):
+        saved = iter(ctx.saved_tensors)
+        given = list(zip(ctx.given, ctx.others, strict=True))
+        inputs = [next(saved) if t else other for t, other in given]
+        # Flags and numbers come last; an absent tensor has a gradient, too.
+        gradients = operator(grad, *inputs)
+        gradients = [g if t else None for g, t in zip(gradients, ctx.given)]
+        return (*gradients, *[None] * (len(inputs) - len(gradients)))
 
-
-def _save_bidirectional_scan(ctx, inputs, output):
-    ctx.save_for_backward(*inputs)
-
-
-def _bidirectional_scan_backward(ctx, grad):
-    return _OPS.bidirectional_scan_backward(grad, *ctx.saved_tensors)
-
-
-def _save_wavelet_conv2d(ctx, inputs, output):
-    ctx.save_for_backward(*inputs)
-
-
-def _wavelet_conv2d_backward(ctx, grad):
-    return _OPS.wavelet_conv2d_backward(grad, *ctx.saved_tensors)
-
-
-def _save_gated_layer_norm(ctx, inputs, output):
-    *tensors, ctx.eps = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _gated_layer_norm_backward(ctx, grad):
-    gradients = _OPS.gated_layer_norm_backward(
-        grad, *ctx.saved_tensors, ctx.eps
-    )
-    return (*gradients, None)
+    return backward
 
 
 def _not_twice(ctx, *grads):
@@ -231,32 +203,17 @@ def _not_twice(ctx, *grads):
     )
 
 
-torch.library.register_autograd(
-    'selective_scan::selective_scan',
-    _selective_scan_backward,
-    setup_context=_save_selective_scan,
-)
-torch.library.register_autograd(
-    'selective_scan::bidirectional_scan',
-    _bidirectional_scan_backward,
-    setup_context=_save_bidirectional_scan,
-)
-torch.library.register_autograd(
-    'selective_scan::wavelet_conv2d',
-    _wavelet_conv2d_backward,
-    setup_context=_save_wavelet_conv2d,
-)
-torch.library.register_autograd(
-    'selective_scan::gated_layer_norm',
-    _gated_layer_norm_backward,
-    setup_context=_save_gated_layer_norm,
-)
 for _name in (
     'selective_scan',
     'bidirectional_scan',
     'wavelet_conv2d',
     'gated_layer_norm',
 ):
+    torch.library.register_autograd(
+        f'selective_scan::{_name}',
+        _make_backward(getattr(_OPS, f'{_name}_backward')),
+        setup_context=_save,
+    )
     torch.library.register_autograd(
         f'selective_scan::{_name}_backward', _not_twice
     )

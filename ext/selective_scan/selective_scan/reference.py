@@ -1,11 +1,14 @@
 """The same functions in plain PyTorch, scans one token after the other.
 
 Slow, differentiable by autograd, in any floating dtype: what the kernels are
-tested against.
+tested against. Each takes the arguments of the function that it is named
+after, and returns a tensor of the first argument's shape and dtype.
 """
 
 import torch
 import torch.nn.functional as F
+
+from ._library import state_dtype
 
 
 def selective_scan_reference(
@@ -19,25 +22,9 @@ def selective_scan_reference(
     delta_softplus=False,
     reverse=False,
 ):
-    """Compute ``selective_scan`` token by token in plain PyTorch.
-
-    Args:
-        u (Tensor): Input (batch, dim, length).
-        delta (Tensor): Step sizes (batch, dim, length).
-        A (Tensor): Decay (dim, state).
-        B (Tensor): Input rows (batch, groups, state, length).
-        C (Tensor): Output rows, shaped as B.
-        D (Tensor | None): Skip weights (dim,). Defaults to None.
-        delta_bias (Tensor | None): Added to delta (dim,). Defaults to None.
-        delta_softplus (bool): Whether softplus is applied to delta. Defaults
-            to False.
-        reverse (bool): Whether the scan runs backwards. Defaults to False.
-
-    Returns:
-        Tensor: y (batch, dim, length), in u's dtype.
-    """
+    """Compute ``selective_scan`` token by token in plain PyTorch."""
     dtype = u.dtype
-    state = torch.float64 if dtype == torch.float64 else torch.float32
+    state = state_dtype(dtype)
     u, delta, A, B, C = (x.to(state) for x in (u, delta, A, B, C))
     batch, dim, length = u.shape
     groups = B.shape[1]
@@ -63,22 +50,9 @@ def selective_scan_reference(
 
 
 def bidirectional_scan_reference(u, proj, dt_proj, dt_bias, A, D):
-    """Compute ``bidirectional_scan`` token by token in plain PyTorch.
-
-    Args:
-        u (Tensor): Input (batch, inner, length).
-        proj (Tensor): Rows dt, B, C
-            (batch, directions, rank + 2 * state, length).
-        dt_proj (Tensor): Weights (directions, inner, rank).
-        dt_bias (Tensor): Biases (directions, inner).
-        A (Tensor): Decay (directions, inner, state).
-        D (Tensor): Skip weights (directions, inner).
-
-    Returns:
-        Tensor: y (batch, inner, length), in u's dtype.
-    """
+    """Compute ``bidirectional_scan`` token by token in plain PyTorch."""
     dtype = u.dtype
-    state = torch.float64 if dtype == torch.float64 else torch.float32
+    state = state_dtype(dtype)
     u, proj = u.to(state), proj.to(state)
     rank, states = dt_proj.shape[2], A.shape[2]
     y = torch.zeros_like(u)
@@ -99,19 +73,9 @@ def bidirectional_scan_reference(u, proj, dt_proj, dt_bias, A, D):
 
 
 def wavelet_conv2d_reference(x, weight, scale=None):
-    """Compute ``wavelet_conv2d`` by PyTorch's convolutions.
-
-    Args:
-        x (Tensor): Map (batch, channels, height, width).
-        weight (Tensor): Filters (4 * channels, 1, side, side).
-        scale (Tensor | None): Factor of each subband, (1, 4 * channels, 1, 1)
-            or (4 * channels,). Defaults to None.
-
-    Returns:
-        Tensor: Map of x's shape and dtype.
-    """
+    """Compute ``wavelet_conv2d`` by PyTorch's convolutions."""
     dtype = x.dtype
-    state = torch.float64 if dtype == torch.float64 else torch.float32
+    state = state_dtype(dtype)
     channels, height, width = x.shape[1:]
     low, high = x.new_tensor([[1, 1], [1, -1]], dtype=state) * 0.5**0.5
     haar = torch.stack(
@@ -133,20 +97,9 @@ def wavelet_conv2d_reference(x, weight, scale=None):
 
 
 def gated_layer_norm_reference(x, z, weight, bias, eps=1e-5):
-    """Compute ``gated_layer_norm`` by PyTorch's norm and activation.
-
-    Args:
-        x (Tensor): Tokens (batch, channels, length).
-        z (Tensor): Gates (batch, channels, length).
-        weight (Tensor): Norm's weight (channels,).
-        bias (Tensor): Norm's bias (channels,).
-        eps (float): Added to the variance. Defaults to 1e-5.
-
-    Returns:
-        Tensor: y (batch, channels, length), in x's dtype.
-    """
+    """Compute ``gated_layer_norm`` by PyTorch's norm and activation."""
     dtype = x.dtype
-    state = torch.float64 if dtype == torch.float64 else torch.float32
+    state = state_dtype(dtype)
     norm = F.layer_norm(
         x.to(state).mT, x.shape[1:2], weight.to(state), bias.to(state), eps
     )

@@ -3,13 +3,11 @@
 import pytest
 import selective_scan as ss
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from scan_cases import (
+from cases import (
     TOLERANCE,
     assert_close,
     at_memory_end,
-    compare,
+    check,
     devices,
     fused_case,
     lay_out,
@@ -18,36 +16,25 @@ from scan_cases import (
     run_with_grads,
     strided,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 LENGTHS = [1, 2, 7, 31, 32, 33, 49, 63, 196, 257, 1024]
 every_device = pytest.mark.parametrize('device', devices())
 
 
-def compare_plain(case, dtype=torch.float32, **flags):
-    flags = {'delta_softplus': True, **flags}
-    scans = ss.selective_scan, ss.selective_scan_reference
-    return compare(*scans, case, dtype, **flags)
+def check_plain(case, *layout, delta_softplus=True, **flags):
+    flags['delta_softplus'] = delta_softplus
+    return check('selective_scan', case, *layout, **flags)
 
 
-def compare_fused(case, dtype=torch.float32, **flags):
-    scans = ss.bidirectional_scan, ss.bidirectional_scan_reference
-    return compare(*scans, case, dtype, **flags)
+def check_fused(case, *layout):
+    return check('bidirectional_scan', case, *layout)
 
 
-def check_strided(data, scans, case, dtype, low, **flags):
-    """Compare on any strides, in memory that ends with the last value."""
-    for name in low:
-        case[name] = at_memory_end(data.draw(strided(case[name])))
-    grad = torch.randn(case['u'].shape).to(dtype)
-    grad = at_memory_end(data.draw(strided(grad)))
-    actual = run_with_grads(scans[0], case, grad, **flags)
-    exact = {k: v.double() for k, v in case.items()}
-    wanted = run_with_grads(scans[1], exact, grad.double(), **flags)
-    for name, value in actual.items():
-        assert value.dtype == (dtype if name == 'y' else case[name].dtype)
-        if wanted[name] is None:  # the reference never reached it
-            wanted[name] = torch.zeros_like(value)
-        assert_close(value, wanted[name], dtype, name)
+def place(data, tensor):
+    """Draw any strides, in memory that ends with the last value."""
+    return at_memory_end(data.draw(strided(tensor)))
 
 
 @random_settings(60)
@@ -67,15 +54,10 @@ def test_selective_scan_at_random(data):
     for name in ('D', 'delta_bias'):
         if data.draw(st.booleans()):
             del case[name]
-    check_strided(
-        data,
-        (ss.selective_scan, ss.selective_scan_reference),
-        case,
-        dtype,
-        ('u', 'delta', 'B', 'C'),
-        delta_softplus=True,
-        reverse=data.draw(st.booleans()),
-    )
+    for name in ('u', 'delta', 'B', 'C'):
+        case[name] = place(data, case[name])
+    reverse = data.draw(st.booleans())
+    check_plain(case, lambda grad: place(data, grad), reverse=reverse)
 
 
 @random_settings(60)
@@ -92,20 +74,28 @@ def test_bidirectional_scan_at_random(data):
         dtype=dtype,
         seed=data.draw(st.integers(0, 9)),
     )
-    scans = ss.bidirectional_scan, ss.bidirectional_scan_reference
-    check_strided(data, scans, case, dtype, ('u', 'proj'))
+    for name in ('u', 'proj'):
+        case[name] = place(data, case[name])
+    check_fused(case, lambda grad: place(data, grad))
 
 
-@every_device
 @pytest.mark.parametrize('layout', ['contiguous', 'channels_last', 'strided'])
 @pytest.mark.parametrize('dtype', list(TOLERANCE))
-def test_dtypes_and_layouts(device, dtype, layout):
-    where = dict(dtype=dtype, layout=layout, device=device)
-    flags = dict(grad_layout=layout)
-    case = plain_case(2, 20, 37, 2, 2, **where)
-    assert compare_plain(case, dtype, **flags)['y'].dtype == dtype
-    case = fused_case(2, 37, 35, rank=5, **where)
-    assert compare_fused(case, dtype, **flags)['y'].dtype == dtype
+def test_dtypes_and_layouts(variant, dtype, layout):
+    where = dict(dtype=dtype, layout=layout)
+    case = plain_case(2, 24, 45, 3, 2, **where)
+    check_plain(case, layout, reverse=True)
+    check_fused(fused_case(2, 41, 70, rank=5, **where), layout)
+
+
+@pytest.mark.parametrize('layout', ['contiguous', 'channels_last', 'strided'])
+@pytest.mark.parametrize('dtype', list(TOLERANCE))
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_dtypes_and_layouts_on_cuda(dtype, layout):
+    where = dict(dtype=dtype, layout=layout, device='cuda')
+    check_plain(plain_case(2, 24, 45, 3, 2, **where), layout, reverse=True)
+    for sizes in ((2, 41, 70, 2, 5), (2, 320, 196, 1, 10)):
+        check_fused(fused_case(*sizes, **where), layout)
 
 
 @every_device
@@ -113,23 +103,23 @@ def test_dtypes_and_layouts(device, dtype, layout):
 @pytest.mark.parametrize('length', LENGTHS)
 def test_lengths(device, length, layout):
     where = dict(layout=layout, device=device)
-    compare_plain(plain_case(2, 5, length, **where), reverse=True)
-    compare_fused(fused_case(1, 9, length, **where))
+    check_plain(plain_case(2, 5, length, **where), reverse=True)
+    check_fused(fused_case(1, 9, length, **where))
 
 
 @every_device
 @pytest.mark.parametrize('state', [1, 8, 16, 256])
 @pytest.mark.parametrize('groups', [1, 4])
 def test_states_and_groups(device, state, groups):
-    compare_plain(plain_case(2, 12, 33, state, groups, device=device))
+    check_plain(plain_case(2, 12, 33, state, groups, device=device))
     if groups == 1:
-        compare_fused(fused_case(2, 35, 33, state, rank=1, device=device))
+        check_fused(fused_case(2, 35, 33, state, rank=1, device=device))
 
 
 @every_device
 def test_long_sequence(device):
     """65x65 tokens, more than one chunk in every kernel."""
-    compare_fused(fused_case(1, 5, 4225, state=2, device=device))
+    check_fused(fused_case(1, 5, 4225, state=2, device=device))
 
 
 @every_device
@@ -140,7 +130,7 @@ def test_optional_arguments_absent(device, name, softplus):
     del case[name]
     if not softplus:
         case['delta'] = case['delta'].abs() * 0.3
-    compare_plain(case, delta_softplus=softplus)
+    check_plain(case, delta_softplus=softplus)
 
 
 @every_device
@@ -148,10 +138,10 @@ def test_decays_of_any_size(device):
     """exp(delta * A) of -1e3 and far below gives 0, never NaN."""
     case = plain_case(1, 8, 40, device=device)
     case['A'] = -(10.0 ** torch.arange(8.0, device=device))[:, None]
-    compare_plain(case)
+    check_plain(case)
     case = plain_case(1, 5, 20, device=device)
     case['A'] = torch.tensor([[0.0], [0.1], [0.2], [-0.1], [0.0]]).to(device)
-    compare_plain(case)
+    check_plain(case)
 
 
 @every_device
@@ -161,7 +151,7 @@ def test_softplus_over_its_range(device, dtype):
     case = plain_case(1, 3, 121, dtype=dtype, device=device, optional=False)
     ramp = torch.linspace(-60, 60, 121, dtype=dtype, device=device)
     case['delta'] = ramp.expand(1, 3, 121)
-    compare_plain(case, dtype)
+    check_plain(case)
     # At x = -15, softplus is 3e-7: no absolute error may hide it.
     case = plain_case(1, 4, 1, dtype=dtype, device=device, optional=False)
     case['delta'] = torch.full_like(case['delta'], -15.0)
@@ -196,7 +186,7 @@ def test_image_maps_are_taken_in_place(device):
     case = fused_case(2, 12, 35, device=device)
     case['u'] = image.flatten(2)
     case['proj'] = lay_out(case['proj'], 'channels_last')
-    actual = compare_fused(case, grad_layout='channels_last')
+    actual = check_fused(case, 'channels_last')
     assert actual['y'].stride() == case['u'].stride()
     assert actual['u'].stride() == case['u'].stride()
     assert actual['proj'].stride() == case['proj'].stride()
@@ -215,6 +205,41 @@ def test_empty(device, shape):
     assert got['y'].shape == shape
     assert got['proj'].shape == case['proj'].shape
     assert got['D'].abs().sum() == 0
+
+
+@pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+def test_every_16_bit_number_is_rounded_as_torch_does(variant, dtype, layout):
+    """With B = 0, y is D * u rounded once."""
+    u = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
+    u = torch.where(u.isfinite(), u, torch.zeros_like(u)).view(1, 1024, 64)
+    if layout == 'channels_last':
+        u = u.transpose(1, 2)
+    dim, length = u.shape[1:]
+    zeros = torch.zeros(1, 1, 1, length, dtype=dtype)
+    fixed = torch.zeros_like(u), -torch.ones(dim, 1), zeros, zeros
+    for factor in (1.0, 1.2345, 3e-4, -0.70711):
+        y = ss.selective_scan(u, *fixed, torch.full((dim,), factor))
+        assert torch.equal(y, (u.float() * factor).to(dtype))
+
+
+def test_nan_is_not_hidden(variant):
+    case = fused_case(1, 40, 20)
+    case['u'][0, 3, 7] = float('nan')
+    y = ss.bidirectional_scan(**case)
+    assert y[0, 3].isnan().all()
+    assert y[0, 2].isfinite().all()
+    case = fused_case(1, 40, 20, directions=1)
+    case['proj'][0, 0, 0, 5] = float('nan')
+    y = ss.bidirectional_scan(**case)
+    assert y[0, :, 5:].isnan().all()
+    assert y[0, :, :5].isfinite().all()
+
+
+def test_names_of_the_cpu_variants(variant):
+    assert ss.cpu_variant() == variant
+    with pytest.raises(ValueError, match='avx2'):
+        ss.set_cpu_variant('sse')
 
 
 def test_the_tolerances_catch_a_wrong_gradient():

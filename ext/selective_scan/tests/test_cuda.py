@@ -3,15 +3,11 @@
 import pytest
 import selective_scan as ss
 import torch
-from scan_cases import compare, fused_case, run_with_grads
+from cases import CASES, check, fused_case, run_with_grads
 
 pytestmark = pytest.mark.skipif(
     not torch.cuda.is_available(), reason='needs a GPU'
 )
-
-
-def _to(case, **kwargs):
-    return {k: v.to('cuda', **kwargs) for k, v in case.items()}
 
 
 @pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
@@ -23,21 +19,14 @@ def _to(case, **kwargs):
     [(320, 196, 10), (512, 64, 16), (544, 16, 17), (320, 1050, 10)],
 )
 def test_scans_of_the_networks(dtype, layout, channels, length, rank):
-    case = fused_case(
-        2, channels, length, rank=rank, dtype=dtype, layout=layout
-    )
-    compare(
-        ss.bidirectional_scan,
-        ss.bidirectional_scan_reference,
-        _to(case),
-        dtype,
-        grad_layout=layout,
-    )
+    where = dict(dtype=dtype, layout=layout, device='cuda')
+    case = fused_case(2, channels, length, rank=rank, **where)
+    check('bidirectional_scan', case, layout)
 
 
 @pytest.mark.parametrize('length', [256, 4200])
 def test_same_bits_at_every_run(length):
-    case = _to(fused_case(4, 320, length, rank=10))
+    case = fused_case(4, 320, length, rank=10, device='cuda')
     grad = torch.randn_like(case['u'])
     first, second = (
         run_with_grads(ss.bidirectional_scan, case, grad) for _ in range(2)
@@ -46,16 +35,26 @@ def test_same_bits_at_every_run(length):
         assert torch.equal(value, second[name]), name
 
 
-@pytest.mark.parametrize('state', [1, 2])
-@pytest.mark.parametrize('length', [64, 600])
-def test_graph_capture_and_replay(state, length):
+@pytest.mark.parametrize(
+    ('name', 'sizes'),
+    [
+        ('selective_scan', (2, 64, 16)),
+        ('bidirectional_scan', (2, 64, 64, 1, 4)),
+        ('bidirectional_scan', (2, 64, 600, 1, 4)),
+        ('bidirectional_scan', (2, 64, 600, 2, 4)),
+        ('wavelet_conv2d', (2, 5, 7, 6)),
+        ('gated_layer_norm', (2, 7, 9)),
+    ],
+)
+def test_graph_capture_and_replay(name, sizes):
     """A replay reads the inputs' new values; nothing waits for the GPU."""
-    case = _to(fused_case(2, 64, length, state, rank=4))
+    case = CASES[name](*sizes, device='cuda')
     leaves = {k: v.requires_grad_() for k, v in case.items()}
-    grad = torch.randn_like(case['u'])
+    first = next(iter(leaves.values()))
+    grad = torch.randn_like(first)
 
     def step():
-        y = ss.bidirectional_scan(**leaves)
+        y = getattr(ss, name)(**leaves)
         return y, *torch.autograd.grad(y, list(leaves.values()), grad)
 
     stream = torch.cuda.Stream()
@@ -67,7 +66,7 @@ def test_graph_capture_and_replay(state, length):
     with torch.cuda.graph(graph):
         captured = step()
     with torch.no_grad():
-        leaves['u'].mul_(0.5)
+        first.mul_(0.5)
     graph.replay()
     for replayed, expected in zip(captured, step(), strict=True):
         assert torch.equal(replayed, expected)

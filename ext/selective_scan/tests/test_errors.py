@@ -5,91 +5,116 @@ import re
 import pytest
 import selective_scan as ss
 import torch
+from cases import CASES, at_memory_end, random_settings
 from hypothesis import given
 from hypothesis import strategies as st
-from scan_cases import at_memory_end, fused_case, plain_case, random_settings
 from selective_scan import inference as si
 
 ops = torch.ops.selective_scan
 
-# Of scans of (2, 6, 7) with one state and rank 3: an argument, a wrong shape.
-BAD_PLAIN = [
-    ('u', (2, 6)),
-    ('delta', (2, 6, 8)),
-    ('A', (5, 1)),
-    ('A', (6,)),
-    ('A', (6, 257)),
-    ('A', (6, 0)),
-    ('B', (2, 1, 2, 7)),
-    ('B', (2, 1, 7)),
-    ('B', (2, 4, 1, 7)),
-    ('B', (2, 0, 1, 7)),
-    ('C', (2, 2, 1, 7)),
-    ('D', (7,)),
-    ('delta_bias', (6, 1)),
-]
-BAD_FUSED = [
-    ('u', (2, 6, 7, 1)),
-    ('proj', (2, 2, 4, 7)),
-    ('dt_proj', (3, 6, 3)),
-    ('dt_proj', (2, 5, 3)),
-    ('dt_proj', (2, 6, 0)),
-    ('dt_proj', (6, 3)),
-    ('dt_bias', (12,)),
-    ('A', (1, 6, 1)),
-    ('A', (12, 1)),
-    ('A', (2, 6, 300)),
-    ('D', (2, 7)),
-]
-SCANS = {
-    'plain': (ss.selective_scan, ops.selective_scan, plain_case),
-    'fused': (ss.bidirectional_scan, ops.bidirectional_scan, fused_case),
+# Of default cases, as scans of (2, 6, 7) with one state and rank 3: an
+# argument, a wrong shape.
+BAD_SHAPES = {
+    'selective_scan': [
+        ('u', (2, 6)),
+        ('delta', (2, 6, 8)),
+        ('A', (5, 1)),
+        ('A', (6, 257)),
+        ('A', (6, 0)),
+        ('B', (2, 1, 2, 7)),
+        ('B', (2, 1, 7)),
+        ('B', (2, 4, 1, 7)),
+        ('B', (2, 0, 1, 7)),
+        ('C', (2, 2, 1, 7)),
+        ('D', (7,)),
+        ('delta_bias', (6, 1)),
+    ],
+    'bidirectional_scan': [
+        ('u', (2, 6, 7, 1)),
+        ('proj', (2, 2, 4, 7)),
+        ('dt_proj', (3, 6, 3)),
+        ('dt_proj', (2, 5, 3)),
+        ('dt_proj', (2, 6, 0)),
+        ('dt_bias', (12,)),
+        ('A', (12, 1)),
+        ('A', (2, 6, 300)),
+        ('D', (2, 7)),
+    ],
+    'wavelet_conv2d': [
+        ('x', (5, 7, 6)),
+        ('weight', (8, 1, 3, 3)),
+        ('weight', (20, 1, 3, 2)),
+        ('weight', (20, 3, 3)),
+    ],
+    'gated_layer_norm': [
+        ('x', (2, 7)),
+        ('z', (2, 7, 8)),
+        ('weight', (8,)),
+        ('bias', (7, 1)),
+    ],
 }
+
+
+EPS = {'gated_layer_norm': dict(eps=1e-5)}  # no default of the operator
 
 
 def refused(error, name):
     return pytest.raises(error, match=rf'\b{name}\b')
 
 
+def plain_arguments(name):
+    case = CASES[name]()
+    case.pop('scale', None)
+    return case
+
+
 @pytest.mark.parametrize(
-    ('scan', 'name', 'shape'),
-    [('plain', *bad) for bad in BAD_PLAIN]
-    + [('fused', *bad) for bad in BAD_FUSED],
+    ('function', 'name', 'shape'),
+    [(key, *bad) for key, several in BAD_SHAPES.items() for bad in several],
 )
-def test_shapes(scan, name, shape):
-    function, _, make = SCANS[scan]
+def test_shapes(function, name, shape):
+    case = {**plain_arguments(function), name: torch.zeros(shape)}
     with refused(ValueError, name) as error:
-        function(**{**make(), name: torch.zeros(shape)})
+        getattr(ss, function)(**case)
     # What was given is part of the message: its shape or the number in it.
     given = [str(list(shape)), *(f'{n}' for n in shape if n not in (2, 6, 7))]
     assert any(text in str(error.value) for text in given)
 
 
-@pytest.mark.parametrize('scan', SCANS)
-def test_dtypes_and_devices(scan):
-    function, op, make = SCANS[scan]
-    for name, value in make().items():
+@pytest.mark.parametrize('function', CASES)
+def test_dtypes_and_devices(function):
+    case, call = plain_arguments(function), getattr(ss, function)
+    eps = EPS.get(function, {})
+    for name, value in case.items():
         with refused(TypeError, name):
-            function(**{**make(), name: value.int()})
+            call(**{**case, name: value.int()})
         with refused(ValueError, name):
-            function(**{**make(), name: value.to('meta')})
+            call(**{**case, name: value.to('meta')})
         # No kernel may read memory as another type than it holds.
         with pytest.raises(TypeError):
-            op(**{**make(), name: value.double()})
+            getattr(ops, function)(**{**case, name: value.double()}, **eps)
     with pytest.raises(RuntimeError):
-        function(**{**make(), 'u': make()['u'].to_sparse()})
+        first = next(iter(case))
+        call(**{**case, first: case[first].to_sparse()})
 
 
-@pytest.mark.parametrize('scan', SCANS)
-def test_backward_wants_a_grad_like_u(scan):
-    name = SCANS[scan][0].__name__
-    backward, case = getattr(ops, f'{name}_backward'), SCANS[scan][2]()
+def test_eps_must_be_positive():
+    with refused(ValueError, 'eps'):
+        ss.gated_layer_norm(**CASES['gated_layer_norm'](), eps=-1.0)
+
+
+@pytest.mark.parametrize('function', CASES)
+def test_backward_wants_a_grad_like_the_input(function):
+    case = plain_arguments(function)
+    first, last = list(case)[0], list(case)[-1]
+    backward = getattr(ops, f'{function}_backward')
+    grad, eps = case[first], EPS.get(function, {})
     with refused(ValueError, 'grad'):
-        backward(torch.zeros(2, 6, 8), **case)
+        backward(grad[..., 1:], **case, **eps)
     with refused(TypeError, 'grad'):
-        backward(case['u'].double(), **case)
-    with refused(ValueError, 'A'):
-        backward(case['u'], **{**case, 'A': case['A'].to('meta')})
+        backward(grad.double(), **case, **eps)
+    with refused(ValueError, last):
+        backward(grad, **{**case, last: case[last].to('meta')}, **eps)
 
 
 X = torch.randn(1, 20, 4, 4)
@@ -162,12 +187,9 @@ BAD_VALUES = [
 @pytest.mark.parametrize(('function', 'name', 'value'), BAD_VALUES)
 def test_operators_that_infer(function, name, value):
     case = INFERENCE[function]
-    if name == 'kernel_size' or name == 'x':
-        name_said = r'(x|weight|kernel_size)'
-    else:
-        name_said = name
+    either = name in ('kernel_size', 'x')
     function(**case)
-    with refused(ValueError, name_said):
+    with refused(ValueError, '(x|weight|kernel_size)' if either else name):
         function(**{**case, name: value})
 
 
@@ -198,11 +220,12 @@ def test_packing(pack, shape):
 
 
 HUGE = 2**40
-ALL = {ops.selective_scan: plain_case(), ops.bidirectional_scan: fused_case()}
-ALL |= INFERENCE
-for _scan in ('selective_scan', 'bidirectional_scan'):
-    _case = ALL[getattr(ops, _scan)]
-    ALL[getattr(ops, f'{_scan}_backward')] = dict(grad=_case['u'], **_case)
+ALL = dict(INFERENCE)
+for _name in CASES:
+    _case = {**plain_arguments(_name), **EPS.get(_name, {})}
+    ALL[getattr(ops, _name)] = _case
+    _grad = next(iter(_case.values()))
+    ALL[getattr(ops, f'{_name}_backward')] = dict(grad=_grad, **_case)
 
 
 @random_settings(200)
@@ -219,15 +242,12 @@ def test_one_spoilt_tensor_never_crashes(data):
     shape[dim] = data.draw(
         st.sampled_from([0, shape[dim] + 1, max(shape[dim] - 1, 0), HUGE])
     )
-    case = {
-        k: at_memory_end(v) if torch.is_tensor(v) else v
-        for k, v in case.items()
-    }
-    if shape[dim] == HUGE:
-        # As large as it says to who asks, with the memory of one value.
-        case[name] = torch.ones([1] * len(shape)).expand(shape)
-    else:
-        case[name] = at_memory_end(torch.ones(shape))
+    # The huge one is as large as it says, with the memory of one value.
+    one = torch.ones([1] * len(shape)).expand(shape)
+    case[name] = one if shape[dim] == HUGE else one.contiguous()
+    for key, value in case.items():
+        if torch.is_tensor(value) and value.numel() < HUGE:
+            case[key] = at_memory_end(value)
     try:
         function(**case)
     except (ValueError, TypeError, RuntimeError):

@@ -1,12 +1,11 @@
 """The operators of the deployed form agree with PyTorch's in float64."""
 
 import pytest
-import selective_scan as ss
 import torch
 import torch.nn.functional as F
+from cases import at_memory_end, random_settings, strided
 from hypothesis import given
 from hypothesis import strategies as st
-from scan_cases import at_memory_end, random_settings, strided
 from selective_scan import inference as si
 
 # One float32 rounding for each of up to 200 products of about 1.
@@ -14,19 +13,8 @@ TOLERANCE = dict(rtol=1e-5, atol=2e-5)
 ACTIVATIONS = {'none': lambda x: x, 'relu': F.relu, 'silu': F.silu}
 acts = st.sampled_from(list(ACTIVATIONS))
 sizes = st.one_of(st.sampled_from([1, 2, 15, 16, 17]), st.integers(1, 40))
-threads = st.sampled_from([1, 1, 2, 3])
-
-
-@pytest.fixture(params=['plain', 'avx2', 'avx512'], autouse=True)
-def variant(request):
-    try:
-        ss.set_cpu_variant(request.param)
-    except ValueError as error:
-        pytest.skip(str(error))
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
-    ss.set_cpu_variant('best')
+counts = st.sampled_from([1, 1, 2, 3])
+pytestmark = pytest.mark.usefixtures('variant', 'threads')
 
 
 def random(*shape, seed=0):
@@ -116,7 +104,7 @@ def test_depthwise_at_random(data):
     bias, scale = (data.draw(maybe(x.shape[1])) for _ in range(2))
     shift = None if scale is None else data.draw(maybe(x.shape[1]))
     act = data.draw(acts)
-    torch.set_num_threads(data.draw(threads))
+    torch.set_num_threads(data.draw(counts))
     got = si.depthwise_conv2d(
         x, si.pack_depthwise(weight), pack(bias), act, pack(scale), pack(shift)
     )
@@ -129,7 +117,7 @@ def test_wavelet_at_random(data):
     x = data.draw(maps())
     side = data.draw(st.sampled_from([1, 3, 5, 7]))
     weight = random(4 * x.shape[1], 1, side, side)
-    torch.set_num_threads(data.draw(threads))
+    torch.set_num_threads(data.draw(counts))
     close(si.wavelet_conv2d(x, si.pack_wavelet(weight)), wavelet(x, weight))
 
 
@@ -147,7 +135,7 @@ def test_dense_at_random(data):
     bias = data.draw(maybe(outputs))
     plain = dense(x, weight, bias, stride, padding, act, None)
     add = data.draw(maybe(*plain.shape))
-    torch.set_num_threads(data.draw(threads))
+    torch.set_num_threads(data.draw(counts))
     got = si.dense_conv2d(
         x,
         si.pack_matrix(weight),
@@ -173,7 +161,7 @@ def test_feed_forward_at_random(data):
     taps = data.draw(maybe(channels, 1, 3, 3))
     offset = None if taps is None else data.draw(maybe(channels))
     add = data.draw(maybe(*x.shape))
-    torch.set_num_threads(data.draw(threads))
+    torch.set_num_threads(data.draw(counts))
     got = si.feed_forward(
         x,
         si.pack_matrix(first),
@@ -255,15 +243,14 @@ def test_results_do_not_depend_on_threads():
     x = random(1, 448, 7, 7)
     matrix = si.pack_matrix(random(448, 448, 1, 1))
     taps = si.pack_depthwise(random(448, 1, 3, 3))
+    parts = matrix, None, matrix, None, 448
     results = []
     for count in (1, 2, 5):
         torch.set_num_threads(count)
         results.append(
             (
                 si.dense_conv2d(x, matrix, None, 448),
-                si.feed_forward(
-                    x, matrix, None, matrix, None, 448, filter=taps, add=x
-                ),
+                si.feed_forward(x, *parts, filter=taps, add=x),
                 si.depthwise_conv2d(x, taps),
             )
         )

@@ -2,6 +2,7 @@
 // are contexts that take turns at every barrier and shuffle.
 #pragma once
 
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <c10/util/BFloat16.h>
@@ -11,13 +12,14 @@
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
+#include <deque>
 #include <functional>
 #include <vector>
 
 #define __global__
 #define __device__
 #define __forceinline__ inline
-#define __launch_bounds__(threads)
+#define __launch_bounds__(...)
 #define SCAN_GRID_CONSTANT
 #define SCAN_SHARED_MEMORY(type, name) \
   type* const name = reinterpret_cast<type*>(cuda_on_cpu::shared_memory())
@@ -67,14 +69,30 @@ inline unsigned thread_index() { return threadIdx.x; }
 
 namespace cuda_on_cpu {
 
+// A tensor as the tests hand it over, strides in elements.
+struct Tensor {
+  void* data;
+  int64_t strides[4];
+
+  template <typename T>
+  operator T*() const {
+    return static_cast<T*>(data);
+  }
+};
+
 constexpr unsigned kWarp = 32;
 
 enum class Wait { kWarp, kBlock, kDone };
 
+struct Thread {
+  jmp_buf place;
+  ucontext_t context;
+  std::vector<char> stack = std::vector<char>(64 * 1024);
+};
+
 struct Machine {
-  ucontext_t scheduler;
-  std::vector<ucontext_t> threads;
-  std::vector<std::vector<char>> stacks;
+  jmp_buf scheduler;
+  std::deque<Thread> threads;  // which outlive a launch
   std::vector<Wait> waits;
   std::vector<double> exchange[2];  // wide enough for a float, too
   std::vector<unsigned> shuffles;   // of each thread so far
@@ -90,20 +108,39 @@ inline Machine& machine() {
 
 inline void* shared_memory() { return machine().shared.data(); }
 
-// Returns once the threads that this one waits for have come as far.
+// Unlike swapcontext, a jump leaves the signals alone, which is no system call.
 inline void wait_for(Wait wait) {
   Machine& m = machine();
   const unsigned self = m.current;
   m.waits[self] = wait;
-  swapcontext(&m.threads[self], &m.scheduler);
+  if (_setjmp(m.threads[self].place) == 0) _longjmp(m.scheduler, 1);
   threadIdx.x = self;
 }
 
 inline void enter_thread() {
   Machine& m = machine();
-  threadIdx.x = m.current;
-  m.kernel();
-  m.waits[m.current] = Wait::kDone;
+  for (;;) {
+    wait_for(Wait::kDone);
+    m.kernel();
+  }
+}
+
+// Runs a thread until it waits.
+inline void resume(unsigned thread) {
+  Machine& m = machine();
+  m.current = thread;
+  if (_setjmp(m.scheduler) == 0) _longjmp(m.threads[thread].place, 1);
+}
+
+inline void add_thread() {
+  Machine& m = machine();
+  Thread& thread = m.threads.emplace_back();
+  m.current = static_cast<unsigned>(m.threads.size() - 1);
+  getcontext(&thread.context);
+  thread.context.uc_stack.ss_sp = thread.stack.data();
+  thread.context.uc_stack.ss_size = thread.stack.size();
+  makecontext(&thread.context, enter_thread, 0);
+  if (_setjmp(m.scheduler) == 0) setcontext(&thread.context);
 }
 
 // One warp as far as it comes without the others, so that what only a barrier
@@ -113,8 +150,7 @@ inline void run_warp(unsigned warp) {
   const unsigned first = warp * kWarp;
   do {
     for (unsigned t = first; t < first + kWarp; ++t) {
-      m.current = t;
-      swapcontext(&m.scheduler, &m.threads[t]);
+      resume(t);
     }
     for (unsigned t = first; t < first + kWarp; ++t) {
       if (m.waits[t] != m.waits[first]) std::abort();  // lanes came apart
@@ -130,21 +166,14 @@ inline void launch(dim3 grid, unsigned threads, size_t shared_bytes,
   gridDim = grid;
   blockDim = {threads};
   m.kernel = std::move(kernel);
-  m.threads.resize(threads);
   m.shuffles.assign(threads, 0);
   for (auto& values : m.exchange) values.resize(threads);
-  while (m.stacks.size() < threads) m.stacks.emplace_back(64 * 1024);
+  m.waits.resize(std::max<size_t>(threads, m.waits.size()));
+  while (m.threads.size() < threads) add_thread();
   for (unsigned b = 0; b < grid.x * grid.y * grid.z; ++b) {
     blockIdx = {b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y};
     m.shared.assign(shared_bytes, 0xff);
     m.waits.assign(threads, Wait::kBlock);
-    for (unsigned t = 0; t < threads; ++t) {
-      getcontext(&m.threads[t]);
-      m.threads[t].uc_stack.ss_sp = m.stacks[t].data();
-      m.threads[t].uc_stack.ss_size = m.stacks[t].size();
-      m.threads[t].uc_link = &m.scheduler;
-      makecontext(&m.threads[t], enter_thread, 0);
-    }
     const unsigned warps = threads / kWarp;
     for (unsigned round = 0; m.waits[0] != Wait::kDone; ++round) {
       for (unsigned w = 0; w < warps; ++w) {

@@ -1,11 +1,6 @@
-// A plain C interface to the kernels around the scan, run on the CPU in
-// float32, float64 and bfloat16.
+// A plain C interface to the kernels around the scan, in float32, float64 and
+// bfloat16.
 #include "cuda_on_cpu.h"
-
-#include <cstring>
-
-#undef __launch_bounds__
-#define __launch_bounds__(...)
 
 // After the definitions that stand in for CUDA's.
 #include "../../csrc/cuda/gated_norm.cuh"
@@ -14,26 +9,12 @@
 namespace {
 
 using namespace selective_scan::cuda;
-
-struct BFloat16 {
-  uint16_t bits;
-  BFloat16() = default;
-  explicit BFloat16(float value) {
-    uint32_t wide;
-    std::memcpy(&wide, &value, sizeof(wide));
-    bits = static_cast<uint16_t>((wide + 0x7fffu + (wide >> 16 & 1u)) >> 16);
-  }
-  explicit operator float() const {
-    const uint32_t wide = static_cast<uint32_t>(bits) << 16;
-    float value;
-    std::memcpy(&value, &wide, sizeof(value));
-    return value;
-  }
-};
+using cuda_on_cpu::Tensor;
 
 template <typename Task>
 void launch(void (*kernel)(Task), const Task& task, const Launch& shape) {
-  cuda_on_cpu::launch(shape.blocks, static_cast<unsigned>(shape.threads),
+  cuda_on_cpu::launch({static_cast<unsigned>(shape.blocks)},
+                      static_cast<unsigned>(shape.threads),
                       static_cast<size_t>(shape.bytes),
                       [&] { kernel(task); });
 }
@@ -50,23 +31,24 @@ void sum_rows(const P* from, P* to, int64_t rows, int64_t columns) {
   launch(sum_rows_kernel<P>, task, sum_launch(task));
 }
 
-// sizes: images, channels, height, width, side, bytes of shared memory.
-// pointers: x, grad, weight, y, x_grad, weight_grad, its partial sums.
-// strides of x, grad, y and x_grad.
+// Sizes: images, channels, height, width, side, bytes of shared memory.
+// Tensors: x, grad, weight, y, x_grad, weight_grad, its partial sums.
 template <typename T>
-void wavelet(const int64_t* sizes, void* const* pointers,
-             const int64_t* strides) {
-  const auto in = [&](int i) { return static_cast<const T*>(pointers[i]); };
-  const auto out = [&](int i) { return static_cast<T*>(pointers[i]); };
-  const int64_t width = sizes[3];
+void wavelet(const int64_t* sizes, const Tensor* t) {
+  const auto size = [&](int i) { return static_cast<int>(sizes[i]); };
+  const auto map = [&](int i, auto* data) {
+    return map_of(data, t[i].strides, sizes[3]);
+  };
+  const T *x = t[0], *grad = t[1];
+  T *y = t[3], *x_grad = t[4];
+  const int room = size(5);
   WaveletTask<T, float> task;
-  task.images = static_cast<int>(sizes[0]);
-  task.channels = static_cast<int>(sizes[1]);
-  task.height = static_cast<int>(sizes[2]);
-  task.width = static_cast<int>(width);
-  task.side = static_cast<int>(sizes[4]);
-  task.weight = static_cast<const float*>(pointers[2]);
-  const int room = static_cast<int>(sizes[5]);
+  task.images = size(0);
+  task.channels = size(1);
+  task.height = size(2);
+  task.width = size(3);
+  task.side = size(4);
+  task.weight = t[2];
   auto kernel = wavelet_kernel<T, 7>;
   auto gradient = wavelet_gradient_kernel<T, 7>;
   if (task.side == 3) {
@@ -76,48 +58,43 @@ void wavelet(const int64_t* sizes, void* const* pointers,
     kernel = wavelet_kernel<T, 5>;
     gradient = wavelet_gradient_kernel<T, 5>;
   }
-  task.x = map_of(in(0), strides, width);
-  task.y = map_of(out(3), strides + 8, width);
+  task.x = map(0, x);
+  task.y = map(3, y);
   fit_wavelet(task, false, room);
   launch(kernel, task, wavelet_launch(task, false));
-  task.x = map_of(in(1), strides + 4, width);
-  task.y = map_of(out(4), strides + 12, width);
+  task.x = map(1, grad);
+  task.y = map(4, x_grad);
   task.turned = true;
   launch(kernel, task, wavelet_launch(task, false));
-  task.x = map_of(in(0), strides, width);
-  task.grad = map_of(in(1), strides + 4, width);
+  task.x = map(0, x);
+  task.grad = map(1, grad);
   fit_wavelet(task, true, room);
-  task.weight_grad = static_cast<float*>(pointers[6]);
+  task.weight_grad = t[6];
   launch(gradient, task, wavelet_launch(task, true));
-  sum_rows(task.weight_grad, static_cast<float*>(pointers[5]), task.groups,
-           4 * task.channels * task.side * task.side);
+  sum_rows<float>(task.weight_grad, t[5], task.groups,
+                  4 * task.channels * task.side * task.side);
 }
 
-// sizes: batch, channels, length, whether channels lie side by side, bytes of
-// shared memory. pointers: x, z, grad, weight, bias, y, x_grad, z_grad,
-// gradients of weight and bias, their partial sums. strides of x, z, grad, y,
-// x_grad, z_grad.
+// Sizes: batch, channels, length, whether channels lie side by side, bytes of
+// shared memory. Tensors: x, z, grad, weight, bias, y, x_grad, z_grad,
+// gradients of weight and bias, their partial sums.
 template <typename T, typename P>
-void gated_norm(const int64_t* sizes, void* const* pointers,
-                const int64_t* strides, double eps) {
-  const auto place = [&](int i, auto* data) {
-    using E = std::remove_pointer_t<decltype(data)>;
-    const int64_t* s = strides + 3 * i;
-    return Tokens<E>{data, s[0], s[2], static_cast<int>(s[1])};
+void gated_norm(const int64_t* sizes, const Tensor* t) {
+  const auto place = [&](auto& tokens, int i) {
+    const int64_t* s = t[i].strides;
+    tokens = {t[i], s[0], s[2], static_cast<int>(s[1])};
   };
-  const auto in = [&](int i) { return static_cast<const T*>(pointers[i]); };
-  const auto out = [&](int i) { return static_cast<T*>(pointers[i]); };
   NormTask<T, P> task;
-  task.x = place(0, in(0));
-  task.z = place(1, in(1));
-  task.grad = place(2, in(2));
-  task.y = place(3, out(5));
-  task.x_grad = place(4, out(6));
-  task.z_grad = place(5, out(7));
-  task.weight = static_cast<const P*>(pointers[3]);
-  task.bias = static_cast<const P*>(pointers[4]);
-  task.partials = static_cast<P*>(pointers[9]);
-  task.eps = static_cast<P>(eps);
+  place(task.x, 0);
+  place(task.z, 1);
+  place(task.grad, 2);
+  task.weight = t[3];
+  task.bias = t[4];
+  place(task.y, 5);
+  place(task.x_grad, 6);
+  place(task.z_grad, 7);
+  task.partials = t[9];
+  task.eps = static_cast<P>(1e-5);
   task.tokens = static_cast<int>(sizes[0] * sizes[2]);
   task.channels = static_cast<int>(sizes[1]);
   task.length = static_cast<int>(sizes[2]);
@@ -133,23 +110,21 @@ void gated_norm(const int64_t* sizes, void* const* pointers,
   launch(task.channels_last ? gated_norm_backward_kernel<T, P, true>
                             : gated_norm_backward_kernel<T, P, false>,
          task, norm_launch(task, true));
-  sum_rows(task.partials, static_cast<P*>(pointers[8]), task.blocks,
-           2 * sizes[1]);
+  sum_rows<P>(task.partials, t[8], task.blocks, 2 * sizes[1]);
 }
 
 }  // namespace
 
-// `type` is 0 for float32, 1 for float64, 2 for bfloat16.
+// Type: 0 for float32, 1 for float64, 2 for bfloat16.
 extern "C" void run_wavelet(int type, const int64_t* sizes,
-                            void* const* pointers, const int64_t* strides) {
-  if (type == 0) wavelet<float>(sizes, pointers, strides);
-  if (type == 2) wavelet<BFloat16>(sizes, pointers, strides);
+                            const Tensor* tensors) {
+  if (type == 0) wavelet<float>(sizes, tensors);
+  if (type == 2) wavelet<__nv_bfloat16>(sizes, tensors);
 }
 
 extern "C" void run_gated_norm(int type, const int64_t* sizes,
-                               void* const* pointers, const int64_t* strides,
-                               double eps) {
-  if (type == 0) gated_norm<float, float>(sizes, pointers, strides, eps);
-  if (type == 1) gated_norm<double, double>(sizes, pointers, strides, eps);
-  if (type == 2) gated_norm<BFloat16, float>(sizes, pointers, strides, eps);
+                               const Tensor* tensors) {
+  if (type == 0) gated_norm<float, float>(sizes, tensors);
+  if (type == 1) gated_norm<double, double>(sizes, tensors);
+  if (type == 2) gated_norm<__nv_bfloat16, float>(sizes, tensors);
 }

@@ -1,5 +1,5 @@
-// A plain C interface to the kernels of the bidirectional scan with one
-// state, run on the CPU as their launchers run them.
+// A plain C interface to the kernels of the bidirectional scan with one state,
+// run as their launchers run them.
 #include "cuda_on_cpu.h"
 
 // After the definitions that stand in for CUDA's.
@@ -10,6 +10,7 @@
 namespace {
 
 using namespace selective_scan::cuda;
+using cuda_on_cpu::Tensor;
 
 float* shared() { return static_cast<float*>(cuda_on_cpu::shared_memory()); }
 
@@ -26,41 +27,41 @@ void run(Bidirectional<T> g, const Plan& plan, Block block) {
 }
 
 // Sizes: batch, channels, length, rank, directions, channels last,
-// multiprocessors, bytes of shared memory, batch stride and leading stride of
-// u and of grad, batch, set, row and token strides of proj, paired rows.
-// Pointers: u, proj, weight, bias, A, D, grad, then those written: y, grad_u,
-// grad_proj, grad_weight, grad_bias, grad_A, grad_D. Returns the chunks of the
-// forward plan, and 0 where it finds none.
+// multiprocessors, bytes of shared memory, paired rows. Tensors: u, proj,
+// dt_proj, dt_bias, A, D, grad, then those written: y and the gradients of the
+// first six. Returns the chunks of the forward plan, 0 where it finds none.
 template <typename T>
-int run_type(const int64_t* sizes, void* const* pointers) {
-  Bidirectional<T> g{};
-  g.batch = static_cast<int>(sizes[0]);
-  g.channels = static_cast<int>(sizes[1]);
-  g.length = static_cast<int>(sizes[2]);
-  g.rank = static_cast<int>(sizes[3]);
-  g.directions = static_cast<int>(sizes[4]);
+int run_type(const int64_t* sizes, const Tensor* t) {
+  const auto size = [&](int i) { return static_cast<int>(sizes[i]); };
+  const auto stride = [&](int i, int dimension) {
+    return static_cast<int>(t[i].strides[dimension]);
+  };
   const bool channels_last = sizes[5] != 0;
-  const Device device{static_cast<int>(sizes[6]), static_cast<int>(sizes[7])};
-  g.u_batch = sizes[8];
-  g.u_lead = static_cast<int>(sizes[9]);
-  g.grad_batch = sizes[10];
-  g.grad_lead = static_cast<int>(sizes[11]);
-  g.proj_batch = sizes[12];
-  g.proj_set = static_cast<int>(sizes[13]);
-  g.proj_row = static_cast<int>(sizes[14]);
-  g.proj_token = static_cast<int>(sizes[15]);
-  g.paired_rows = sizes[16] != 0;
-  const auto values = [&](int i) { return static_cast<T*>(pointers[i]); };
-  const auto floats = [&](int i) { return static_cast<float*>(pointers[i]); };
-  g.u = values(0);
-  g.proj = values(1);
-  g.weight = floats(2);
-  g.bias = floats(3);
-  g.A = floats(4);
-  g.D = floats(5);
-  g.grad = values(6);
-  g.y = values(7);
-  g.grad_u = values(8);
+  const Device device{size(6), size(7)};
+  Bidirectional<T> g{};
+  g.batch = size(0);
+  g.channels = size(1);
+  g.length = size(2);
+  g.rank = size(3);
+  g.directions = size(4);
+  g.paired_rows = sizes[8] != 0;
+  g.u = t[0];
+  g.u_batch = stride(0, 0);
+  g.u_lead = stride(0, channels_last ? 2 : 1);
+  g.proj = t[1];
+  g.proj_batch = stride(1, 0);
+  g.proj_set = stride(1, 1);
+  g.proj_row = stride(1, 2);
+  g.proj_token = stride(1, 3);
+  g.weight = t[2];
+  g.bias = t[3];
+  g.A = t[4];
+  g.D = t[5];
+  g.grad = t[6];
+  g.grad_batch = stride(6, 0);
+  g.grad_lead = stride(6, channels_last ? 2 : 1);
+  g.y = t[7];
+  g.grad_u = t[8];
   int chunks = 0;
   for (const bool backward : {false, true}) {
     const Plan plan = make_plan(g.batch, g.channels, g.length, g.rank,
@@ -83,11 +84,11 @@ int run_type(const int64_t* sizes, void* const* pointers) {
                     : backward_block<T, false>(x, shared());
     });
     Totals<T> totals = make_totals(g, plan);
-    totals.proj = values(9);
-    totals.weight = floats(10);
-    totals.bias = floats(11);
-    totals.A = floats(12);
-    totals.D = floats(13);
+    totals.proj = t[9];
+    totals.weight = t[10];
+    totals.bias = t[11];
+    totals.A = t[12];
+    totals.D = t[13];
     cuda_on_cpu::launch(totals_grid(totals), kTotalThreads,
                         kTotalThreads * sizeof(float),
                         [&] { totals_block(totals, shared()); });
@@ -97,10 +98,10 @@ int run_type(const int64_t* sizes, void* const* pointers) {
 
 }  // namespace
 
-// type: 0 float32, 1 float16, 2 bfloat16.
+// Type: 0 for float32, 1 for float16, 2 for bfloat16.
 extern "C" int run_bidirectional(int type, const int64_t* sizes,
-                                 void* const* pointers) {
-  if (type == 1) return run_type<__half>(sizes, pointers);
-  if (type == 2) return run_type<__nv_bfloat16>(sizes, pointers);
-  return run_type<float>(sizes, pointers);
+                                 const Tensor* tensors) {
+  if (type == 1) return run_type<__half>(sizes, tensors);
+  if (type == 2) return run_type<__nv_bfloat16>(sizes, tensors);
+  return run_type<float>(sizes, tensors);
 }
