@@ -108,20 +108,6 @@ def test_benchmark_of_whole_models(call, workspace):
     assert 'convolution' in call('benchmark', PEER, '--breakdown', *QUICK)
 
 
-@pytest.mark.parametrize(
-    'args, said',
-    [
-        (['none.py'], 'none.py'),
-        (['t2@16'], '32x32'),
-        (['t2', '--baseline', PEER], 'test_efficientnet'),
-        (['t2', '--rounds', '0'], 'rounds'),
-        (['t2', '--cuda-graph'], '--device cuda'),
-    ],
-)
-def test_benchmark_refuses(refuse, args, said):
-    assert said in refuse('benchmark', *args, '--device', 'cpu')
-
-
 def test_paper_table_lists_ours_beside_peers_that_exist():
     from mmmobilemamba.analysis.benchmark_report import (
         PAPER_MODELS,
@@ -162,16 +148,6 @@ def test_vis_cam(call, workspace, tmp_path, name):
     said = call('vis_cam', image, config, '--out', path, '--device', 'cpu')
     assert 'random weights' in said
     shown(path)
-
-
-def test_vis_cam_refuses(refuse, workspace, tmp_path):
-    image = sorted((workspace / 'shapes/images/val').iterdir())[0]
-    config = workspace / 'seg.py'
-    said = refuse('vis_cam', image, config, '--target', 'hexagon')
-    assert 'hexagon' in said and 'triangle' in said
-    assert 'seg.py' in refuse('vis_cam', config, config)
-    assert 'none.pth' in refuse('vis_cam', image, config, 'none.pth')
-    assert not (tmp_path / 'outputs').exists()
 
 
 def test_analyze_logs(call, refuse, tmp_path):

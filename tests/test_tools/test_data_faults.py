@@ -218,12 +218,3 @@ def test_check_lists_every_fault(faulty, tool, capsys, tmp_path):
     assert f'Faults: {len(rows)}' in said
     assert 'has label' in rows[0][2]
     assert 'LoadImageFromFile failed' in rows[1][2]
-
-
-def test_check_of_an_empty_file(faulty, tool, capsys):
-    path = faulty / 'shapes/annotations/instances_train.json'
-    path.write_text('')
-    args = [faulty / 'det.py', '--splits', 'train', '--workers', 0]
-    status, said = check(tool, capsys, *args)
-    assert status == 1
-    assert f'{path} is empty' in said
