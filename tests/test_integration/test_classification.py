@@ -1,6 +1,6 @@
 """The ImageNet recipes through the Runner: train, evaluate, resume."""
 
-import shutil
+from copy import deepcopy
 from pathlib import Path
 
 import cv2
@@ -8,17 +8,13 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper
-from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import Runner
-from torch import distributed
 
 pytest.importorskip('mmpretrain')
 timm = pytest.importorskip('timm')
 pytest.importorskip('lmdb')
 
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES  # noqa: E402
-from mmpretrain.structures import DataSample  # noqa: E402
 
 from mmmobilemamba.checkpoints.safe_loading import (  # noqa: E402
     allow_mmengine_checkpoints,
@@ -28,7 +24,6 @@ from mmmobilemamba.datasets.image_lmdb import (  # noqa: E402
     list_folders,
     write_image_lmdb,
 )
-from mmmobilemamba.engine import CPUDistributedDataParallel  # noqa: E402
 
 CONFIGS = Path(__file__).parents[2] / 'configs/cls/mobilemamba'
 DISTILLED = 'mobilemamba-t2_8xb128-distill-1000e_in1k-192px'
@@ -42,7 +37,7 @@ IMAGES = 4
 
 @pytest.fixture(scope='module')
 def imagenet(tmp_path_factory):
-    """Make ImageNet three times: in folders, by lists, and packed."""
+    """Make ImageNet twice: in folders, and packed."""
     root = tmp_path_factory.mktemp('imagenet')
     for split in ('train', 'val'):
         for label in range(len(IMAGENET_CATEGORIES)):
@@ -54,19 +49,9 @@ def imagenet(tmp_path_factory):
             assert done
             path.write_bytes(data.tobytes())
         samples = list_folders(str(root / 'folders' / split))
-        assert samples[-1] == ('n0003/3.JPEG', 3)
         write_image_lmdb(
             str(root / 'folders' / split), samples, str(root / 'lmdb'), split
         )
-        # The same pictures in one folder, which lists give their labels.
-        flat = root / 'lists' / split
-        flat.mkdir(parents=True)
-        (root / 'lists' / 'meta').mkdir(exist_ok=True)
-        lines = []
-        for name, label in samples:
-            shutil.copy(root / 'folders' / split / name, flat)
-            lines.append(f'{Path(name).name} {label}\n')
-        (root / 'lists' / 'meta' / f'{split}.txt').write_text(''.join(lines))
     return root
 
 
@@ -80,7 +65,11 @@ def teacher_file(tmp_path_factory):
 
 
 class Watch(Hook):
-    """Keep losses, metrics, logged scalars and the weights evaluated."""
+    """Keep losses, metrics and the weights begun with and evaluated."""
+
+    def before_train(self, runner):
+        models = (runner.model, moving_average(runner).module)
+        self.begun = [deepcopy(model.state_dict()) for model in models]
 
     def after_train_iter(
         self, runner, batch_idx, data_batch=None, outputs=None
@@ -127,7 +116,7 @@ def load(name, work_dir, data, teacher_file):
                 data / 'lmdb' / f'{split}.lmdb'
             )
         else:
-            dataset.data_root = str(data)
+            dataset.data_root = str(data / 'folders')
     crops, *_ = (
         step.transforms
         for step in cfg.train_dataloader.dataset.pipeline
@@ -164,9 +153,8 @@ def test_recipe_trains_evaluates_and_resumes(
     name, imagenet, teacher_file, tmp_path
 ):
     allow_mmengine_checkpoints()
-    data = imagenet if 'lmdb' in name else imagenet / 'lists'
-    cfg = load(name, tmp_path, data, teacher_file)
-    runner, watch = train(cfg)
+    args = (name, tmp_path, imagenet, teacher_file)
+    runner, watch = train(load(*args))
 
     assert all(map(torch.isfinite, map(torch.tensor, watch.losses.values())))
     assert ('loss_distill' in watch.losses) == ('distill' in name)
@@ -175,50 +163,36 @@ def test_recipe_trains_evaluates_and_resumes(
     rate = IMAGES // 2 / scalars['train/time'].mean()
     assert scalars['train/images_per_s'].current() == pytest.approx(rate)
 
-    path = tmp_path / 'epoch_1.pth'
-    saved = torch.load(path, weights_only=True)
-    average = {k: v for k, v in saved['state_dict'].items() if 'head' in k}
-    assert not [k for k in saved['state_dict'] if 'teacher' in k]
+    saved = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)
+    average = saved['state_dict']
+    trained = {
+        key.removeprefix('module.'): value
+        for key, value in saved['ema_state_dict'].items()
+    }
+    assert not [key for key in average if 'teacher' in key]
     for key, value in watch.evaluated.items():
         assert torch.equal(value, average[f'head.{key}']), key
-        trained = saved['ema_state_dict'][f'module.head.{key}']
-        assert torch.equal(trained, watch.trained[key]), key
+        assert torch.equal(trained[f'head.{key}'], watch.trained[key]), key
     # Two steps: the average is where the first one led, almost.
-    assert not torch.equal(
-        average['head.fc.weight'], watch.trained['fc.weight']
-    )
-    assert saved['ema_state_dict']['steps'] == IMAGES // 2
+    key = 'head.fc.weight'
+    assert not torch.equal(average[key], trained[key])
+    assert trained.pop('steps') == IMAGES // 2
 
-    del runner
-    cfg = load(name, tmp_path / 'resumed', data, teacher_file)
-    cfg.resume, cfg.load_from = True, str(path)
-    runner, watch = train(cfg)
-    # Nothing was left to train: the Runner only took the state over.
-    ema_model = moving_average(runner)
-    assert ema_model.steps == IMAGES // 2
-    for key, value in average.items():
-        assert torch.equal(ema_model.module.state_dict()[key], value), key
-    trained = runner.model.state_dict()
-    for key, value in saved['ema_state_dict'].items():
-        if key.startswith('module.'):
-            assert torch.equal(trained[key.removeprefix('module.')], value)
-    path.unlink()
-
-
-def test_resumed_training_goes_on(imagenet, teacher_file, tmp_path):
-    allow_mmengine_checkpoints()
-    args = (DISTILLED, tmp_path, imagenet / 'lists', teacher_file)
-    train(load(*args))
     cfg = load(*args)
     cfg.resume, cfg.train_cfg.max_epochs = True, 2
-    runner, _ = train(cfg)
+    runner, watch = train(cfg)
+    for begun, wanted in zip(watch.begun, (trained, average)):
+        for key, value in wanted.items():
+            assert torch.equal(begun[key], value), key
     assert runner.iter == moving_average(runner).steps == IMAGES
-    average = torch.load(tmp_path / 'epoch_2.pth', weights_only=True)
+    path = tmp_path / 'epoch_2.pth'
+    average = torch.load(path, weights_only=True)['state_dict']
     for key, value in moving_average(runner).module.state_dict().items():
-        assert torch.equal(average['state_dict'][key], value), key
+        assert torch.equal(average[key], value), key
     cfg = load(*args)
-    cfg.load_from = str(tmp_path / 'epoch_2.pth')
-    cfg.model.teacher_ckpt = None  # testing needs no teacher
+    cfg.load_from = str(path)
+    if 'distill' in name:
+        cfg.model.teacher_ckpt = None  # testing needs no teacher
     tester = Runner.from_cfg(cfg)
     assert set(tester.test()) == {'accuracy/top1', 'accuracy/top5'}
 
@@ -230,7 +204,7 @@ def test_channels_last_from_folders(imagenet, teacher_file, tmp_path):
         cfg = load(
             DISTILLED,
             tmp_path / str(channels_last),
-            imagenet / 'folders',
+            imagenet,
             teacher_file,
         )
         cfg.default_hooks.checkpoint = None
@@ -248,35 +222,3 @@ def test_channels_last_from_folders(imagenet, teacher_file, tmp_path):
     batch = next(iter(runner.train_dataloader))
     inputs = runner.model.data_preprocessor(batch, True)['inputs']
     assert inputs.is_contiguous(**layout) and not inputs.is_contiguous()
-
-
-def test_teacher_beside_distributed_training(teacher_file, tmp_path):
-    """Wrapped for several processes, the student alone is trained."""
-    cfg = load(
-        DISTILLED,
-        tmp_path,
-        tmp_path,
-        teacher_file,
-    )
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        cfg.model.data_preprocessor = cfg.data_preprocessor
-        model = MODELS.build(cfg.model)
-    model.init_weights()
-    before = model.head.fc.weight.clone()
-    distributed.init_process_group(
-        'gloo', store=distributed.HashStore(), rank=0, world_size=1
-    )
-    try:
-        wrapped = CPUDistributedDataParallel(model)
-        optim_wrapper = OptimWrapper(torch.optim.SGD(model.parameters(), 1.0))
-        samples = [DataSample().set_gt_label(i) for i in range(2)]
-        inputs = torch.randint(256, (2, 3, SIDE, SIDE), dtype=torch.uint8)
-        batch = dict(inputs=inputs, data_samples=samples)
-        logged = wrapped.train_step(batch, optim_wrapper)
-        names = set(wrapped.module.state_dict())
-        del wrapped
-    finally:
-        distributed.destroy_process_group()
-    assert {'loss', 'loss_distill'} <= set(logged)
-    assert not torch.equal(model.head.fc.weight, before)
-    assert not [name for name in names if 'teacher' in name]

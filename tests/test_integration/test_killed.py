@@ -69,18 +69,22 @@ def result(folder):
 
 
 def check_equal(one, other, name=''):
+    assert type(one) is type(other), name
     if isinstance(one, torch.Tensor):
         assert torch.equal(one, other), name
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys(), name
-        for key in one:
-            check_equal(one[key], other[key], f'{name}.{key}')
-    elif isinstance(one, (list, tuple)):
+    elif isinstance(one, (dict, list, tuple)):
         assert len(one) == len(other), name
-        for index, (x, y) in enumerate(zip(one, other)):
-            check_equal(x, y, f'{name}.{index}')
+        for key in one if isinstance(one, dict) else range(len(one)):
+            check_equal(one[key], other[key], f'{name}.{key}')
     else:
         assert one == other, name
+
+
+def dump(cfg, path):
+    """Write a config for train.py to read, and return its path."""
+    cfg.custom_imports = dict(imports=['toy_training'])
+    cfg.dump(path)
+    return str(path)
 
 
 @pytest.mark.parametrize(
@@ -102,34 +106,28 @@ def test_many_kills(tmp_path, starter, workers, count):
             save_best='acc',
         )
     )
-    cfg.custom_imports = dict(imports=['toy_training'])
-    config = tmp_path / 'toy.py'
-    cfg.dump(config)
+    config = dump(cfg, tmp_path / 'toy.py')
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
     parts.mkdir()
 
-    starter.start(str(config), '--work-dir', str(whole))
+    starter.start(config, '--work-dir', str(whole))
     assert starter.end() == 0, starter.log.read_text()
 
     choose = random.Random(0)
     kills = writing = 0
-    arguments = [str(config), '--work-dir', str(parts), '--resume']
+    arguments = [config, '--work-dir', str(parts), '--resume']
     while kills < count:
         process = starter.start(*arguments)
         # Every other one while a file is being written.
         files = choose.randint(1, 6)
         moment = time.monotonic() + choose.uniform(0, 1)
-        while True:
-            if kills % 2:
-                if is_writing(parts):
-                    files -= 1
-                    while files and is_writing(parts):
-                        time.sleep(0.0005)
-                if not files:
-                    break
-            elif time.monotonic() > moment:
-                break
-            time.sleep(0.0005)
+        while files if kills % 2 else time.monotonic() < moment:
+            if kills % 2 and is_writing(parts):
+                files -= 1
+                while files and is_writing(parts):
+                    time.sleep(0.0005)
+            if files:
+                time.sleep(0.0005)
         os.kill(process, signal.SIGKILL)
         assert starter.end() == -signal.SIGKILL, starter.log.read_text()
         kills += 1
@@ -148,12 +146,9 @@ def test_two_processes_stopped(tmp_path, starter):
     cfg = Config(toy_config('unused', length=4, workers=1, persistent=True))
     # Each process draws random numbers of its own.
     cfg.randomness.diff_rank_seed = True
-    cfg.custom_imports = dict(imports=['toy_training'])
-    config = tmp_path / 'toy.py'
-    cfg.dump(config)
+    config = dump(cfg, tmp_path / 'toy.py')
     cfg.custom_hooks.append(dict(type='StopHook', iteration=LENGTH + 2))
-    stopped = tmp_path / 'stopped.py'
-    cfg.dump(stopped)
+    stopped = dump(cfg, tmp_path / 'stopped.py')
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
     runs = [(config, whole, 0), (stopped, parts, 1), (config, parts, 0)]
     for file, folder, code in runs:
@@ -164,7 +159,7 @@ def test_two_processes_stopped(tmp_path, starter):
             dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE='2', **common)
             for rank in '01'
         ]
-        arguments = [str(file), '--work-dir', str(folder), '--resume']
+        arguments = [file, '--work-dir', str(folder), '--resume']
         starter.start(
             *arguments, '--launcher', 'pytorch', environments=environments
         )

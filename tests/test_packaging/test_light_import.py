@@ -1,5 +1,7 @@
 """What runs where host libraries and the extension are not installed."""
 
+from functools import cache
+
 import pytest
 from environments import Environment, link_libraries
 
@@ -57,17 +59,13 @@ print([name for name in before if before[name] != after[name]])
 
 @pytest.fixture(scope='module')
 def environment_with(repo, tmp_path_factory):
-    made = {}
-
+    @cache
     def make(*hosts):
-        if hosts not in made:
-            folder = tmp_path_factory.mktemp('env')
-            libraries = tmp_path_factory.mktemp('libraries')
-            link_libraries(libraries, set(EXTRAS) - set(hosts))
-            made[hosts] = Environment(folder, libraries)
-            pth = made[hosts].site / 'checkout.pth'
-            pth.write_text(f'{repo}\n')
-        return made[hosts]
+        libraries = tmp_path_factory.mktemp('libraries')
+        link_libraries(libraries, set(EXTRAS) - set(hosts))
+        environment = Environment(tmp_path_factory.mktemp('env'), libraries)
+        (environment.site / 'checkout.pth').write_text(f'{repo}\n')
+        return environment
 
     return make
 
@@ -99,9 +97,8 @@ def test_package_import_pulls_in_nothing_heavy(environment_with):
         'import sys; before = set(sys.modules); import mmmobilemamba;'
         'print(*{m.partition(".")[0] for m in set(sys.modules) - before})'
     )
-    assert environment_with(*HOSTS).run('-c', code).split() == [
-        'mmmobilemamba'
-    ]
+    said = environment_with(*HOSTS).run('-c', code)
+    assert said.split() == ['mmmobilemamba']
 
 
 def test_imports_change_no_state(environment_with):

@@ -66,8 +66,6 @@ def test_an_interrupted_training_goes_on(finished, compare):
     'args, named',
     [
         (['--backbones', 'efficientvit_m'], 'efficientvit_m5'),
-        (['--backbones', 't2=none.pth'], 'none.pth does not exist'),
-        (['--backbones', 'host:resnet18'], 'has strides'),
         (['--seeds', '-1'], '--seeds'),
         (['--report-only', '--backbones', 't2'], 'no finished training'),
         (

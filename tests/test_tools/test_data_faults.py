@@ -60,13 +60,6 @@ def refuse(train, capfd):
     return call
 
 
-def edit_json(root, change):
-    path = root / 'shapes' / 'annotations' / 'instances_train.json'
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-
-
 IMAGES = dict(
     det='shapes/images/train/000001.png',
     seg='shapes/images/train/000001.png',
@@ -107,24 +100,20 @@ def test_label_without_a_class_from_a_loading_process(faulty, refuse):
 
 def test_image_without_objects(faulty, train):
     """It is background where the config keeps it, and no fault."""
-
-    def clear(content):
-        first = content['images'][0]['id']
-        content['annotations'] = [
-            annotation
-            for annotation in content['annotations']
-            if annotation['image_id'] != first
-        ]
-
-    edit_json(faulty, clear)
+    path = faulty / 'shapes' / 'annotations' / 'instances_train.json'
+    content = json.loads(path.read_text())
+    first = content['images'][0]['id']
+    objects = content['annotations']
+    content['annotations'] = [x for x in objects if x['image_id'] != first]
+    path.write_text(json.dumps(content))
     key = 'train_dataloader.dataset.dataset.filter_cfg.filter_empty_gt'
     log = train('det', '--cfg-options', f'{key}=False', *NO_EVALUATION)
-    assert 'left out' not in log
-    assert not re.search('loss: (nan|inf)', log)
-    assert re.search('Saving checkpoint', log)
+    assert not re.search('left out|loss: (nan|inf)', log)
+    assert 'Saving checkpoint' in log
 
 
-class _EndWorker:
+@TRANSFORMS.register_module()
+class EndWorker:
     """Let a loading process end in its second epoch."""
 
     def __init__(self, how):
@@ -137,14 +126,6 @@ class _EndWorker:
                 os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(1000)
         return results
-
-
-@pytest.fixture
-def end_worker():
-    """Register the step above while a test runs."""
-    TRANSFORMS.register_module(name='EndWorker', module=_EndWorker)
-    yield
-    del TRANSFORMS._module_dict['EndWorker']
 
 
 _ENDING = """
@@ -168,7 +149,7 @@ val_dataloader = val_cfg = val_evaluator = None
     ],
 )
 def test_loading_process_that_ends(
-    faulty, train, refuse, end_worker, tmp_path, how, timeout, words
+    faulty, train, refuse, tmp_path, how, timeout, words
 ):
     (faulty / 'ending.py').write_text(_ENDING.format(how=how, timeout=timeout))
     said = refuse('ending')
@@ -210,20 +191,8 @@ def test_check_lists_every_fault(faulty, tool, capsys, tmp_path):
     status, said = check(tool, capsys, *args)
     assert status == 1
     rows = list(csv.reader(out.read_text().splitlines()))[1:]
-    assert [row[1][-10:] for row in rows[:3]] == [
-        '000000.png',
-        '000001.png',
-        '000002.png',
-    ]
+    names = [row[1][-10:] for row in rows[:3]]
+    assert names == [f'00000{number}.png' for number in range(3)]
     assert f'Faults: {len(rows)}' in said
     assert 'has label' in rows[0][2]
     assert 'LoadImageFromFile failed' in rows[1][2]
-
-
-def test_check_of_an_empty_file(faulty, tool, capsys):
-    path = faulty / 'shapes/annotations/instances_train.json'
-    path.write_text('')
-    args = [faulty / 'det.py', '--splits', 'train', '--workers', 0]
-    status, said = check(tool, capsys, *args)
-    assert status == 1
-    assert f'{path} is empty' in said

@@ -95,18 +95,6 @@ def test_resume_goes_on(det, workspace, tool):
     assert 'resumed epoch: 1, iter: 2' in read_log(det)
 
 
-def test_evaluate_detector(det, workspace, tool, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    args = [str(workspace / 'det.py'), str(det / 'epoch_1.pth')]
-    tool('test').main([*args, '--out', 'found.pkl', '--show-dir', 'drawn'])
-    predictions = pickle.loads((tmp_path / 'found.pkl').read_bytes())
-    assert len(predictions) == 2
-    assert 'masks' in predictions[0]['pred_instances']
-    drawn = sorted(path.name for path in (tmp_path / 'drawn').iterdir())
-    assert drawn == ['000000.png', '000001.png']
-    assert 'coco/bbox_mAP' in read_log(tmp_path / 'work_dirs' / 'det')
-
-
 def test_two_processes_share_the_training(seg):
     log = read_log(seg)
     assert 'GPU number: 2' in log
@@ -115,16 +103,37 @@ def test_two_processes_share_the_training(seg):
     assert (seg / 'iter_2.pth').is_file()
 
 
-def test_evaluate_segmentor(seg, workspace, tool, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ('name', 'out', 'count', 'metric'),
+    [
+        ('det', 'found.pkl', 2, 'coco/bbox_mAP'),
+        ('seg', 'labels', 2, 'mIoU'),
+        ('cls', 'found.pkl', 8, 'accuracy/top1'),
+    ],
+)
+def test_evaluates_writes_and_draws(
+    name, out, count, metric, workspace, tool, tmp_path, monkeypatch, request
+):
+    work_dir = request.getfixturevalue(name)
     monkeypatch.chdir(tmp_path)
-    args = [str(workspace / 'seg.py'), str(seg / 'iter_2.pth')]
-    tool('test').main([*args, '--out', 'labels', '--show-dir', 'drawn'])
-    labels = sorted((tmp_path / 'labels').iterdir())
-    assert [path.name for path in labels] == ['000000.png', '000001.png']
-    label = cv2.imread(str(labels[0]), cv2.IMREAD_UNCHANGED)
-    assert label.shape == (96, 96)
-    assert label.max() < 4
-    assert len(list((tmp_path / 'drawn').rglob('*.png'))) == 2
+    args = [workspace / f'{name}.py', min(work_dir.glob('*.pth'))]
+    args += ['--out', out, '--show-dir', 'drawn']
+    tool('test').main(list(map(str, args)))
+    drawn = sorted((tmp_path / 'drawn').rglob('*.png'))
+    assert len(drawn) == count
+    assert metric in read_log(tmp_path / 'work_dirs' / name)
+    if name == 'seg':
+        labels = sorted((tmp_path / 'labels').iterdir())
+        assert [path.name for path in labels] == ['000000.png', '000001.png']
+        label = cv2.imread(str(labels[0]), cv2.IMREAD_UNCHANGED)
+        assert label.shape == (96, 96)
+        assert label.max() < 4
+    else:
+        predictions = pickle.loads((tmp_path / out).read_bytes())
+        assert len(predictions) == count
+    if name == 'det':
+        assert 'masks' in predictions[0]['pred_instances']
+        assert [path.name for path in drawn] == ['000000.png', '000001.png']
 
 
 def test_two_processes_evaluate(seg, workspace, run, tmp_path):
@@ -170,15 +179,6 @@ def test_test_time_augmentation(
     log = read_log(tmp_path / 'work_dirs' / name)
     assert f"type='{wrapper}'" in log
     assert re.search(r'(test).* (coco/bbox_mAP|mIoU|accuracy/top1): \d', log)
-
-
-def test_evaluate_classifier(cls, workspace, tool, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    args = [str(workspace / 'cls.py'), str(cls / 'epoch_1.pth')]
-    tool('test').main([*args, '--out', 'found.pkl', '--show-dir', 'drawn'])
-    predictions = pickle.loads((tmp_path / 'found.pkl').read_bytes())
-    assert len(predictions) == 8
-    assert len(list((tmp_path / 'drawn').iterdir())) == 8
 
 
 @pytest.mark.parametrize('name', ['det', 'seg', 'cls'])
