@@ -54,6 +54,29 @@ def test_get_flops(call, workspace):
     assert 'backbone' in said and 'not counted' in said
 
 
+def test_images_of_one_channel(call, refuse, workspace, tmp_path):
+    grey = tmp_path / 'grey.py'
+    grey.write_text(f"""
+_base_ = '{workspace}/seg.py'
+load = dict(type='LoadImageFromFile', color_type='grayscale')
+test_pipeline = [load, dict(type='PackSegInputs')]
+model = dict(
+    backbone=dict(in_channels=1),
+    data_preprocessor=dict(mean=[128.0], std=[64.0], bgr_to_rgb=False))
+test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+""")
+    image = sorted((workspace / 'shapes/images/val').iterdir())[0]
+    assert 'MACs' in call('get_flops', grey, '--shape', 64)
+    assert '| grey |' in call('benchmark', f'{grey}@64', *QUICK)
+    more = ('--size', 64, '--num-images', 1, '--device', 'cpu')
+    assert '| 64 |' in call('erf', grey, '--out', 'a/erf.png', *more)
+    shown(tmp_path / 'a/erf.png')
+    said = refuse('erf', grey, *more, '--images', image)
+    assert 'RGB' in said and 'MobileMamba' in said
+    call('vis_cam', image, grey, '--out', 'b/cam.png', '--device', 'cpu')
+    shown(tmp_path / 'b/cam.png')
+
+
 def test_benchmark(call, refuse, tmp_path):
     args = ['t2@64', PEER, 't2', '--baseline', PEER, *QUICK]
     said = call('benchmark', *args, 2, '--out-dir', 'new')
