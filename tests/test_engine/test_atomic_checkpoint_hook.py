@@ -2,6 +2,7 @@
 
 import os
 import resource
+import uuid
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def train(tmp_path):
 
     def call(name='run', resume=True, hooks=(), **kwargs):
         cfg = toy_config(tmp_path / name, **kwargs)
-        number = torch.randint(1 << 40, ()).item()
+        number = uuid.uuid4().hex
         runner = Runner(
             resume=resume, experiment_name=f'{name}_{number}', **cfg
         )

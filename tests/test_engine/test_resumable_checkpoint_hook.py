@@ -2,6 +2,7 @@
 
 import os
 import struct
+import uuid
 import zipfile
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def wait_less(monkeypatch):
 
 def start(work_dir, **kwargs):
     cfg = toy_config(work_dir, **kwargs)
-    name = f'{work_dir.name}_{torch.randint(1 << 40, ()).item()}'
+    name = f'{work_dir.name}_{uuid.uuid4().hex}'
     runner = Runner(experiment_name=name, resume=True, **cfg)
     runner.train()
     return runner
