@@ -10,7 +10,7 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ...checkpoints.checkpoint import read_state_dict
+from ...checkpoints.checkpoint import load_weights, read_state_dict
 from ...registry import MODELS
 from .feature_backbone import (
     FeatureBackbone,
@@ -284,18 +284,12 @@ class TIMMBackbone(FeatureBackbone):
             name: ours
             for ours, name in _whole_names(self.state_dict(), known).items()
         }
-        try:
-            self.load_state_dict(
-                {
-                    own.get(name, name): value
-                    for name, value in tensors.items()
-                    if name in own or name not in known
-                }
-            )
-        except RuntimeError as error:
-            raise ValueError(
-                f'{path} does not fit {self.model_name}: {error}'
-            ) from error
+        tensors = {
+            own.get(name, name): value
+            for name, value in tensors.items()
+            if name in own or name not in known
+        }
+        load_weights(self, tensors, f'{path} ({self.model_name})')
         print_log(f'Loaded {self.model_name} from {path}.', logger='current')
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:

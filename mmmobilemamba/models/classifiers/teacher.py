@@ -11,7 +11,7 @@ from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-from ...checkpoints.checkpoint import read_state_dict
+from ...checkpoints.checkpoint import load_weights, read_state_dict
 from ..backbones.timm import translate_file
 
 DEFAULT_TEACHER = dict(type='TimmClassifier', model_name='tresnet_v2_l')
@@ -133,12 +133,7 @@ def build_teacher(
                     to_rgb=True,
                 )
             )
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ValueError(
-            f'{checkpoint} does not fit the teacher {_name(config)}: {error}'
-        ) from error
+    load_weights(network, tensors, f'Teacher {_name(config)}: {checkpoint}')
     return Teacher(model, (size, size) if isinstance(size, int) else size)
 
 

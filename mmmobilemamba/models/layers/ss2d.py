@@ -10,8 +10,6 @@ from ... import ops
 from ...ops.scan_pytorch import state_dtype
 from .conv import ConvBN
 
-SCAN_DIRECTIONS = (1, 2, 4)
-
 
 class SS2D(nn.Module):
     """Gated selective scan over the tokens of a map in 1, 2 or 4 orders.
