@@ -187,7 +187,7 @@ selective_scan_backward_cuda(const at::Tensor& grad, const at::Tensor& u,
                              bool delta_softplus, bool reverse) {
   const auto shape = check_selective_scan(u, delta, A, B, C, D, delta_bias,
                                           delta_softplus, reverse);
-  check_grad(grad, u);
+  check_alike("grad", grad, u);
   const c10::cuda::CUDAGuard guard(u.device());
   auto grad_u = empty_like_layout(u), grad_delta = empty_like_layout(delta);
   auto sums = empty_sums(shape, A.options());
@@ -222,7 +222,7 @@ bidirectional_scan_backward_cuda(const at::Tensor& grad, const at::Tensor& u,
                                  const at::Tensor& dt_bias,
                                  const at::Tensor& A, const at::Tensor& D) {
   const auto shape = check_bidirectional_scan(u, proj, dt_proj, dt_bias, A, D);
-  check_grad(grad, u);
+  check_alike("grad", grad, u);
   const c10::cuda::CUDAGuard guard(u.device());
   if (u.numel() > 0 && cuda::takes_bidirectional(shape, u)) {
     return cuda::bidirectional_backward(shape, grad, u, proj, dt_proj, dt_bias,
