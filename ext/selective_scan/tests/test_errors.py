@@ -54,7 +54,6 @@ BAD_SHAPES = {
     ],
 }
 
-
 EPS = {'gated_layer_norm': dict(eps=1e-5)}  # no default of the operator
 
 

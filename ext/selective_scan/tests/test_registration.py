@@ -4,7 +4,6 @@ import pytest
 import selective_scan as ss
 import torch
 from cases import CASES, devices, fused_case, plain_case, run_with_grads
-from torch.utils.checkpoint import checkpoint
 
 ops = torch.ops.selective_scan
 every_device = pytest.mark.parametrize('device', devices())
@@ -100,60 +99,6 @@ def test_compile_without_graph_break(name, device, layout):
     torch.testing.assert_close(
         run_with_grads(compiled, case, grad), run_with_grads(run, case, grad)
     )
-
-
-def test_compile_with_dynamic_length():
-    def run(**case):
-        return ss.selective_scan(**case, delta_softplus=True) + 1
-
-    compiled = torch.compile(
-        run, fullgraph=True, backend='aot_eager', dynamic=True
-    )
-    for length in (5, 8, 13):
-        case = plain_case(length=length)
-        torch.testing.assert_close(compiled(**case), run(**case))
-
-
-@every_device
-def test_activation_checkpointing(device):
-    case = fused_case(2, 10, 21, device=device)
-
-    def recomputed(**case):
-        return checkpoint(ss.bidirectional_scan, **case, use_reentrant=False)
-
-    grad = torch.randn_like(case['u'])
-    expected = run_with_grads(ss.bidirectional_scan, case, grad)
-    for key, value in run_with_grads(recomputed, case, grad).items():
-        assert torch.equal(value, expected[key]), key
-
-
-def test_distributed_data_parallel(tmp_path):
-    """Gradients reach the parameters through DDP's hooks."""
-
-    class Scan(torch.nn.Module):
-        def __init__(self, case):
-            super().__init__()
-            for name in ('dt_proj', 'dt_bias', 'A', 'D'):
-                setattr(self, name, torch.nn.Parameter(case[name].clone()))
-
-        def forward(self, u, proj):
-            return ss.bidirectional_scan(
-                u, proj, self.dt_proj, self.dt_bias, self.A, self.D
-            )
-
-    case = fused_case()
-    plain, wrapped = Scan(case), Scan(case)
-    torch.distributed.init_process_group(
-        'gloo', init_method=f'file://{tmp_path}/store', rank=0, world_size=1
-    )
-    try:
-        ddp = torch.nn.parallel.DistributedDataParallel(wrapped)
-        for module in (plain, ddp):
-            module(case['u'], case['proj']).square().sum().backward()
-    finally:
-        torch.distributed.destroy_process_group()
-    for a, b in zip(plain.parameters(), wrapped.parameters(), strict=True):
-        assert torch.equal(a.grad, b.grad)
 
 
 @every_device

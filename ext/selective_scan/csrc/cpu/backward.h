@@ -3,8 +3,6 @@
 // from the last to the first, recomputed into scratch and walked back.
 #pragma once
 
-#include <cstdint>
-
 namespace selective_scan::cpu::SCAN_VARIANT {
 
 static_assert(kTile == kBlock, "a transposed tile must have the same form");
@@ -64,7 +62,7 @@ class BackwardBlock {
            int64_t batch_begin, int64_t batch_end) {
     at_.block = channel_block(shape_, index, kBlock);
     for (int64_t k = 0; k < shape_.directions; ++k) {
-      pack_parameters(o_, k, at_.block, packed_[k].data);
+      pack_parameters(o_, k, at_.block, packed_[k]);
       fill(sums_[k].data, Parameters<S>::size(shape_));
     }
     for (int64_t b = batch_begin; b < batch_end; ++b) {

@@ -2,15 +2,23 @@
 // instruction set has a table of its own, compiled in a file of its own.
 #pragma once
 
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
+#include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <string>
+#include <type_traits>
 
 #include "../common/scan_shape.h"
 #include "../inference/feature_map_kernels.h"
 
 #if defined(__x86_64__) || defined(__i386__)
 #define SCAN_X86 1
+#include <immintrin.h>
 #endif
 
 namespace selective_scan::cpu {

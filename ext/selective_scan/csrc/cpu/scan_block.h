@@ -2,8 +2,6 @@
 // channels.
 #pragma once
 
-#include <cstdint>
-
 namespace selective_scan::cpu::SCAN_VARIANT {
 
 template <typename S>
@@ -42,11 +40,11 @@ struct Parameters {
 };
 
 template <typename S>
-inline Parameters<S> pack_parameters(const Operands& o, int64_t direction,
-                                     const ChannelBlock& block, S* memory) {
+inline void pack_parameters(const Operands& o, int64_t direction,
+                            const ChannelBlock& block,
+                            const Parameters<S>& packed) {
   const ScanShape& shape = o.shape;
-  const Parameters<S> packed{memory, shape.rank, shape.state};
-  for (int64_t i = 0; i < Parameters<S>::size(shape); ++i) memory[i] = S(0);
+  std::fill_n(packed.data, Parameters<S>::size(shape), S(0));
   const auto* dt_proj = static_cast<const S*>(o.dt_proj);
   const auto* A = static_cast<const S*>(o.A);
   const auto* D = static_cast<const S*>(o.D);
@@ -62,7 +60,6 @@ inline Parameters<S> pack_parameters(const Operands& o, int64_t direction,
     if (D != nullptr) packed.D()[c] = D[p];
     if (bias != nullptr) packed.bias()[c] = bias[p];
   }
-  return packed;
 }
 
 // Tokens of a tile in the order of a walk: `for (t = first; left > 0; t += by)`.

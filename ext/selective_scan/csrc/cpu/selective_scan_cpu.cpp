@@ -1,5 +1,4 @@
 // The operators on the CPU: operands for the kernels, threads, final sums.
-#include <ATen/Parallel.h>
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
@@ -38,26 +37,23 @@ struct Inputs {
   Operands operands;
   std::vector<at::Tensor> owners;
 
-  const void* keep(const at::Tensor& tensor) {
+  Inputs(const ScanShape& shape, const at::Tensor& u, const at::Tensor& A,
+         const OptionalTensor& D, const OptionalTensor& bias) {
+    operands.shape = shape;
+    operands.u = keep(with_unit_stride(u), operands.u_strides);
+    operands.A = keep(A);
+    operands.D = keep(D);
+    operands.bias = keep(bias);
+  }
+  const void* keep(const OptionalTensor& parameter) {
+    if (!parameter.has_value()) return nullptr;
+    owners.push_back(parameter->contiguous());
+    return owners.back().const_data_ptr();
+  }
+  const void* keep(const at::Tensor& tensor, ChannelStrides& strides) {
     owners.push_back(tensor);
+    strides = channel_strides(tensor);
     return tensor.const_data_ptr();
-  }
-  const void* keep(const OptionalTensor& tensor) {
-    return tensor.has_value() ? keep(tensor->contiguous()) : nullptr;
-  }
-  void set_u(const at::Tensor& u) {
-    const auto usable = with_unit_stride(u);
-    operands.u = keep(usable);
-    operands.u_strides = channel_strides(usable);
-  }
-  void set_grad(const at::Tensor& grad) {
-    const auto usable = with_unit_stride(grad);
-    operands.grad = keep(usable);
-    operands.grad_strides = channel_strides(usable);
-  }
-  void set_y(const at::Tensor& y) {
-    operands.y = y.mutable_data_ptr();
-    operands.y_strides = channel_strides(y);
   }
 };
 
@@ -66,19 +62,13 @@ Inputs plain_inputs(const ScanShape& shape, const at::Tensor& u,
                     const at::Tensor& B, const at::Tensor& C,
                     const OptionalTensor& D,
                     const OptionalTensor& delta_bias) {
-  Inputs in;
-  in.operands.shape = shape;
-  in.set_u(u);
-  const auto steps = with_unit_stride(delta);
-  in.operands.delta = in.keep(steps);
-  in.operands.delta_strides = channel_strides(steps);
-  in.operands.B = in.keep(B);
-  in.operands.B_strides = row_strides(B);
-  in.operands.C = in.keep(C);
-  in.operands.C_strides = row_strides(C);
-  in.operands.A = in.keep(A.contiguous());
-  in.operands.D = in.keep(D);
-  in.operands.bias = in.keep(delta_bias);
+  Inputs in(shape, u, A, D, delta_bias);
+  Operands& o = in.operands;
+  o.delta = in.keep(with_unit_stride(delta), o.delta_strides);
+  o.B = B.const_data_ptr();
+  o.B_strides = row_strides(B);
+  o.C = C.const_data_ptr();
+  o.C_strides = row_strides(C);
   return in;
 }
 
@@ -86,29 +76,25 @@ Inputs fused_inputs(const ScanShape& shape, const at::Tensor& u,
                     const at::Tensor& proj, const at::Tensor& dt_proj,
                     const at::Tensor& dt_bias, const at::Tensor& A,
                     const at::Tensor& D) {
-  Inputs in;
-  in.operands.shape = shape;
-  in.set_u(u);
-  const auto* rows = static_cast<const char*>(in.keep(proj));
+  Inputs in(shape, u, A, D, dt_bias);
+  Operands& o = in.operands;
+  const auto* rows = static_cast<const char*>(proj.const_data_ptr());
   const auto row_bytes =
       proj.stride(2) * static_cast<int64_t>(proj.element_size());
-  in.operands.dt = rows;
-  in.operands.B = rows + shape.rank * row_bytes;
-  in.operands.C = rows + (shape.rank + shape.state) * row_bytes;
-  in.operands.dt_strides = row_strides(proj);
-  in.operands.B_strides = in.operands.C_strides = in.operands.dt_strides;
-  in.operands.dt_proj = in.keep(dt_proj.contiguous());
-  in.operands.bias = in.keep(dt_bias.contiguous());
-  in.operands.A = in.keep(A.contiguous());
-  in.operands.D = in.keep(D.contiguous());
+  o.dt = rows;
+  o.B = rows + shape.rank * row_bytes;
+  o.C = rows + (shape.rank + shape.state) * row_bytes;
+  o.dt_strides = o.B_strides = o.C_strides = row_strides(proj);
+  o.dt_proj = in.keep(dt_proj);
   return in;
 }
 
 at::Tensor forward(Inputs& in, const at::Tensor& u) {
   auto y = empty_like_layout(u);
   if (y.numel() == 0) return y;
-  in.set_y(y);
-  const Operands& operands = in.operands;
+  Operands& operands = in.operands;
+  operands.y = y.mutable_data_ptr();
+  operands.y_strides = channel_strides(y);
   const ScanKernels& kernels = kernels_for(u);
   const int64_t tasks =
       count_blocks(operands.shape, cpu::kBlock) * operands.shape.batch;
@@ -144,8 +130,8 @@ struct Partials {
 
 Partials backward(Inputs& in, const at::Tensor& grad, const at::Tensor& grad_u,
                   const at::Tensor& grad_delta) {
-  in.set_grad(grad);
-  const Operands& operands = in.operands;
+  Operands& operands = in.operands;
+  operands.grad = in.keep(with_unit_stride(grad), operands.grad_strides);
   const ScanShape& shape = operands.shape;
   Partials partials;
   partials.plan = plan_backward(shape);
@@ -176,29 +162,7 @@ Partials backward(Inputs& in, const at::Tensor& grad, const at::Tensor& grad_u,
   return partials;
 }
 
-// Add what each group of tasks left, in order, whatever the number of threads.
-template <typename S>
-void add_to_first(S* groups, int64_t count, int64_t size) {
-  at::parallel_for(0, size, kGrain / count, [&](int64_t begin, int64_t end) {
-    for (int64_t g = 1; g < count; ++g) {
-      const S* const more = groups + g * size;
-#pragma omp simd
-      for (int64_t i = begin; i < end; ++i) groups[i] += more[i];
-    }
-  });
-}
-
-at::Tensor add_groups(const at::Tensor& partial) {
-  const int64_t count = partial.size(0), size = partial.numel() / count;
-  if (partial.scalar_type() == at::kDouble) {
-    add_to_first(partial.mutable_data_ptr<double>(), count, size);
-  } else {
-    add_to_first(partial.mutable_data_ptr<float>(), count, size);
-  }
-  return partial[0];
-}
-
-// Sum rows over block groups, and give `count` from the first on to `out`.
+// Give the sums of rows from the first on to `out`.
 void finish_rows(const at::Tensor& sum, int64_t first, const at::Tensor& out) {
   out.copy_(sum.narrow(2, first, out.size(2)).narrow(3, 0, out.size(3)));
 }
@@ -206,7 +170,7 @@ void finish_rows(const at::Tensor& sum, int64_t first, const at::Tensor& out) {
 // Sum parameters over batch groups: (directions, parameters, channels).
 at::Tensor finish_parameters(const ScanShape& shape,
                              const Partials& partials) {
-  const auto sum = add_groups(partials.parameters);
+  const auto sum = partials.parameters.sum(0);
   const int64_t padded = sum.numel() / (sum.size(0) * sum.size(1));
   // The last block of a group may be wider than what is left of its channels.
   return sum
@@ -250,7 +214,7 @@ selective_scan_backward_cpu(const at::Tensor& grad, const at::Tensor& u,
   auto grad_u = empty_like_layout(u), grad_delta = empty_like_layout(delta);
   auto grad_B = empty_like_layout(B), grad_C = empty_like_layout(C);
   const auto partials = backward(in, grad, grad_u, grad_delta);
-  const auto rows = add_groups(partials.rows);
+  const auto rows = partials.rows.sum(0);
   finish_rows(rows, 0, grad_B);
   finish_rows(rows, shape.state, grad_C);
   const auto parameters = finish_parameters(shape, partials)[0];
@@ -279,7 +243,7 @@ bidirectional_scan_backward_cpu(const at::Tensor& grad, const at::Tensor& u,
   auto in = fused_inputs(shape, u, proj, dt_proj, dt_bias, A, D);
   auto grad_u = empty_like_layout(u), grad_proj = empty_like_layout(proj);
   const auto partials = backward(in, grad, grad_u, at::Tensor());
-  finish_rows(add_groups(partials.rows), 0, grad_proj);
+  finish_rows(partials.rows.sum(0), 0, grad_proj);
   const auto parameters = finish_parameters(shape, partials);
   const auto rank = shape.rank, state = shape.state;
   return {grad_u,

@@ -3,8 +3,6 @@
 // them than a processor would find by looking ahead.
 #pragma once
 
-#include <cstdint>
-
 namespace selective_scan::cpu::SCAN_VARIANT {
 
 // Nested rather than an array: compilers keep each vector in a register.
@@ -49,53 +47,24 @@ SCAN_INLINE SimdTuple<V, N> each_vector(const F& f, const SimdTuple<V, N>& a,
   }
 }
 
-#define SCAN_TUPLE template <typename V, int N> SCAN_INLINE SimdTuple<V, N>
-
-SCAN_TUPLE operator+(const SimdTuple<V, N>& a, const SimdTuple<V, N>& b) {
-  return each_vector([](V x, V y) SCAN_INLINE_BODY { return x + y; }, a, b);
-}
-SCAN_TUPLE operator-(const SimdTuple<V, N>& a, const SimdTuple<V, N>& b) {
-  return each_vector([](V x, V y) SCAN_INLINE_BODY { return x - y; }, a, b);
-}
-SCAN_TUPLE operator*(const SimdTuple<V, N>& a, const SimdTuple<V, N>& b) {
-  return each_vector([](V x, V y) SCAN_INLINE_BODY { return x * y; }, a, b);
-}
-SCAN_TUPLE operator/(const SimdTuple<V, N>& a, const SimdTuple<V, N>& b) {
-  return each_vector([](V x, V y) SCAN_INLINE_BODY { return x / y; }, a, b);
-}
-// a * b + c
-SCAN_TUPLE fma(const SimdTuple<V, N>& a, const SimdTuple<V, N>& b,
-               const SimdTuple<V, N>& c) {
-  return each_vector(
-      [](V x, V y, V z) SCAN_INLINE_BODY { return fma(x, y, z); }, a, b, c);
-}
-SCAN_TUPLE at_least(typename V::Scalar low, const SimdTuple<V, N>& a) {
-  return each_vector(
-      [low](V x) SCAN_INLINE_BODY { return at_least(low, x); }, a);
-}
-SCAN_TUPLE at_most(typename V::Scalar high, const SimdTuple<V, N>& a) {
-  return each_vector(
-      [high](V x) SCAN_INLINE_BODY { return at_most(high, x); }, a);
-}
-SCAN_TUPLE minus_abs(const SimdTuple<V, N>& a) {
-  return each_vector([](V x) SCAN_INLINE_BODY { return minus_abs(x); }, a);
-}
-SCAN_TUPLE zero_below(const SimdTuple<V, N>& a, typename V::Scalar limit,
-                      const SimdTuple<V, N>& b) {
-  return each_vector(
-      [limit](V x, V y) SCAN_INLINE_BODY { return zero_below(x, limit, y); },
-      a, b);
-}
-SCAN_TUPLE if_negative(const SimdTuple<V, N>& a, const SimdTuple<V, N>& b,
-                       const SimdTuple<V, N>& c) {
-  return each_vector(
-      [](V x, V y, V z) SCAN_INLINE_BODY { return if_negative(x, y, z); }, a,
-      b, c);
-}
-SCAN_TUPLE scale(const SimdTuple<V, N>& a, const SimdTuple<V, N>& b) {
-  return each_vector([](V x, V y) SCAN_INLINE_BODY { return scale(x, y); }, a,
-                     b);
-}
+// What there is for vectors, for tuples of them.
+#define SCAN_EACH_VECTOR(name)                                       \
+  template <typename V, int N, typename... More>                     \
+  SCAN_INLINE SimdTuple<V, N> name(const SimdTuple<V, N>& a,         \
+                                   const More&... more) {            \
+    return each_vector(                                              \
+        [](auto... v) SCAN_INLINE_BODY { return name(v...); }, a,    \
+        more...);                                                    \
+  }
+SCAN_EACH_VECTOR(operator+)
+SCAN_EACH_VECTOR(operator-)
+SCAN_EACH_VECTOR(operator*)
+SCAN_EACH_VECTOR(operator/)
+SCAN_EACH_VECTOR(fma)
+SCAN_EACH_VECTOR(larger)
+SCAN_EACH_VECTOR(lesser)
+SCAN_EACH_VECTOR(if_below)
+SCAN_EACH_VECTOR(scale)
 
 // A number that the compiler knows, as an argument.
 template <int I>

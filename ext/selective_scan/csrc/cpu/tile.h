@@ -2,8 +2,6 @@
 // type. Here: how tiles come from tensors and go back, and small products.
 #pragma once
 
-#include <cstdint>
-
 namespace selective_scan::cpu::SCAN_VARIANT {
 
 // Whether a storage type is also the state's, so that it needs no widening.

@@ -1,17 +1,9 @@
 // The kernels with AVX-512; see variant_avx2.cpp for the order of things.
+#define SCAN_VARIANT avx512
+
 #include "kernels.h"
 
 #if defined(SCAN_X86)
-
-#define SCAN_VARIANT avx512
-
-#include <c10/util/BFloat16.h>
-#include <c10/util/Half.h>
-#include <immintrin.h>
-
-#include <cmath>
-#include <cstring>
-#include <type_traits>
 
 #if defined(__clang__)
 #pragma clang attribute push(                                         \
@@ -19,18 +11,13 @@
         target("avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl"))), \
     apply_to = function)
 #else
-#pragma GCC push_options
 // A false alarm of GCC 12 about its own intrinsics.
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC target("avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl")
 #endif
 
-// clang-format off: each header needs those before it
-#include "vec.h"
-#include "vec_avx2.h"
 #include "vec_avx512.h"
 #include "kernel_templates.h"
-// clang-format on
 
 namespace selective_scan::cpu {
 
@@ -42,8 +29,6 @@ const Variant& avx512_variant() {
 
 #if defined(__clang__)
 #pragma clang attribute pop
-#else
-#pragma GCC pop_options
 #endif
 
 #endif  // SCAN_X86

@@ -1,10 +1,7 @@
 // The kernels for every processor, and for float64.
 #define SCAN_VARIANT plain
 
-#include "kernels.h"
-// The vectors come before what is made of them.
 #include "vec.h"
-
 #include "kernel_templates.h"
 
 namespace selective_scan::cpu {

@@ -1,12 +1,8 @@
 // Vectors of N lanes, as the compiler's own vector types: any processor, and
-// float64 too. vec_avx2.h and vec_avx512.h add what their processors do better.
+// float64 too. vec_avx2.h and vec_avx512.h add what their compilers do not find.
 #pragma once
 
-#include <c10/util/BFloat16.h>
-#include <c10/util/Half.h>
-
-#include <cstdint>
-#include <type_traits>
+#include "kernels.h"
 
 // A call would pass vectors through memory, at many times the cost. With
 // sanitizers it may: their checks, inlined, take minutes to compile.
@@ -80,28 +76,17 @@ SCAN_VECTOR Vec<S, N> operator/(Vec<S, N> a, Vec<S, N> b) {
 SCAN_VECTOR Vec<S, N> fma(Vec<S, N> a, Vec<S, N> b, Vec<S, N> c) {
   return {a.v * b.v + c.v};
 }
-// Bounds of each lane; NaN in x stays NaN.
-SCAN_VECTOR Vec<S, N> at_least(S low, Vec<S, N> x) {
-  const auto bound = Vec<S, N>::set(low).v;
-  return {bound > x.v ? bound : x.v};
+// The larger and the smaller one, b where one is NaN.
+SCAN_VECTOR Vec<S, N> larger(Vec<S, N> a, Vec<S, N> b) {
+  return {a.v > b.v ? a.v : b.v};
 }
-SCAN_VECTOR Vec<S, N> at_most(S high, Vec<S, N> x) {
-  const auto bound = Vec<S, N>::set(high).v;
-  return {bound < x.v ? bound : x.v};
+SCAN_VECTOR Vec<S, N> lesser(Vec<S, N> a, Vec<S, N> b) {
+  return {a.v < b.v ? a.v : b.v};
 }
-SCAN_VECTOR Vec<S, N> minus_abs(Vec<S, N> x) {
-  using V = Vec<S, N>;
-  return {reinterpret_cast<typename V::Lanes>(x.words() |
-                                              V::set(S(-0.0)).words())};
-}
-// x < limit ? 0 : value
-SCAN_VECTOR Vec<S, N> zero_below(Vec<S, N> x, S limit, Vec<S, N> value) {
-  using V = Vec<S, N>;
-  return {x.v < V::set(limit).v ? V::set(S(0)).v : value.v};
-}
-// x < 0 ? a : b
-SCAN_VECTOR Vec<S, N> if_negative(Vec<S, N> x, Vec<S, N> a, Vec<S, N> b) {
-  return {x.v < Vec<S, N>::set(S(0)).v ? a.v : b.v};
+// x < y ? a : b
+SCAN_VECTOR Vec<S, N> if_below(Vec<S, N> x, Vec<S, N> y, Vec<S, N> a,
+                               Vec<S, N> b) {
+  return {x.v < y.v ? a.v : b.v};
 }
 // p * 2^n, n in the low bits of `shifted`
 SCAN_VECTOR Vec<S, N> scale(Vec<S, N> p, Vec<S, N> shifted) {

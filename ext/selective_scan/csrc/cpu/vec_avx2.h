@@ -1,9 +1,8 @@
-// What AVX2, FMA and F16C do better than generic vectors of 8 float32 lanes.
+// What compilers do not make of generic vectors of 8 float32 lanes with AVX2,
+// FMA and F16C.
 #pragma once
 
-#include <immintrin.h>
-
-#include <cstdint>
+#include "vec.h"
 
 namespace selective_scan::cpu::SCAN_VARIANT {
 
@@ -12,16 +11,8 @@ using Vec8 = Vec<float, 8>;
 SCAN_INLINE Vec8 fma(Vec8 a, Vec8 b, Vec8 c) {
   return {_mm256_fmadd_ps(a.v, b.v, c.v)};
 }
-// maxps and minps return their second operand where one is NaN.
-SCAN_INLINE Vec8 at_least(float low, Vec8 x) {
-  return {_mm256_max_ps(_mm256_set1_ps(low), x.v)};
-}
-SCAN_INLINE Vec8 at_most(float high, Vec8 x) {
-  return {_mm256_min_ps(_mm256_set1_ps(high), x.v)};
-}
-SCAN_INLINE Vec8 if_negative(Vec8 x, Vec8 a, Vec8 b) {
-  return {_mm256_blendv_ps(b.v, a.v, x.v)};
-}
+SCAN_INLINE Vec8 larger(Vec8 a, Vec8 b) { return {_mm256_max_ps(a.v, b.v)}; }
+SCAN_INLINE Vec8 lesser(Vec8 a, Vec8 b) { return {_mm256_min_ps(a.v, b.v)}; }
 SCAN_INLINE float sum(Vec8 x) {
   const __m128 half =
       _mm_add_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));

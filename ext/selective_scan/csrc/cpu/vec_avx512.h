@@ -1,7 +1,7 @@
-// The same with AVX-512 F, DQ, BW and VL for 16 lanes; needs vec_avx2.h.
+// The same with AVX-512 F, DQ, BW and VL for 16 lanes.
 #pragma once
 
-#include <immintrin.h>
+#include "vec_avx2.h"
 
 namespace selective_scan::cpu::SCAN_VARIANT {
 
@@ -10,21 +10,8 @@ using Vec16 = Vec<float, 16>;
 SCAN_INLINE Vec16 fma(Vec16 a, Vec16 b, Vec16 c) {
   return {_mm512_fmadd_ps(a.v, b.v, c.v)};
 }
-SCAN_INLINE Vec16 at_least(float low, Vec16 x) {
-  return {_mm512_max_ps(_mm512_set1_ps(low), x.v)};
-}
-SCAN_INLINE Vec16 at_most(float high, Vec16 x) {
-  return {_mm512_min_ps(_mm512_set1_ps(high), x.v)};
-}
-SCAN_INLINE Vec16 zero_below(Vec16 x, float limit, Vec16 value) {
-  const __mmask16 keep =
-      _mm512_cmp_ps_mask(x.v, _mm512_set1_ps(limit), _CMP_NLT_UQ);
-  return {_mm512_maskz_mov_ps(keep, value.v)};
-}
-SCAN_INLINE Vec16 if_negative(Vec16 x, Vec16 a, Vec16 b) {
-  return {_mm512_mask_blend_ps(_mm512_movepi32_mask(_mm512_castps_si512(x.v)),
-                               b.v, a.v)};
-}
+SCAN_INLINE Vec16 larger(Vec16 a, Vec16 b) { return {_mm512_max_ps(a.v, b.v)}; }
+SCAN_INLINE Vec16 lesser(Vec16 a, Vec16 b) { return {_mm512_min_ps(a.v, b.v)}; }
 SCAN_INLINE Vec8 half_of(Vec16 x, bool upper) {
   return {upper ? _mm512_extractf32x8_ps(x.v, 1)
                 : _mm512_castps512_ps256(x.v)};

@@ -1,9 +1,6 @@
 // Dense convolutions as products.
 #pragma once
 
-#include <cstdint>
-#include <cstring>
-
 namespace selective_scan::cpu::SCAN_VARIANT {
 
 // One run of a field of view, zeros where it is outside.

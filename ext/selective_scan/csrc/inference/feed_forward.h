@@ -1,8 +1,6 @@
 // Two products, with what is between them kept in the cache.
 #pragma once
 
-#include <cstdint>
-
 namespace selective_scan::cpu::SCAN_VARIANT {
 
 template <typename V>

@@ -2,9 +2,6 @@
 // Haar transform and its inverse.
 #pragma once
 
-#include <cstdint>
-#include <cstring>
-
 namespace selective_scan::cpu::SCAN_VARIANT {
 
 template <typename V>
@@ -75,7 +72,7 @@ template <typename L, int R>
 SCAN_INLINE void activate(Activation activation, L (&sum)[R]) {
   if (activation == Activation::kRelu) {
     each<R>([&](auto r) SCAN_INLINE_BODY {
-      sum[r.value] = at_least(0.0f, sum[r.value]);
+      sum[r.value] = larger(L::set(0.0f), sum[r.value]);
     });
   } else if (activation == Activation::kSilu) {
     each<R>([&](auto r) SCAN_INLINE_BODY {

@@ -1,9 +1,6 @@
 // Products with matrices that were packed once.
 #pragma once
 
-#include <cstdint>
-#include <cstring>
-
 namespace selective_scan::cpu::SCAN_VARIANT {
 
 // Rows of a tile of sums: with one block of columns they fill the registers.
@@ -129,15 +126,17 @@ SCAN_INLINE void tile(const float* const* pointers, const Pass& pass,
   }
   if (pass.last) {
     activate(result.activation, sum);
-    for (const float* add : result.add) {
-      if (!add) continue;
-      add += row * result.width + column;
+    const auto add = [&](const float* map) SCAN_INLINE_BODY {
+      if (!map) return;
+      map += row * result.width + column;
       each<R>([&](auto r) SCAN_INLINE_BODY {
         sum[r.value] =
             sum[r.value] +
-            load_line<V, N>(add + r.value * result.width, width);
+            load_line<V, N>(map + r.value * result.width, width);
       });
-    }
+    };
+    add(result.add[0]);
+    add(result.add[1]);
   }
   each<R>([&](auto r) SCAN_INLINE_BODY {
     store_line(sum[r.value], y + r.value * result.width, width);
