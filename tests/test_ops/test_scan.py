@@ -156,7 +156,7 @@ def test_recurrence_has_second_derivatives():
     g = torch.Generator().manual_seed(0)
     a, b = (made((1, 11, 2), g, 0.1, 0.9).requires_grad_() for _ in 'ab')
     function = scan_pytorch.linear_recurrence
-    assert torch.autograd.gradgradcheck(function, (a, b))
+    assert torch.autograd.gradgradcheck(function, (a, b, False))
 
 
 class TestBackendChoice:

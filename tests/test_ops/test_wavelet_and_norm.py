@@ -8,10 +8,9 @@ from mmmobilemamba.checkpoints.key_map import haar_filters
 from mmmobilemamba.ops import (
     find_extension,
     gated_layer_norm,
-    haar_dwt2d,
-    haar_iwt2d,
     wavelet_conv2d,
 )
+from mmmobilemamba.ops.wavelet import haar_dwt2d, haar_iwt2d
 
 SIZES = [(2, 2), (1, 1), (5, 8), (6, 7), (9, 9)]
 
@@ -26,8 +25,6 @@ def test_equals_strided_convolution(size, layout):
     filters = haar_filters(3)
     bands = F.conv2d(padded, filters, stride=2, groups=3)
     torch.testing.assert_close(haar_dwt2d(x), bands)
-    back = F.conv_transpose2d(bands, filters, stride=2, groups=3)
-    torch.testing.assert_close(haar_iwt2d(bands), back)
     torch.testing.assert_close(haar_iwt2d(bands, size), x)
 
 
@@ -35,13 +32,12 @@ def test_equals_strided_convolution(size, layout):
 @pytest.mark.parametrize('size', SIZES)
 def test_extension_and_plain_form_agree(size):
     weight = torch.randn(12, 1, 3, 3)
-    scale = torch.rand(1, 12, 1, 1)
     # A slice of channels, as the mixer gives it.
     x = torch.randn(2, 5, *size)[:, :3]
     results = []
     for backend in ('extension', 'parallel'):
-        leaves = [t.clone().requires_grad_() for t in (x, weight, scale)]
-        y = wavelet_conv2d(*leaves, backend)
+        leaves = [t.clone().requires_grad_() for t in (x, weight)]
+        y = wavelet_conv2d(leaves[0], leaves[1:], backend)
         factors = torch.linspace(-1, 2, y.numel()).view(y.shape)
         grads = torch.autograd.grad((y * factors).sum(), leaves)
         results.append([y, *grads])

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from ... import ops
 from .conv import ConvBN
 from .ss2d import SS2D
-from .wavelet import wavelet_path
 
 # Kernels of the local path's parts when it is split.
 SPLIT_KERNELS = (3, 5, 7)
@@ -69,12 +69,14 @@ class GlobalPath(nn.Module):
         """Map (batch, dim, H, W) to the same shape."""
         if not len(self.wavelet_convs):
             return self.base_scale * self.ss2d(x)
-        wavelet = wavelet_path(
-            x,
-            [conv.weight for conv in self.wavelet_convs],
-            list(self.wavelet_scales),
-            self.ss2d.backend,
-        )
+        # A factor of a filter's result is one of its weight.
+        weights = [
+            scale.transpose(0, 1) * conv.weight
+            for scale, conv in zip(
+                self.wavelet_scales, self.wavelet_convs, strict=True
+            )
+        ]
+        wavelet = ops.wavelet_conv2d(x, weights, self.ss2d.backend)
         # base_scale * ss2d(x) + wavelet, in one pass over memory.
         return torch.addcmul(wavelet, self.base_scale, self.ss2d(x))
 
