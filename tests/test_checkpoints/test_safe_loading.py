@@ -96,28 +96,23 @@ class Other:
     secret = 'taken'
 
 
-def _attacks():
-    marker = 'attacked'
-    reconstruct = np.zeros(1).__reduce__()[0]
-    return {
-        'system': Call(os.system, f'touch {marker}'),
-        'eval': Call(eval, f'open({marker!r}, "w")'),
-        'getattr of another class': Call(getattr, Other, 'secret'),
-        'getattr of a network': Call(getattr, nn.Module, 'apply'),
-        'another name of HistoryBuffer': Call(
-            getattr, HistoryBuffer, '__init__'
-        ),
-        'object dtype': Call(np.dtype, 'O'),
-        'structured dtype': Call(np.dtype, [('a', 'O')]),
-        'subclass of ndarray': Call(reconstruct, np.matrix, (0,), b'b'),
-        'array of objects': np.array([Other], dtype=object),
-    }
+ATTACKS = {
+    'system': Call(os.system, 'touch attacked'),
+    'eval': Call(eval, 'open("attacked", "w")'),
+    'getattr of another class': Call(getattr, Other, 'secret'),
+    'getattr of a network': Call(getattr, nn.Module, 'apply'),
+    'name of HistoryBuffer': Call(getattr, HistoryBuffer, '__init__'),
+    'object dtype': Call(np.dtype, 'O'),
+    'structured dtype': Call(np.dtype, [('a', 'O')]),
+    'subclass': Call(np.zeros(1).__reduce__()[0], np.matrix, (0,), b'b'),
+    'array of objects': np.array([Other], dtype=object),
+}
 
 
-@pytest.mark.parametrize('name', _attacks())
+@pytest.mark.parametrize('name', ATTACKS)
 def test_refuses_everything_else(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    torch.save(dict(value=_attacks()[name]), 'bad.pth')
+    torch.save(dict(value=ATTACKS[name]), 'bad.pth')
     with pytest.raises(
         Exception, match='(?i)unsupported global|A checkpoint may'
     ):
@@ -158,7 +153,7 @@ def test_loader_of_the_fork_is_replaced(tmp_path, monkeypatch):
     )
     allow_mmengine_checkpoints()
     monkeypatch.chdir(tmp_path)
-    torch.save(dict(value=_attacks()['system']), 'bad.pth')
+    torch.save(dict(value=ATTACKS['system']), 'bad.pth')
     with pytest.raises(Exception, match='(?i)unsupported global'):
         mmengine_checkpoint._safe_torch_load('bad.pth', map_location='cpu')
     assert not (tmp_path / 'attacked').exists()

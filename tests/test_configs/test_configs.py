@@ -7,18 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from golden import official_keys
+from golden import official_keys, to_published
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
 
-from mmmobilemamba.checkpoints.key_map import (
-    from_published,
-    is_haar_filter,
-    to_published,
-)
+from mmmobilemamba.checkpoints.key_map import from_published, is_haar_filter
 
 for library in ('mmdet', 'mmseg', 'mmpretrain', 'timm'):
     pytest.importorskip(library)

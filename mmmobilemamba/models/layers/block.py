@@ -15,7 +15,7 @@ class Stem(nn.Sequential):
 
     Args:
         in_channels (int): Channels of the image.
-        out_channels (int): Channels of the output, a multiple of 8.
+        out_channels (int): Channels of the output.
 
     Source: MobileMamba (arXiv:2411.15941), section 3.1.
     """

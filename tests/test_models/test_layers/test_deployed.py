@@ -46,13 +46,6 @@ def infer(model, x):
         return model(x)
 
 
-def ran(model, x):
-    """Return the names of the operators that run in inference."""
-    with torch.no_grad(), torch.autograd.profiler.profile() as profile:
-        model(x)
-    return {event.name for event in profile.function_events}
-
-
 @pytest.mark.parametrize(
     'choices',
     [
@@ -90,7 +83,9 @@ def test_every_way_of_running_agrees(choices, size):
 @PACKED
 def test_packed_weights_serve_inference_alone():
     model, x = made(), torch.randn(1, 3, 64, 64)
-    names = ran(model, x)
+    with torch.no_grad(), torch.autograd.profiler.profile() as profile:
+        model(x)
+    names = {event.name for event in profile.function_events}
     for name in ('feed_forward', 'dense_conv2d', 'packed_wavelet_conv2d'):
         assert f'selective_scan::{name}' in names
     # Packed at every call they would be slower than plain ones.
