@@ -38,23 +38,22 @@ def assert_close(got, wanted, dtype, name=''):
     assert error <= TOLERANCE[dtype] * scale, (name, error / scale)
 
 
-def made(shape, generator, low=-1.0, high=1.0):
-    values = torch.rand(shape, generator=generator, dtype=torch.float64)
-    return values * (high - low) + low
+def made_inputs(batch=2, inner=6, length=9, state=1, rank=3, directions=2):
+    g = torch.Generator().manual_seed(0)
 
+    def made(*shape, low=-1.0, high=1.0):
+        values = torch.rand(shape, generator=g, dtype=torch.float64)
+        return values * (high - low) + low
 
-def made_inputs(
-    batch=2, inner=6, length=9, state=1, rank=3, directions=2, seed=0
-):
-    g = torch.Generator().manual_seed(seed)
-    rows = rank + 2 * state
     return {
-        'u': made((batch, inner, length), g),
-        'proj': made((batch, directions, rows, length), g, -2, 2),
-        'dt_proj': made((directions, inner, rank), g),
-        'dt_bias': made((directions, inner), g),
-        'A': made((directions, inner, state), g, -2, -0.1),
-        'D': made((directions, inner), g),
+        'u': made(batch, inner, length),
+        'proj': made(
+            batch, directions, rank + 2 * state, length, low=-2, high=2
+        ),
+        'dt_proj': made(directions, inner, rank),
+        'dt_bias': made(directions, inner),
+        'A': made(directions, inner, state, low=-2, high=-0.1),
+        'D': made(directions, inner),
     }
 
 
@@ -112,10 +111,8 @@ def test_lengths(backend, length):
 @pytest.mark.parametrize('state', [1, 8])
 @pytest.mark.parametrize('directions', [1, 2])
 def test_dtypes(backend, dtype, state, directions):
-    inputs = made_inputs(
-        inner=5, length=33, state=state, directions=directions
-    )
-    compare(backend, inputs, dtype)
+    sizes = dict(inner=5, length=33, state=state, directions=directions)
+    compare(backend, made_inputs(**sizes), dtype)
 
 
 def test_backward_direction_reads_flipped_tokens(backend):
@@ -137,12 +134,11 @@ def test_backward_direction_reads_flipped_tokens(backend):
 def test_channels_last_maps(backend, batch):
     inputs = made_inputs(batch=batch, inner=8, length=35)
     wanted = bidirectional_scan(**inputs, backend='reference')
-    inputs = {k: v.float() for k, v in inputs.items()}
     for name in ('u', 'proj'):
         value = inputs[name]
         inputs[name] = value.transpose(-1, -2).contiguous().transpose(-1, -2)
     got = bidirectional_scan(**inputs, backend=backend)
-    assert_close(got, wanted, torch.float32)
+    assert_close(got, wanted, torch.float64)
 
 
 def test_decay_underflows_to_zero_not_to_nan(backend):
@@ -153,10 +149,10 @@ def test_decay_underflows_to_zero_not_to_nan(backend):
 
 
 def test_recurrence_has_second_derivatives():
-    g = torch.Generator().manual_seed(0)
-    a, b = (made((1, 11, 2), g, 0.1, 0.9).requires_grad_() for _ in 'ab')
+    a, b = torch.rand(2, 1, 11, 2, dtype=torch.float64).unbind()
+    inputs = (a.requires_grad_(), b.requires_grad_(), False)
     function = scan_pytorch.linear_recurrence
-    assert torch.autograd.gradgradcheck(function, (a, b, False))
+    assert torch.autograd.gradgradcheck(function, inputs)
 
 
 class TestBackendChoice:

@@ -15,7 +15,9 @@ timm = pytest.importorskip('timm')
 from mmpretrain.models import ClsDataPreprocessor  # noqa: E402
 from mmpretrain.structures import DataSample  # noqa: E402
 
-from mmmobilemamba.models.classifiers.teacher import Teacher  # noqa: E402
+from mmmobilemamba.models.classifiers.distilled import (  # noqa: E402
+    Teacher,
+)
 
 CLASSES = 5
 SIDE = 64
@@ -132,19 +134,20 @@ def test_teacher_sees_mixed_pixels_in_its_own_form(to_rgb, normalised):
 
 
 def test_timm_teacher_scores_as_timm_does(student, timm_file):
-    batch = make_batch()
-    rgb = batch['inputs'].flip(1).float()
+    pixels = make_batch()['inputs'].float()
     config = timm_file[0].pretrained_cfg
-    size = config['input_size'][1:]
-    picture = F.interpolate(rgb / 255, size, mode='bicubic')
-    for channel in range(3):
-        picture[:, channel] -= config['mean'][channel]
-        picture[:, channel] /= config['std'][channel]
+    picture = F.interpolate(
+        pixels.flip(1) / 255, config['input_size'][1:], mode='bicubic'
+    )
+    mean, std = (
+        torch.tensor(config[key]).view(3, 1, 1) for key in ('mean', 'std')
+    )
     with torch.no_grad():
-        want = timm_file[0](picture)
+        want = timm_file[0]((picture - mean) / std)
     assert want.std() > 0
-    got = student.teacher(batch['inputs'].float())
-    torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        student.teacher(pixels), want, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_teacher_from_a_config_of_mmpretrain(tmp_path):
@@ -152,16 +155,11 @@ def test_teacher_from_a_config_of_mmpretrain(tmp_path):
 
     name = 'resnet18_8xb32_in1k'
     torch.save(get_model(name).state_dict(), tmp_path / 'teacher.pth')
-    model = build(
-        teacher=f'mmpretrain::resnet/{name}.py',
-        teacher_ckpt=str(tmp_path / 'teacher.pth'),
-    )
-    batch, teacher = (
-        make_batch(),
-        get_model(name, str(tmp_path / 'teacher.pth')),
-    )
+    path = str(tmp_path / 'teacher.pth')
+    model = build(teacher=f'mmpretrain::resnet/{name}.py', teacher_ckpt=path)
+    batch, teacher = make_batch(), get_model(name, path).eval()
     with torch.no_grad():
-        data = teacher.eval().data_preprocessor(batch)
+        data = teacher.data_preprocessor(batch)
         want = teacher(data['inputs'], mode='tensor')
     got = model.teacher(batch['inputs'].float())
     torch.testing.assert_close(got, want)
@@ -181,7 +179,6 @@ class TestLoss:
         torch.testing.assert_close(model.distill_loss(student, teacher), want)
 
         model._teacher = Teacher(Eye())
-        torch.manual_seed(0)
         losses = losses_of(model, make_batch())
         data = model.data_preprocessor(make_batch(), True)
         scores = model(data['inputs'], mode='tensor')
@@ -211,21 +208,14 @@ class TestLoss:
 def test_teacher_is_neither_saved_nor_trained(student):
     plain = build(dict(STUDENT, type='ImageClassifier'))
     assert list(student.state_dict()) == list(plain.state_dict())
-    names = [name for name, _ in student.named_parameters()]
-    assert names == [name for name, _ in plain.named_parameters()]
     assert len(list(student.modules())) == len(list(plain.modules()))
     average = ExponentialMovingAverage(student, update_buffers=True)
     assert set(average.module.state_dict()) == set(student.state_dict())
     assert average.module.teacher is student.teacher
 
-    before = deepcopy(student.teacher.model.state_dict())
-    optimizer = torch.optim.SGD(student.parameters(), lr=1.0)
     student.train()
     assert not any(m.training for m in student.teacher.model.modules())
     sum(losses_of(student, make_batch()).values()).backward()
-    optimizer.step()
-    for name, value in student.teacher.model.state_dict().items():
-        assert torch.equal(value, before[name]), name
     for parameter in student.teacher.model.parameters():
         assert not parameter.requires_grad and parameter.grad is None
 
@@ -237,7 +227,7 @@ def test_testing_needs_no_teacher():
 
 
 class TestErrors:
-    @pytest.mark.parametrize('path', [None, 'nowhere.pth', 'https://x/y.pth'])
+    @pytest.mark.parametrize('path', [None, 'https://x/y.pth'])
     def test_missing_weights_stop_training(self, path):
         model = build(teacher_ckpt=path)
         with pytest.raises(FileNotFoundError, match='tresnet_v2_l.*PATH'):
@@ -270,10 +260,6 @@ class TestErrors:
         teacher = dict(TIMM, pretrained=True)
         build(teacher=teacher, teacher_ckpt=timm_file[1]).init_weights()
 
-    @pytest.mark.parametrize(
-        ('argument', 'value'),
-        [('distill_mode', 'both'), ('temperature', 0), ('distill_weight', -1)],
-    )
-    def test_bad_arguments(self, argument, value):
-        with pytest.raises(ValueError, match=f'{argument}.*{value}'):
-            build(**{argument: value})
+    def test_bad_mode(self):
+        with pytest.raises(ValueError, match='distill_mode.*both'):
+            build(distill_mode='both')

