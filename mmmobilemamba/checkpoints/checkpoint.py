@@ -3,7 +3,6 @@
 import os
 import textwrap
 from collections.abc import Mapping
-from functools import partial
 
 import torch
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -56,11 +55,13 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     if '://' in path:
         content = CheckpointLoader.load_checkpoint(path, map_location='cpu')
     else:
-        load = partial(torch.load, map_location='cpu', weights_only=True)
+        load, options = torch.load, dict(map_location='cpu', weights_only=True)
         if path.endswith('.safetensors'):
-            from safetensors.torch import load_file as load
+            from safetensors.torch import load_file
+
+            load, options = load_file, {}
         try:
-            content = load(os.path.expanduser(path))
+            content = load(os.path.expanduser(path), **options)
         except Exception as error:
             # Pickle and zip readers raise a dozen types for a damaged file.
             raise CheckpointError(

@@ -12,46 +12,35 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-_SCAN = 'mixer.m.attn.global_op.global_atten.'
-_OUR_SCAN = 'mixer.global_path.ss2d.'
-# Published -> ours within a block; the first that is found counts.
-_BLOCK = (
-    ('dw0.m.', 'dw0.'),
-    ('dw1.m.', 'dw1.'),
-    ('ffn0.m.', 'ffn0.'),
-    ('ffn1.m.', 'ffn1.'),
-    ('mixer.m.attn.local_op.dwconv3x3.', 'mixer.local_path.0.dw.conv.'),
-    ('mixer.m.attn.local_op.bn1.', 'mixer.local_path.0.dw.bn.'),
-    ('mixer.m.attn.local_op.dwconv1x1.', 'mixer.local_path.0.scale.conv.'),
-    ('mixer.m.attn.local_op.bn2.', 'mixer.local_path.0.scale.bn.'),
-    (f'{_SCAN}conv2d.', f'{_OUR_SCAN}dwconv.'),
-    (f'{_SCAN}dt_projs_', f'{_OUR_SCAN}dt_proj_'),
-    (f'{_SCAN}A_logs', f'{_OUR_SCAN}A_log'),
-    (f'{_SCAN}Ds', f'{_OUR_SCAN}D'),
-    (_SCAN, _OUR_SCAN),
-    (
-        'mixer.m.attn.global_op.base_scale.weight',
-        'mixer.global_path.base_scale',
-    ),
-    (
-        'mixer.m.attn.global_op.wavelet_scale.0.weight',
-        'mixer.global_path.wavelet_scales.0',
-    ),
-    ('mixer.m.attn.global_op.', 'mixer.global_path.'),
-    ('mixer.m.attn.proj.1.', 'mixer.proj.'),
-)
+# Published -> ours, wherever it stands in a stage's name.
+_PARTS = {
+    '.m.': '.',
+    '.c.': '.conv.',
+    'attn.local_op.dwconv3x3': 'local_path.0.dw.conv',
+    'attn.local_op.bn1': 'local_path.0.dw.bn',
+    'attn.local_op.dwconv1x1': 'local_path.0.scale.conv',
+    'attn.local_op.bn2': 'local_path.0.scale.bn',
+    'attn.global_op': 'global_path',
+    'attn.proj.1': 'proj',
+    'base_scale.weight': 'base_scale',
+    'wavelet_scale.0.weight': 'wavelet_scales.0',
+    'global_atten': 'ss2d',
+    'ss2d.conv2d': 'ss2d.dwconv',
+    'ss2d.dt_projs_': 'ss2d.dt_proj_',
+    'ss2d.A_logs': 'ss2d.A_log',
+    'ss2d.Ds': 'ss2d.D',
+}
 # The three parts before the blocks of a stage after the first.
-_DOWNSAMPLE = (
-    ('0.0.m.', 'dw0.'),
-    ('0.1.m.', 'ffn0.'),
-    ('1.conv1.', 'expand.'),
-    ('1.conv2.', 'dwconv.'),
-    ('1.conv3.', 'project.'),
-    ('1.se.', 'se.'),
-    ('2.0.m.', 'dw1.'),
-    ('2.1.m.', 'ffn1.'),
-)
-_PARTS_BEFORE = 3
+_DOWNSAMPLE = {
+    '0.0.': 'dw0.',
+    '0.1.': 'ffn0.',
+    '1.conv1.': 'expand.',
+    '1.conv2.': 'dwconv.',
+    '1.conv3.': 'project.',
+    '1.se.': 'se.',
+    '2.0.': 'dw1.',
+    '2.1.': 'ffn1.',
+}
 
 _STEM = re.compile(r'(backbone\.)?patch_embed\.(\d+)\.((?:c|bn)\..*)')
 _STAGE = re.compile(r'(backbone\.)?blocks([123])\.(\d+)\.(.*)')
@@ -78,24 +67,21 @@ def from_published(name: str) -> str:
     """
     if match := _STEM.match(name):
         prefix, index, rest = match.groups('')
-        name = f'{prefix}stem.{int(index) // 2}.{rest}'
-    elif match := _STAGE.match(name):
+        rest = re.sub(r'^c\.', 'conv.', rest)
+        return f'{prefix}stem.{int(index) // 2}.{rest}'
+    if match := _STAGE.match(name):
         prefix, stage, index, rest = match.groups('')
-        stage, index, table = int(stage) - 1, int(index), _BLOCK
-        if not stage:
-            place = f'blocks.{index}'
-        elif index >= _PARTS_BEFORE:
-            place = f'blocks.{index - _PARTS_BEFORE}'
+        stage, index = int(stage) - 1, int(index)
+        if stage and index < 3:
+            rest = f'downsample.{index}.{rest}'
+            for old, new in _DOWNSAMPLE.items():
+                rest = rest.replace(f'downsample.{old}', f'downsample.{new}')
         else:
-            place, table, rest = 'downsample', _DOWNSAMPLE, f'{index}.{rest}'
-        for old, new in table:
-            if rest.startswith(old):
-                rest = new + rest.removeprefix(old)
-                break
-        name = f'{prefix}stages.{stage}.{place}.{rest}'
-    else:
-        return re.sub(r'^head\.l\.', 'head.fc.', name)
-    return name.replace('.c.', '.conv.')
+            rest = f'blocks.{index - 3 if stage else index}.{rest}'
+        for old, new in _PARTS.items():
+            rest = rest.replace(old, new)
+        return f'{prefix}stages.{stage}.{rest}'
+    return re.sub(r'^head\.l\.', 'head.fc.', name)
 
 
 def state_dict_from_published(

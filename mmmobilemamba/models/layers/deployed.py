@@ -27,12 +27,7 @@ FEW_CHANNELS = 8
 
 @torch.no_grad()
 def deploy_layers(module: nn.Module) -> None:
-    """Put the deployed form of the layers within a module in their place.
-
-    Args:
-        module (nn.Module): Network of trained layers, changed in place;
-            layers that are deployed already stay.
-    """
+    """Put the deployed form of a network's trained layers in their place."""
     for name, child in module.named_children():
         if type(child) in _DEPLOYED:
             deployed = _DEPLOYED[type(child)](child)
@@ -153,25 +148,21 @@ class FusedConv2d(Packed, nn.Conv2d):
             bias = kernels.pack_channels(self.bias)
         return dict(packed_weight=weight, packed_bias=bias)
 
+    @property
+    def packed(self) -> tuple[Tensor, Tensor]:
+        """Packed weight and bias."""
+        return self.packed_weight, self.packed_bias
+
     def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
         """Convolve (batch, in, H, W), activate, add a map of the result's."""
         kernels = kernels_for(x, self)
         if kernels is not None and self.groups == 1:
+            sizes = (self.kernel_size, self.stride, self.padding)
             return kernels.dense_conv2d(
-                x,
-                self.packed_weight,
-                self.packed_bias,
-                self.out_channels,
-                self.kernel_size,
-                self.stride,
-                self.padding,
-                self.act,
-                add,
+                x, *self.packed, self.out_channels, *sizes, self.act, add
             )
         if kernels is not None:
-            y = kernels.depthwise_conv2d(
-                x, self.packed_weight, self.packed_bias, self.act
-            )
+            y = kernels.depthwise_conv2d(x, *self.packed, self.act)
         else:
             if kernels_for(x) is not None:
                 # The layers behind this one read adjacent channels.
@@ -215,18 +206,8 @@ class FusedFFN(Deployed, ResidualFFN):
         if kernels is None:
             y = super().forward(dw(x))
             return y if add is None else add + y
-        return kernels.feed_forward(
-            x,
-            first.packed_weight,
-            first.packed_bias,
-            second.packed_weight,
-            second.packed_bias,
-            first.out_channels,
-            first.act,
-            filter.packed_weight,
-            filter.packed_bias,
-            add,
-        )
+        sides = (*first.packed, *second.packed, first.out_channels, first.act)
+        return kernels.feed_forward(x, *sides, *filter.packed, add)
 
 
 class FusedSS2D(Packed, SS2D):
@@ -319,13 +300,9 @@ class FusedLocalPart(Deployed, LocalPart):
         kernels = kernels_for(x, conv, scale)
         if kernels is None:
             return super().forward(x)
+        factors, shifts = scale.packed
         return kernels.depthwise_conv2d(
-            x,
-            conv.packed_weight,
-            conv.packed_bias,
-            conv.act,
-            scale.packed_weight.flatten(),
-            scale.packed_bias,
+            x, *conv.packed, conv.act, factors.flatten(), shifts
         )
 
 

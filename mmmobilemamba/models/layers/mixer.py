@@ -50,14 +50,10 @@ class GlobalPath(nn.Module):
         super().__init__()
         self.ss2d = SS2D(dim, **kwargs)
         self.base_scale = nn.Parameter(torch.ones(1, dim, 1, 1))
+        bands, same = 4 * dim, kernel_size // 2
         self.wavelet_convs = nn.ModuleList(
             nn.Conv2d(
-                4 * dim,
-                4 * dim,
-                kernel_size,
-                padding=kernel_size // 2,
-                groups=4 * dim,
-                bias=False,
+                bands, bands, kernel_size, 1, same, groups=bands, bias=False
             )
             for _ in range(wavelet_levels)
         )

@@ -57,21 +57,6 @@ def test_other_necks_get_their_channels():
     assert [m.shape[1] for m in maps] == [16] * 4
 
 
-def test_weights_are_initialised_by_each_part(tmp_path):
-    cfg = pyramid(BACKBONES['resnet18'], SEGMENTOR)
-    source = MODELS.build(cfg)
-    state = {f'backbone.{k}': v for k, v in source.state_dict().items()}
-    torch.save(dict(state_dict=state), tmp_path / 'x.pth')
-    cfg['backbone']['init_cfg'] = dict(
-        type='Pretrained', checkpoint=str(tmp_path / 'x.pth')
-    )
-    model = MODELS.build(cfg)
-    model.init_weights()
-    for name, value in source.backbone.state_dict().items():
-        assert torch.equal(value, model.backbone.state_dict()[name]), name
-    assert not model.neck.lateral_convs[0].conv.bias.any()
-
-
 def test_layer_depth_and_deploy():
     model = MODELS.build(pyramid(BACKBONES['efficientvit_m2'], MASK_RCNN))
     name = 'timm_model.patch_embed_conv1.conv.weight'

@@ -64,8 +64,7 @@ def make_batch(size: int = 4) -> dict:
     shape = (size, 3, SIDE // 16, SIDE // 16)
     samples = [DataSample().set_gt_label(i % CLASSES) for i in range(size)]
     inputs = torch.randint(256, shape, dtype=torch.uint8, generator=generator)
-    inputs = inputs.repeat_interleave(16, 2).repeat_interleave(16, 3)
-    return dict(inputs=inputs, data_samples=samples)
+    return dict(inputs=F.interpolate(inputs, SIDE), data_samples=samples)
 
 
 def losses_of(model: nn.Module, batch: dict) -> dict:
