@@ -44,8 +44,8 @@ class FeatureBackbone(BaseModule):
     """Base of backbones that give out the maps of their stages.
 
     A subclass has ``norm_eval``, ``_load(path, prefix)``, which fills it from
-    a file that has to fit, and ``_freeze()``, which takes frozen and unread
-    parts out of training.
+    a file that has to fit, ``_freeze()``, which takes frozen and unread parts
+    out of training, and ``_depths``, the layer of each parameter by name.
     """
 
     def _set_stages(
@@ -109,3 +109,20 @@ class FeatureBackbone(BaseModule):
                     if isinstance(module, _BatchNorm):
                         module.eval()
         return self
+
+    def get_layer_depth(
+        self, param_name: str, prefix: str = ''
+    ) -> tuple[int, int]:
+        """Return the depth of a parameter for layer-wise learning rates.
+
+        Args:
+            param_name (str): Name of the parameter.
+            prefix (str): Prefix of the backbone's names. Defaults to ''.
+
+        Returns:
+            tuple[int, int]: The layer, 0 for the stem, and the number of
+            layers, in which whatever follows the backbone is the last.
+        """
+        depths = {f'{prefix}{name}': n for name, n in self._depths.items()}
+        last = max(depths.values()) + 1
+        return depths.get(param_name, last), last + 1

@@ -237,26 +237,15 @@ class MobileMamba(FeatureBackbone):
         deploy_layers(self)
         self.deploy = True
 
-    def get_layer_depth(
-        self, param_name: str, prefix: str = ''
-    ) -> tuple[int, int]:
-        """Return the depth of a parameter for layer-wise learning rates.
-
-        Args:
-            param_name (str): Name of the parameter.
-            prefix (str): Prefix of the backbone's names. Defaults to ''.
-
-        Returns:
-            tuple[int, int]: The layer, 0 for the stem and one more for
-            every downsampling and block, and the number of layers, in which
-            whatever follows the backbone is the last.
-        """
-        units = ['stem'] + [
-            name
-            for name, module in self.named_modules()
+    @property
+    def _depths(self) -> dict[str, int]:
+        """Layers of the parameters: stem, blocks and downsamplings."""
+        units = [self.stem] + [
+            module
+            for module in self.stages.modules()
             if isinstance(module, Downsample | MobileMambaBlock)
         ]
-        for depth, unit in enumerate(units):
-            if param_name.startswith(f'{prefix}{unit}.'):
-                return depth, len(units) + 1
-        return len(units), len(units) + 1
+        depths = {
+            p: i for i, unit in enumerate(units) for p in unit.parameters()
+        }
+        return {name: depths[p] for name, p in self.named_parameters()}

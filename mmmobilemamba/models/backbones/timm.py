@@ -246,23 +246,9 @@ class TIMMBackbone(FeatureBackbone):
 
         self.timm_model = reparameterize_model(self.timm_model, inplace=True)
 
-    def get_layer_depth(
-        self, param_name: str, prefix: str = ''
-    ) -> tuple[int, int]:
-        """Return the layer of a parameter and the number of layers.
-
-        Layers are timm's groups, 0 for the stem; what follows the backbone
-        is the last one. ``prefix`` is that of the backbone's names.
-        """
-        num_layers = max(self._depths.values()) + 2
-        name = param_name.removeprefix(prefix)
-        if not param_name.startswith(prefix):
-            name = ''
-        return self._depths.get(name, num_layers - 1), num_layers
-
     @cached_property
     def _depths(self) -> dict[str, int]:
-        """Layers of the parameters."""
+        """Layers of the parameters, which are timm's groups."""
         from timm.models import group_parameters
 
         whole = self._create('meta')

@@ -155,14 +155,13 @@ class TestTraining:
     @pytest.mark.parametrize('frozen', [-1, 0, 1, 2, 3])
     def test_frozen_stages(self, frozen):
         model = MobileMamba(TINY, frozen_stages=frozen).train()
-        parts = [model.stem, *model.stages]
-        for i, part in enumerate(parts):
+        for i, part in enumerate([model.stem, *model.stages]):
             trains = i > frozen
             assert all(p.requires_grad == trains for p in part.parameters())
             norms = [m for m in part.modules() if isinstance(m, _BatchNorm)]
             assert norms and all(m.training == trains for m in norms)
         model.switch_to_deploy()
-        for i, part in enumerate(parts):
+        for i, part in enumerate([model.stem, *model.stages]):
             for parameter in part.parameters():
                 assert parameter.requires_grad == (i > frozen)
 
@@ -201,31 +200,28 @@ class TestTraining:
         assert rates == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
 
 
-class TestErrors:
-    @pytest.mark.parametrize(
-        'fields,kwargs,named',
-        [
-            ('b3', {}, "'b3'.*t2, t4, s6, b1, b2, b4"),
-            (dict(width=3), {}, 'width'),
-            (dict(kernel_sizes=(4, 3, 3)), {}, 'kernel_sizes.*odd'),
-            (dict(scan_directions=3), {}, 'scan_directions'),
-            (dict(local_splits=4), {}, 'local_splits'),
-            (
-                dict(global_ratios=(1,) * 3, channels=(40, 48, 64)),
-                {},
-                '=1 of 40',
-            ),
-            ({}, dict(out_indices=(0, 3)), 'out_indices.*-3 to 2'),
-            ({}, dict(out_indices=(2, 0)), 'out_indices'),
-            ({}, dict(frozen_stages=4), 'frozen_stages.*4'),
-            ({}, dict(norm_cfg=dict(type='LN')), 'norm_cfg.*LN'),
-        ],
-    )
-    def test_bad_arguments(self, fields, kwargs, named):
-        arch = fields if isinstance(fields, str) else {**TINY, **fields}
-        with pytest.raises(ValueError, match=named):
-            MobileMamba(arch, **kwargs)
+@pytest.mark.parametrize(
+    'fields,kwargs,named',
+    [
+        ('b3', {}, "'b3'.*t2, t4, s6, b1, b2, b4"),
+        (dict(width=3), {}, 'width'),
+        (dict(depths=(1, 1)), {}, 'depths.*three'),
+        (dict(kernel_sizes=(4, 3, 3)), {}, 'kernel_sizes.*odd'),
+        (dict(scan_directions=3), {}, 'scan_directions'),
+        (dict(local_splits=4), {}, 'local_splits'),
+        (dict(global_ratios=(1,) * 3, channels=(40,) * 3), {}, '=1 of 40'),
+        ({}, dict(out_indices=(0, 3)), 'out_indices.*-3 to 2'),
+        ({}, dict(out_indices=(2, 0)), 'out_indices'),
+        ({}, dict(frozen_stages=4), 'frozen_stages.*4'),
+        ({}, dict(norm_cfg=dict(type='LN')), 'norm_cfg.*LN'),
+    ],
+)
+def test_bad_arguments(fields, kwargs, named):
+    arch = fields if isinstance(fields, str) else {**TINY, **fields}
+    with pytest.raises(ValueError, match=named):
+        MobileMamba(arch, **kwargs)
 
-    def test_small_image(self):
-        with pytest.raises(ValueError, match='31x64'):
-            MobileMamba(TINY)(torch.randn(2, 3, 31, 64))
+
+def test_small_image():
+    with pytest.raises(ValueError, match='31x64'):
+        MobileMamba(TINY)(torch.randn(2, 3, 31, 64))

@@ -96,33 +96,34 @@ def test_packed_weights_serve_inference_alone():
     assert 'aten::_convolution' in str(graph)
 
 
-def scale(tensor):
+def change(tensor):
     return tensor * (1.5 if tensor.dim() > 1 else 0.7)
 
 
 def load(model):
-    state = {k: scale(v) for k, v in model.state_dict().items()}
-    model.load_state_dict(state)
+    model.load_state_dict(
+        {k: change(v) for k, v in model.state_dict().items()}
+    )
 
 
 def change_in_place(model):
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.copy_(scale(parameter))
+            parameter.copy_(change(parameter))
 
 
 def exchange_data(model):
     for parameter in model.parameters():
-        parameter.data = scale(parameter.data)
+        parameter.data = change(parameter.data)
     model.eval()
 
 
-@pytest.mark.parametrize('change', [load, change_in_place, exchange_data])
+@pytest.mark.parametrize('renew', [load, change_in_place, exchange_data])
 @pytest.mark.parametrize('gradients', [False, True])
-def test_new_weights_are_used(change, gradients):
+def test_new_weights_are_used(renew, gradients):
     model, x = made(), torch.randn(1, 3, 64, 64)
     old = infer(model, x)
-    change(model)
+    renew(model)
     fresh = made()
     fresh.load_state_dict(model.state_dict())
     assert not torch.allclose(infer(fresh, x)[-1], old[-1], rtol=0.05)
