@@ -40,17 +40,6 @@ class PyramidBackbone(BaseModule):
             found['in_strides'] = self.backbone.out_strides
         self.neck = HOST_MODELS.build(dict(neck, **found))
 
-    @property
-    def out_channels(self) -> list[int]:
-        """Channels of the returned maps."""
-        return [self.neck.out_channels] * self.neck.num_outs
-
-    @property
-    def out_strides(self) -> list[int] | None:
-        """Strides of the returned maps in pixels, where the neck has them."""
-        strides = getattr(self.neck, 'out_strides', None)
-        return strides and list(strides)
-
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the maps of the neck for images (batch, channels, H, W)."""
         return self.neck(self.backbone(x))

@@ -15,11 +15,10 @@ from ...registry import MODELS
 class DeconvFPN(BaseModule):
     """Make a feature pyramid for a backbone without fine levels.
 
-    Lateral 1x1 convolutions, top-down sums with nearest upsampling and 3x3
-    output convolutions are those of an FPN. Finer levels than the backbone
-    has come from a chain of 2x2 transposed convolutions that starts at the
-    finest summed lateral; coarser ones from 3x3 convolutions of stride 2 on
-    the backbone's last map. There is no activation anywhere.
+    An FPN whose finer levels than the backbone has come from a chain of 2x2
+    transposed convolutions, which starts at the finest summed lateral, and
+    coarser ones from 3x3 convolutions of stride 2 on the backbone's last map.
+    There is no activation anywhere.
 
     How many levels to add is said by their number, or by the strides that
     the pyramid shall have: then finer maps than the finest of these are left
@@ -72,7 +71,6 @@ class DeconvFPN(BaseModule):
         )
         self.in_channels = tuple(in_channels)
         self.out_channels = out_channels
-        self.out_strides = None
         # Inputs whose sums are given out; coarser ones only add to them.
         self.kept = slice(0, len(self.in_channels))
         if out_strides is not None:
@@ -120,7 +118,7 @@ class DeconvFPN(BaseModule):
     def _plan(
         self, in_strides: list[int], out_strides: list[int]
     ) -> tuple[int, int]:
-        """Return the numbers of finer and coarser levels; set the others."""
+        """Return the numbers of finer and coarser levels; set ``kept``."""
         for name, strides in (
             ('in_strides', in_strides),
             ('out_strides', out_strides),
@@ -135,15 +133,9 @@ class DeconvFPN(BaseModule):
                 f'in_strides={in_strides} must be one for each of in_channels='
                 f'{self.in_channels}, and some of out_strides={out_strides}.'
             )
-        self.out_strides = tuple(out_strides)
         self.kept = slice(kept[0], kept[-1] + 1)
         num_finer = out_strides.index(in_strides[kept[0]])
         return num_finer, len(out_strides) - num_finer - len(kept)
-
-    @property
-    def num_outs(self) -> int:
-        """Number of output maps."""
-        return len(self.extra_fpn_convs) + len(self.fpn_convs)
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Make the pyramid.
@@ -153,8 +145,8 @@ class DeconvFPN(BaseModule):
                 each (batch, in_channels[i], height, width).
 
         Returns:
-            tuple[Tensor]: ``num_outs`` maps, finest first, each
-            (batch, out_channels, height, width).
+            tuple[Tensor]: Maps (batch, out_channels, height, width), finest
+            first.
         """
         used = inputs[self.kept.start :]
         laterals = [
