@@ -59,11 +59,8 @@ def set_data_checks(
         rules = dict(
             max_faulty=max_faulty if training else 0, drop_flat_boxes=training
         )
-        loader = cfg.get(f'{split}_dataloader') or {}
-        pipelines += [
-            (part, 'pipeline', rules)
-            for _, part in find_datasets(loader.get('dataset'))
-        ]
+        found = find_datasets(cfg, split)
+        pipelines += [(part, 'pipeline', rules) for _, part in found]
     # Other augmentations for the last epochs.
     pipelines += [
         (hook, 'switch_pipeline', dict(max_faulty=max_faulty))

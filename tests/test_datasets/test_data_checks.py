@@ -27,8 +27,8 @@ def test_configs_run_with_checks(repo, name):
     before = deepcopy(cfg)
     set_data_checks(cfg, ('train', 'val'), max_faulty=7)
     for split, allowed in (('train', 7), ('val', 0)):
-        (found,) = find_datasets(cfg[f'{split}_dataloader'].dataset, split)
-        (old,) = find_datasets(before[f'{split}_dataloader'].dataset, split)
+        (found,) = find_datasets(cfg, split)
+        (old,) = find_datasets(before, split)
         (step,) = found[1].pipeline
         assert step.type == CHECKED
         assert step.max_faulty == allowed
