@@ -11,7 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from toy_training import toy_config
 
-from mmmobilemamba.engine.atomic_checkpoint_hook import UnsavedError
+from mmmobilemamba.engine.resumable_checkpoint_hook import UnsavedError
 
 
 class CrashError(BaseException):

@@ -159,9 +159,6 @@ def test_recipe_trains_evaluates_and_resumes(
     assert all(map(torch.isfinite, map(torch.tensor, watch.losses.values())))
     assert ('loss_distill' in watch.losses) == ('distill' in name)
     assert set(watch.metrics) == {'accuracy/top1', 'accuracy/top5'}
-    scalars = runner.message_hub.log_scalars
-    rate = IMAGES // 2 / scalars['train/time'].mean()
-    assert scalars['train/images_per_s'].current() == pytest.approx(rate)
 
     saved = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)
     average = saved['state_dict']
