@@ -37,15 +37,10 @@ class KeepGradients(OptimWrapper):
     """Keep the gradients of every step, as the optimizer gets them."""
 
     def step(self, **kwargs):
-        self.kept = [*getattr(self, 'kept', []), self._gradients()]
+        (group,) = self.optimizer.param_groups
+        found = [parameter.grad.clone() for parameter in group['params']]
+        self.kept = [*getattr(self, 'kept', []), found]
         super().step(**kwargs)
-
-    def _gradients(self):
-        return [
-            parameter.grad.clone()
-            for group in self.optimizer.param_groups
-            for parameter in group['params']
-        ]
 
 
 @HOOKS.register_module()
@@ -84,13 +79,12 @@ def make_config(shapes, out, world_size, end):
     cfg.model.backbone.arch = ARCH
     cfg.model.neck.in_channels = ARCH['channels']
     cfg.model.decode_head.dropout_ratio = 0.0
-    cfg.default_hooks.checkpoint = None
+    cfg.default_hooks.checkpoint = cfg.param_scheduler = None
     cfg.visualizer.vis_backends = None
     cfg.custom_hooks = [dict(type='mmengine.Watch', end=end)]
     cfg.optim_wrapper = dict(
         type='mmengine.KeepGradients', optimizer=dict(type='SGD', lr=0.1)
     )
-    cfg.param_scheduler = None
     cfg.train_cfg = dict(by_epoch=True, max_epochs=1)
     for split in ('train', 'val'):
         loader = cfg[f'{split}_dataloader']
@@ -126,19 +120,17 @@ def work(shapes, out, rank, world_size, end=False):
 
 def in_processes(count, *args):
     """Fork, and return the exit status of each, with the seconds it took."""
+    os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
     children = {}
     for rank in range(count):
         child = os.fork()
         if not child:
-            status = 1
             try:
                 work(*args[:2], rank, count, *args[2:])
-                status = 0
             except RuntimeError as error:
-                print(error, file=sys.stderr)
-            finally:
-                sys.stderr.flush()
-                os._exit(status)
+                os.write(2, str(error).encode())
+                os._exit(1)
+            os._exit(0)
         children[child] = rank
     ended = {}
     for _ in children:
@@ -151,19 +143,16 @@ def main(shapes, out):
     import mmseg  # noqa: F401
 
     for count in (1, 2):
-        os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
         ended = in_processes(count, shapes, out)
         assert all(not status for status, _ in ended.values()), ended
-    os.environ['MASTER_PORT'] = free_port()
     ended = in_processes(2, shapes, out, True)
     (other, after), (killed, before) = ended[0], ended[1]
     print(f'ended: {killed} {other} {after - before:.1f}')
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return str(probe.getsockname()[1])
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        return str(server.getsockname()[1])
 
 
 if __name__ == '__main__':

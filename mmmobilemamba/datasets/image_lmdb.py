@@ -15,11 +15,9 @@ from pathlib import Path, PurePosixPath
 
 # What MMPretrain's own data sets look for.
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif')
-# What LMDB takes as a key, in bytes.
-_MAX_KEY = 511
 _COMMIT_EVERY = 1000
-# Pages of 4 KiB that an entry may leave partly empty, and the tree.
-_OVERHEAD = 3 * 4096
+# An upper bound: the file grows as it is filled.
+_MAP_SIZE = 1 << 40
 
 Samples = list[tuple[str, int]]
 
@@ -89,11 +87,11 @@ def read_list(path: str) -> Samples:
 
 def check_images(
     root: str, samples: Samples, target: str, overwrite: bool
-) -> int:
-    """Return the bytes that an LMDB of images may take.
+) -> None:
+    """Raise an OSError or ValueError before hours of packing.
 
-    Raises an OSError or ValueError before hours of packing: where it is
-    there already, an image is missing, or a path cannot be a key.
+    That is where the LMDB is there already, an image is missing, or a path
+    cannot be a key.
     """
     if osp.exists(target) and not overwrite:
         raise FileExistsError(
@@ -101,21 +99,13 @@ def check_images(
         )
     for name, _ in samples:
         path = PurePosixPath(name)
-        if (
-            path.is_absolute()
-            or '..' in path.parts
-            or '\\' in name
-            or not name.isascii()
-            or len(name) > _MAX_KEY
-            or name != str(path)
-        ):
+        plain = name == str(path) and name.isascii() and '\\' not in name
+        if path.is_absolute() or '..' in path.parts or not plain:
             raise ValueError(
                 f'{name!r} cannot be a key: it must be a plain relative path '
-                f'of at most {_MAX_KEY} ASCII characters, below the folder.'
+                'in ASCII characters, below the folder.'
             )
-    return sum(
-        osp.getsize(osp.join(root, name)) + _OVERHEAD for name, _ in samples
-    )
+        os.stat(osp.join(root, name))
 
 
 def write_image_lmdb(
@@ -151,14 +141,11 @@ def write_image_lmdb(
             'Writing an LMDB needs the package lmdb: pip install lmdb.'
         ) from error
     target = osp.join(out_dir, f'{split}.lmdb')
-    size = check_images(root, samples, target, overwrite)
+    check_images(root, samples, target, overwrite)
     os.makedirs(osp.join(out_dir, 'meta'), exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out_dir, prefix=f'.{split}-') as temp:
         building = osp.join(temp, 'lmdb')
-        # A map is an upper bound: the file grows as it is filled.
-        with lmdb.open(
-            building, map_size=2 * size + (1 << 26), meminit=False
-        ) as env:
+        with lmdb.open(building, map_size=_MAP_SIZE, meminit=False) as env:
             transaction = env.begin(write=True)
             for count, (name, _) in enumerate(progress(samples), start=1):
                 data = Path(root, name).read_bytes()

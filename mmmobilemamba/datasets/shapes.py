@@ -3,7 +3,6 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,40 +52,28 @@ class ShapesScene:
         )
 
 
-def make_scene(
-    index: int,
-    seed: int = 0,
-    size: int = 160,
-    min_object: int = 20,
-    max_object: int = 80,
-) -> ShapesScene:
+def make_scene(index: int, seed: int = 0, size: int = 160) -> ShapesScene:
     """Draw one scene, the same one for the same arguments.
 
-    It holds one to five objects of random class, size, colour and rotation.
-    Circles are plain, rectangles striped and triangles chequered, so that a
-    network learns them within minutes; colours say nothing. None of the
-    annotated objects is hidden beyond ``1 - MIN_VISIBLE`` of its area.
+    It holds one to five objects of random class, colour, rotation and size,
+    from an eighth to half of the image's. Circles are plain, rectangles
+    striped and triangles chequered, so that a network learns them within
+    minutes; colours say nothing. None of the annotated objects is hidden
+    beyond ``1 - MIN_VISIBLE`` of its area.
 
     Args:
         index (int): Number of the scene within its seed.
         seed (int): Seed of the series. Defaults to 0.
-        size (int): Side of the image in pixels. Defaults to 160.
-        min_object (int): Smallest side of an object in pixels. Defaults to
-            20.
-        max_object (int): Largest side in pixels. Defaults to 80.
+        size (int): Side of the image in pixels, 64 or more. Defaults to 160.
 
     Returns:
         ShapesScene: Image, masks and labels.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: The size is smaller.
     """
-    if not 16 <= 2 * min_object <= max_object <= size - 2:
-        raise ValueError(
-            'min_object must be at least 8, max_object at least twice that, '
-            'and size at least max_object + 2, got '
-            f'min_object={min_object}, max_object={max_object}, size={size}.'
-        )
+    if size < 64:
+        raise ValueError(f'size must be at least 64, got {size}.')
     rng = np.random.default_rng([seed, index])
     image = _ground(rng, size)
     ground_colour = image.mean((0, 1))
@@ -96,7 +83,7 @@ def make_scene(
     labels: list[int] = []
     for _ in range(int(rng.integers(1, MAX_OBJECTS + 1))):
         label = int(rng.integers(len(SHAPES_CLASSES)))
-        outline = _outline(rng, SHAPES_CLASSES[label], min_object, max_object)
+        outline = _outline(rng, size, SHAPES_CLASSES[label])
         for _ in range(_PLACING_TRIES):
             offset = rng.uniform(0, size - outline.max(0))
             coverage = _coverage(outline + offset, size)
@@ -174,9 +161,7 @@ def _paint(
     return paint + rng.normal(0, 4, (size, size, 1))
 
 
-def _outline(
-    rng: np.random.Generator, kind: str, min_object: int, max_object: int
-) -> np.ndarray:
+def _outline(rng: np.random.Generator, size: int, kind: str) -> np.ndarray:
     """Return corners as x, y from (0, 0) on; a circle's are its box's."""
     if kind == 'circle':
         outline = np.array([[0.0, 0.0], [1.0, 1.0]])
@@ -196,8 +181,8 @@ def _outline(
         outline = corners @ rotation.T
         outline -= outline.min(0)
         outline /= outline.max()
-    lowest = min_object / outline.max(0).min()
-    return outline * rng.uniform(lowest, max_object)
+    lowest = size // 8 / outline.max(0).min()
+    return outline * rng.uniform(lowest, size // 2)
 
 
 def _coverage(outline: np.ndarray, size: int) -> np.ndarray:
@@ -233,8 +218,6 @@ def make_shapes(
     num_val: int = 100,
     size: int = 160,
     seed: int = 0,
-    min_object: int = 20,
-    max_object: int = 80,
     overwrite: bool = False,
 ) -> bool:
     """Write a training and a validation set for detection and segmentation.
@@ -256,9 +239,6 @@ def make_shapes(
         size (int): Side of the images in pixels. Defaults to 160.
         seed (int): Seed of the training scenes; that of the held-out ones is
             a million higher. Defaults to 0.
-        min_object (int): Smallest side of an object in pixels.
-            Defaults to 20.
-        max_object (int): Largest side. Defaults to 80.
         overwrite (bool): Whether to replace a folder that was made with
             other settings. Defaults to False.
 
@@ -275,32 +255,24 @@ def make_shapes(
             'num_train and num_val must be at least 1 and seed at least 0, '
             f'got {num_train}, {num_val}, {seed}.'
         )
-    sizes = dict(size=size, min_object=min_object, max_object=max_object)
     settings = dict(
         generator_version=GENERATOR_VERSION,
         num_train=num_train,
         num_val=num_val,
+        size=size,
         seed=seed,
-        val_seed=seed + 1_000_000,
-        **sizes,
     )
     out_dir = Path(out_dir).absolute()
-    if _holds(out_dir, settings, overwrite):
-        return False
+    if out_dir.is_file() or (out_dir.is_dir() and any(out_dir.iterdir())):
+        if _holds(out_dir, settings, overwrite):
+            return False
     out_dir.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         prefix=f'.{out_dir.name}-', dir=out_dir.parent
     ) as temp_dir:
         fresh = Path(temp_dir, 'new')
-        for split, count, key in (
-            ('train', num_train, 'seed'),
-            ('val', num_val, 'val_seed'),
-        ):
-            scenes = (
-                make_scene(index, settings[key], **sizes)
-                for index in range(count)
-            )
-            _write_split(fresh, split, scenes)
+        _write_split(fresh, 'train', num_train, seed, size)
+        _write_split(fresh, 'val', num_val, seed + 1_000_000, size)
         (fresh / SETTINGS_FILE).write_text(json.dumps(settings, indent=2))
         if out_dir.exists():
             # A plain rename over an empty folder is not portable.
@@ -311,17 +283,13 @@ def make_shapes(
 
 def _holds(out_dir: Path, settings: dict, overwrite: bool) -> bool:
     """Tell whether the folder holds this data; raise if it holds another."""
-    if not out_dir.exists() or (
-        out_dir.is_dir() and not any(out_dir.iterdir())
-    ):
-        return False
-    settings_file = out_dir / SETTINGS_FILE
-    if not settings_file.is_file():
+    path = out_dir / SETTINGS_FILE
+    if not path.is_file():
         raise FileExistsError(
             f'{out_dir} was not made by this generator (it has no '
             f'{SETTINGS_FILE}); choose another folder.'
         )
-    found = json.loads(settings_file.read_text())
+    found = json.loads(path.read_text())
     other = [
         f'{key} is {found.get(key)}, asked for {value}'
         for key, value in settings.items()
@@ -336,7 +304,7 @@ def _holds(out_dir: Path, settings: dict, overwrite: bool) -> bool:
 
 
 def _write_split(
-    root: Path, split: str, scenes: Iterable[ShapesScene]
+    root: Path, split: str, count: int, seed: int, size: int
 ) -> None:
     # It comes with mmdet; reading the constants above must not need it.
     from pycocotools import mask as coco_mask
@@ -344,20 +312,20 @@ def _write_split(
     for kind in ('images', 'labels'):
         (root / kind / split).mkdir(parents=True)
     images, annotations = [], []
-    for image_id, scene in enumerate(scenes, 1):
-        name = f'{image_id - 1:06d}.png'
+    for index in range(count):
+        scene = make_scene(index, seed, size)
+        name = f'{index:06d}.png'
         Image.fromarray(scene.image).save(root / 'images' / split / name)
         labels = Image.fromarray(scene.label_map())
         labels.save(root / 'labels' / split / name)
-        height, width = scene.image.shape[:2]
-        image = dict(id=image_id, file_name=name, width=width, height=height)
+        image = dict(id=index + 1, file_name=name, width=size, height=size)
         images.append(image)
         masks = scene.masks.transpose(1, 2, 0).astype(np.uint8, order='F')
         for rle, label in zip(coco_mask.encode(masks), scene.labels):
             annotations.append(
                 dict(
                     id=len(annotations) + 1,
-                    image_id=image_id,
+                    image_id=index + 1,
                     category_id=int(label) + 1,
                     segmentation=dict(rle, counts=rle['counts'].decode()),
                     area=int(coco_mask.area(rle)),
@@ -369,8 +337,7 @@ def _write_split(
         images=images,
         annotations=annotations,
         categories=[
-            dict(id=number, name=name)
-            for number, name in enumerate(SHAPES_CLASSES, 1)
+            dict(id=n, name=x) for n, x in enumerate(SHAPES_CLASSES, 1)
         ],
     )
     path = root / 'annotations' / f'instances_{split}.json'

@@ -2,14 +2,13 @@
 
 import os
 import struct
-import uuid
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
-from mmengine.runner import Runner
-from toy_training import LENGTH, StoppedError, ToyNumbers, toy_config
+from toy_training import LENGTH, StoppedError, ToyNumbers
+from toy_training import train_toy as start
 
 
 @pytest.fixture(autouse=True)
@@ -17,14 +16,6 @@ def wait_less(monkeypatch):
     """Shorten mmengine's rest between passes, and torch's for processes."""
     monkeypatch.setattr('mmengine.runner.loops.time.sleep', lambda x: None)
     monkeypatch.setattr('torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL', 1)
-
-
-def start(work_dir, **kwargs):
-    cfg = toy_config(work_dir, **kwargs)
-    name = f'{work_dir.name}_{uuid.uuid4().hex}'
-    runner = Runner(experiment_name=name, resume=True, **cfg)
-    runner.train()
-    return runner
 
 
 def result(runner):

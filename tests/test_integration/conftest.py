@@ -9,7 +9,5 @@ from mmmobilemamba.datasets import make_shapes
 def shapes(tmp_path_factory):
     """Make four training and two held-out scenes of 128 px."""
     folder = tmp_path_factory.mktemp('data') / 'shapes'
-    make_shapes(
-        folder, num_train=4, num_val=2, size=128, min_object=24, max_object=64
-    )
+    make_shapes(folder, num_train=4, num_val=2, size=128)
     return folder

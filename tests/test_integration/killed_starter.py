@@ -5,9 +5,9 @@ arguments and the variables of each process in JSON; the answers are the number
 of the first process and how it ended.
 """
 
-import importlib.util
 import json
 import os
+import runpy
 import sys
 import traceback
 from pathlib import Path
@@ -27,7 +27,7 @@ def run(tool, arguments, log):
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     try:
-        tool.main(arguments)
+        tool['main'](arguments)
     except SystemExit as end:
         return end.code or 0
     except BaseException:
@@ -38,9 +38,7 @@ def run(tool, arguments, log):
 
 def main():
     path, log = sys.argv[1:]
-    spec = importlib.util.spec_from_file_location('train', path)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = runpy.run_path(path)
     Path(log).touch()
     for line in sys.stdin:
         arguments, environments = json.loads(line)

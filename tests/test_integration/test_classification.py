@@ -3,16 +3,15 @@
 from copy import deepcopy
 from pathlib import Path
 
-import cv2
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from PIL import Image
 
 pytest.importorskip('mmpretrain')
 timm = pytest.importorskip('timm')
-pytest.importorskip('lmdb')
 
 from mmpretrain.datasets.categories import IMAGENET_CATEGORIES  # noqa: E402
 
@@ -20,38 +19,24 @@ from mmmobilemamba.checkpoints.safe_loading import (  # noqa: E402
     allow_mmengine_checkpoints,
 )
 from mmmobilemamba.datasets import make_scene  # noqa: E402
-from mmmobilemamba.datasets.image_lmdb import (  # noqa: E402
-    list_folders,
-    write_image_lmdb,
-)
 
 CONFIGS = Path(__file__).parents[2] / 'configs/cls/mobilemamba'
 DISTILLED = 'mobilemamba-t2_8xb128-distill-1000e_in1k-192px'
-# A plain recipe, one with a teacher, and the one that reads an LMDB.
-RECIPES = ['mobilemamba-t2_8xb128-300e_in1k-192px', DISTILLED] + sorted(
-    path.stem for path in CONFIGS.glob('*lmdb*.py')
-)
+RECIPES = ['mobilemamba-t2_8xb128-300e_in1k-192px', DISTILLED]
 SIDE = 64
 IMAGES = 4
 
 
 @pytest.fixture(scope='module')
 def imagenet(tmp_path_factory):
-    """Make ImageNet twice: in folders, and packed."""
     root = tmp_path_factory.mktemp('imagenet')
     for split in ('train', 'val'):
         for label in range(len(IMAGENET_CATEGORIES)):
-            (root / 'folders' / split / f'n{label:04}').mkdir(parents=True)
+            (root / split / f'n{label:04}').mkdir(parents=True)
         for index in range(IMAGES):
-            path = root / 'folders' / split / f'n{index:04}' / f'{index}.JPEG'
-            scene = make_scene(index, size=SIDE + 16, max_object=64)
-            done, data = cv2.imencode('.jpg', scene.image[..., ::-1])
-            assert done
-            path.write_bytes(data.tobytes())
-        samples = list_folders(str(root / 'folders' / split))
-        write_image_lmdb(
-            str(root / 'folders' / split), samples, str(root / 'lmdb'), split
-        )
+            scene = make_scene(index, size=SIDE + 16)
+            path = root / split / f'n{index:04}' / f'{index}.JPEG'
+            Image.fromarray(scene.image).save(path)
     return root
 
 
@@ -100,7 +85,6 @@ def load(name, work_dir, data, teacher_file):
     cfg.visualizer.vis_backends = None
     cfg.randomness = dict(seed=0)
     cfg.default_hooks.logger.interval = 1
-    packed = 'lmdb' in name
     for split in ('train', 'val'):
         loader = cfg[f'{split}_dataloader']
         loader.update(
@@ -109,14 +93,7 @@ def load(name, work_dir, data, teacher_file):
             persistent_workers=False,
             collate_fn=dict(type='default_collate'),
         )
-        dataset = loader.dataset
-        if packed:
-            dataset.ann_file = str(data / 'lmdb' / 'meta' / f'{split}.txt')
-            dataset.pipeline[0].backend_args.db_path = str(
-                data / 'lmdb' / f'{split}.lmdb'
-            )
-        else:
-            dataset.data_root = str(data / 'folders')
+        loader.dataset.data_root = str(data)
     crops, *_ = (
         step.transforms
         for step in cfg.train_dataloader.dataset.pipeline

@@ -1,6 +1,5 @@
 """Two processes on a CPU are one with their batches together."""
 
-import os
 import subprocess
 import sys
 
@@ -19,19 +18,12 @@ TRAINING, HELD_OUT = 6, 5
 
 
 @pytest.fixture(scope='module')
-def shapes(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('data') / 'shapes'
-    make_shapes(folder, TRAINING, HELD_OUT, 96, max_object=48)
-    return folder
-
-
-@pytest.fixture(scope='module')
-def done(repo, shapes, tmp_path_factory):
+def done(repo, tmp_path_factory):
     """The script and its folder, after it ran."""
     out = tmp_path_factory.mktemp('seen')
+    make_shapes(out / 'shapes', TRAINING, HELD_OUT, 96)
     script = subprocess.run(
-        [sys.executable, repo / 'tests' / 'gloo_run.py', shapes, out],
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        [sys.executable, repo / 'tests/gloo_run.py', out / 'shapes', out],
         capture_output=True,
         text=True,
         timeout=600,

@@ -45,7 +45,7 @@ def samples(count, side, seed):
 
     pairs = []
     for index in range(count):
-        scene = make_scene(index, seed, side, side // 3, side * 2 // 3)
+        scene = make_scene(index, seed, side)
         labels = torch.from_numpy(scene.label_map()).long()[None]
         sample = SegDataSample(
             metainfo=dict(img_shape=(side, side), ori_shape=(side, side))
