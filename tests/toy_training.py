@@ -131,14 +131,12 @@ def toy_config(
         ],
         default_hooks=dict(
             logger=dict(type='LoggerHook', interval=1000),
-            checkpoint=dict(
-                dict(
-                    type='mmmobilemamba.ResumableCheckpointHook',
-                    interval=interval,
-                    by_epoch=by_epoch,
-                ),
+            checkpoint={
+                'type': 'mmmobilemamba.ResumableCheckpointHook',
+                'interval': interval,
+                'by_epoch': by_epoch,
                 **checkpoint,
-            ),
+            },
         ),
         custom_hooks=[dict(type='EMAHook'), *hooks],
         randomness=dict(seed=seed),

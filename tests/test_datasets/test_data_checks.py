@@ -3,7 +3,7 @@
 from copy import deepcopy
 
 import pytest
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
 from mmmobilemamba.datasets.data_checks import (
     CHECKED,
@@ -45,17 +45,15 @@ def test_configs_run_with_checks(repo, name):
 
 def test_data_sets_below_wrappers_and_later_pipelines():
     load = dict(type='Load')
-    dataset = ConfigDict(
+    inner = dict(type='CocoDataset', pipeline=[load])
+    dataset = dict(
         type='MultiImageMixDataset',
         pipeline=[dict(type='Mosaic')],
-        dataset=dict(
-            type='ConcatDataset',
-            datasets=[dict(type='CocoDataset', pipeline=[load])],
-        ),
+        dataset=dict(type='ConcatDataset', datasets=[inner]),
     )
-    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
     hook = dict(type='PipelineSwitchHook', switch_pipeline=[load])
-    cfg.custom_hooks = [hook]
+    cfg = dict(train_dataloader=dict(dataset=dataset), custom_hooks=[hook])
+    cfg = Config(cfg)
     set_data_checks(cfg, ('train',))
     dataset = cfg.train_dataloader.dataset
     assert dataset.pipeline[0].type == 'Mosaic'

@@ -4,14 +4,14 @@ import runpy
 
 import pytest
 
-lmdb = pytest.importorskip('lmdb')
-
-from mmmobilemamba.datasets import image_lmdb  # noqa: E402
-from mmmobilemamba.datasets.image_lmdb import (  # noqa: E402
+from mmmobilemamba.datasets import image_lmdb
+from mmmobilemamba.datasets.image_lmdb import (
     list_folders,
     read_list,
     write_image_lmdb,
 )
+
+lmdb = pytest.importorskip('lmdb')
 
 FILES = {'b/1.JPEG': b'one', 'a/2.png': b'two', 'a/x/3.jpg': b'three'}
 SAMPLES = [('a/2.png', 0), ('a/x/3.jpg', 0), ('b/1.JPEG', 1)]

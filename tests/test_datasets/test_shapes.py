@@ -143,5 +143,5 @@ def test_command(folder, tmp_path, repo, monkeypatch):
     runpy.run_path(tool, run_name='__main__')
     assert files_of(tmp_path / 'data') == files_of(folder)
     monkeypatch.setattr('sys.argv', [*args, '--num-val=0'])
-    with pytest.raises(SystemExit, match='num_val'):
+    with pytest.raises(SystemExit):
         runpy.run_path(tool, run_name='__main__')
