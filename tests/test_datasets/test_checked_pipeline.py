@@ -24,7 +24,7 @@ def build(tmp_path):
     made = {}
 
     def call(make, **options):
-        for host in ('mmdet', 'mmseg', 'mmpretrain'):
+        for host in PACK:
             pytest.importorskip(host)
         if make not in made:
             made[make] = make(tmp_path / make.__name__)

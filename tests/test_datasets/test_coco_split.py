@@ -48,8 +48,11 @@ def test_every_image_and_object_is_in_one_file(source, tmp_path, main, capsys):
     train, val = read(tmp_path / 'out')
     whole = json.loads(source.read_text())
     for key in ('images', 'annotations'):
-        ids = [entry.pop('id') for entry in train[key] + val[key]]
+        ids = [entry['id'] for entry in train[key] + val[key]]
         assert sorted(ids) == [entry['id'] for entry in whole[key]]
+    for part in (train, val):
+        ids = {image['id'] for image in part['images']}
+        assert {entry['image_id'] for entry in part['annotations']} <= ids
     for key in ('info', 'categories'):
         assert train[key] == val[key] == whole[key]
 
