@@ -92,17 +92,6 @@ def test_annotations_are_exact(folder):
                 ]
 
 
-def test_scenes_do_not_depend_on_how_many_there_are(folder, tmp_path):
-    make_shapes(tmp_path / 'more', **{**SETTINGS, 'num_train': 6})
-    few = files_of(folder / 'images' / 'train')
-    more = files_of(tmp_path / 'more' / 'images' / 'train')
-    assert len(more) == 6
-    assert few.items() <= more.items()
-    # None of them is held out.
-    held_out = files_of(folder / 'images' / 'val').values()
-    assert not {*few.values()} & {*held_out}
-
-
 def test_what_is_there_is_taken_or_refused(folder, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob('*')}
     assert not make_shapes(folder, **SETTINGS)
