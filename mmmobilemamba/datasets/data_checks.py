@@ -6,8 +6,6 @@ from mmengine.config import Config
 
 from .data_paths import find_datasets, type_name
 
-CHECKED = 'mmmobilemamba.CheckedPipeline'
-
 
 def _head_classes(model: dict) -> Iterator[int]:
     """Yield ``num_classes`` of every head, but proposals' heads."""
@@ -70,5 +68,5 @@ def set_data_checks(
     for part, key, rules in pipelines:
         steps = part.get(key)
         if steps and type_name(steps[0]) != 'CheckedPipeline':
-            step = dict(type=CHECKED, transforms=steps)
+            step = dict(type='mmmobilemamba.CheckedPipeline', transforms=steps)
             part[key] = [dict(**step, **rules, **options)]
