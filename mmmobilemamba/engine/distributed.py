@@ -112,15 +112,21 @@ def leave_distributed() -> None:
     """
     if not distributed.is_initialized():
         return
-    # Collected as a part of a cycle, an iterator loses its queues first, so
-    # that its processes never hear of the end: torch waits five seconds for
-    # each.
-    for item in gc.get_objects():
-        if isinstance(item, _MultiProcessingDataLoaderIter):
-            item._shutdown_workers()
+    _end_loading()
     gc.collect()
     distributed.barrier()
     distributed.destroy_process_group()
+
+
+def _end_loading() -> None:
+    """End the processes of all data loaders.
+
+    Collected as a part of a cycle, an iterator loses its queues first, so that
+    its processes never hear of the end: torch waits five seconds for each.
+    """
+    for item in gc.get_objects():
+        if isinstance(item, _MultiProcessingDataLoaderIter):
+            item._shutdown_workers()
 
 
 def _timeout(cfg: Config) -> dict[str, timedelta]:
