@@ -222,9 +222,8 @@ def test_recipe_of_classifiers(classifier):
     assert optimizer.weight_decay == 0.05
     assert tuple(optimizer.betas) == (0.9, 0.999)
     assert cfg.optim_wrapper.clip_grad.max_norm == 5
-    ema, throughput = cfg.custom_hooks
+    (ema,) = cfg.custom_hooks
     assert (ema.type, ema.momentum) == ('EMAHook', 2e-4)
-    assert throughput.type == 'mmmobilemamba.ThroughputHook'
     # Every image once an epoch: no repeated augmentation.
     assert cfg.train_dataloader.sampler.type == 'DefaultSampler'
     alphas = {a.type: a.alpha for a in cfg.model.train_cfg.augments}

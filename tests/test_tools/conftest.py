@@ -110,7 +110,7 @@ def classifier(path, root):
 def workspace(repo, tmp_path_factory):
     """A folder with data and one tiny config for each library."""
     root = tmp_path_factory.mktemp('tools')
-    make_shapes(root / 'shapes', 4, 2, 96, max_object=40)
+    make_shapes(root / 'shapes', 4, 2, 96)
     for number, name in enumerate(('blue', 'green')):
         folder = root / 'colours' / name
         folder.mkdir(parents=True)

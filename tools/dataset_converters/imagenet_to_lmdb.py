@@ -14,8 +14,12 @@ from collections.abc import Sequence
 from rich.progress import track
 
 from mmmobilemamba.apis.command_line import user_errors
-from mmmobilemamba.datasets.image_folders import list_folders, read_list
-from mmmobilemamba.datasets.image_lmdb import check_images, write_image_lmdb
+from mmmobilemamba.datasets.image_lmdb import (
+    check_images,
+    list_folders,
+    read_list,
+    write_image_lmdb,
+)
 
 
 def make_parser() -> argparse.ArgumentParser:

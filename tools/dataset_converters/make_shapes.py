@@ -25,23 +25,6 @@ def parse_args():
         '--seed', type=int, default=0, help='seed of the training scenes'
     )
     parser.add_argument(
-        '--val-seed',
-        type=int,
-        help='seed of the held-out scenes; seed + 1000000 if not given',
-    )
-    parser.add_argument(
-        '--min-object',
-        type=int,
-        default=20,
-        help='smallest side of an object in pixels',
-    )
-    parser.add_argument(
-        '--max-object',
-        type=int,
-        default=80,
-        help='largest side of an object in pixels',
-    )
-    parser.add_argument(
         '--overwrite',
         action='store_true',
         help='replace a folder that was made with other settings',
