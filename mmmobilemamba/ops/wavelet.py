@@ -27,13 +27,13 @@ def haar_dwt2d(x: Tensor) -> Tensor:
     batch, channels, height, width = x.shape
     if size_is_free() or height % 2 or width % 2:
         x = F.pad(x, (0, width % 2, 0, height % 2))
-    x = x * 0.5
-    top, bottom = x[:, :, 0::2], x[:, :, 1::2]
+    x = x.unsqueeze(2) * 0.5  # the bands' dimension
+    top, bottom = x[..., 0::2, :], x[..., 1::2, :]
     low, high = top + bottom, top - bottom
     low_a, low_b = low[..., 0::2], low[..., 1::2]
     high_a, high_b = high[..., 0::2], high[..., 1::2]
     bands = (low_a + low_b, high_a + high_b, low_a - low_b, high_a - high_b)
-    return torch.stack(bands, dim=2).flatten(1, 2)
+    return torch.cat(bands, dim=2).flatten(1, 2)
 
 
 def haar_iwt2d(x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
@@ -48,12 +48,12 @@ def haar_iwt2d(x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         Tensor: Map (batch, channels, height, width).
     """
     batch, bands, height, width = x.shape
-    ll, hl, lh, hh = (x * 0.5).unflatten(1, (bands // 4, 4)).unbind(2)
+    ll, hl, lh, hh = (x * 0.5).unflatten(1, (bands // 4, 4)).split(1, 2)
     low_a, low_b = ll + lh, ll - lh  # even and odd columns, height low
     high_a, high_b = hl + hh, hl - hh
     top = torch.stack((low_a + high_a, low_b + high_b), dim=-1).flatten(-2)
     bottom = torch.stack((low_a - high_a, low_b - high_b), dim=-1).flatten(-2)
-    y = torch.stack((top, bottom), dim=3).flatten(2, 3)
+    y = torch.stack((top, bottom), dim=4).flatten(2, 4)
     if size is not None and (
         size_is_free() or tuple(size) != (2 * height, 2 * width)
     ):
