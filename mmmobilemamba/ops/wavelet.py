@@ -48,12 +48,12 @@ def haar_iwt2d(x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         Tensor: Map (batch, channels, height, width).
     """
     batch, bands, height, width = x.shape
-    ll, hl, lh, hh = (x * 0.5).unflatten(1, (bands // 4, 4)).split(1, 2)
+    ll, hl, lh, hh = (x * 0.5).unflatten(1, (bands // 4, 4)).unbind(2)
     low_a, low_b = ll + lh, ll - lh  # even and odd columns, height low
     high_a, high_b = hl + hh, hl - hh
     top = torch.stack((low_a + high_a, low_b + high_b), dim=-1).flatten(-2)
     bottom = torch.stack((low_a - high_a, low_b - high_b), dim=-1).flatten(-2)
-    y = torch.stack((top, bottom), dim=4).flatten(2, 4)
+    y = torch.stack((top, bottom), dim=3).flatten(2, 3)
     if size is not None and (
         size_is_free() or tuple(size) != (2 * height, 2 * width)
     ):
