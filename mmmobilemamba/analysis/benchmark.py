@@ -35,27 +35,16 @@ _CALIBRATION_PIXELS = 16 * 64 * 64
 
 @dataclass(frozen=True)
 class Form:
-    """How a network is run.
+    """How a network is run."""
 
-    Args:
-        deploy (bool): Fuse what is fixed after training: branches, norms,
-            shortcuts.
-        backend (str, optional): Scan of our networks; None takes the fastest
-            at hand.
-        compile (bool): By :func:`torch.compile`, with constant weights.
-        channels_last (bool): Layout of maps and weights.
-        dtype (str): One of :data:`DTYPES`, in a training that of autocast.
-        cuda_graph (bool): Replay all kernels, without launching each.
-        runtime (str): One of :data:`RUNTIMES`, for an exported file.
-    """
-
+    # Fuse what is fixed after training: branches, norms, shortcuts.
     deploy: bool = True
-    backend: str | None = None
-    compile: bool = False
-    channels_last: bool = False
-    dtype: str = 'float32'
-    cuda_graph: bool = False
-    runtime: str = 'onnxruntime'
+    backend: str | None = None  # scan of ours; None: the fastest at hand
+    compile: bool = False  # by torch.compile, with constant weights
+    channels_last: bool = False  # layout of maps and weights
+    dtype: str = 'float32'  # one of DTYPES, in a training that of autocast
+    cuda_graph: bool = False  # replay all kernels, without launching each
+    runtime: str = 'onnxruntime'  # one of RUNTIMES, for an exported file
 
     def changed(self, spec: NetworkSpec) -> 'Form':
         """Return this form with the options of a network."""
@@ -104,8 +93,7 @@ def run_benchmark(
         call in each round, one per batch size.
 
     Raises:
-        ValueError: A network does not run so, or gives values that are not
-            finite.
+        ValueError: A network gives values that are not finite.
     """
     texts = [spec.text for spec in specs]
     if not texts or len(set(texts)) < len(texts):

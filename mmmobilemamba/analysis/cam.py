@@ -60,8 +60,8 @@ def compute_cam(
             None: that of the best score, of most pixels, of the best box.
         method (str, optional): ``'gradcam'`` weighs channels by their mean
             gradient, ``'layercam'`` every place of each by its positive one.
-            Defaults to None: gradcam for classifiers, which pool their maps,
-            and layercam for the rest, whose gradients belong to places.
+            Defaults to None: gradcam for classifiers, layercam for the rest,
+            whose gradients belong to places.
         score_thr (float): Lowest score of a box that counts; where none has
             it, the best box does. Defaults to 0.3.
 
