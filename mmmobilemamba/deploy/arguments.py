@@ -20,27 +20,16 @@ KINDS = dict(mmdet='detector', mmseg='segmentor', mmpretrain='classifier')
 
 @dataclass
 class ExportOptions:
-    """How a model is exported.
+    """How a model is exported."""
 
-    Args:
-        size (tuple[int]): Height and width in pixels, of every image where
-            the size is fixed, of the traced one where it is free.
-        dynamic_size (bool): Leave the size free. Defaults to False.
-        dynamic_batch (bool): Leave the batch free, which is 1 otherwise.
-            Defaults to False.
-        preprocess (bool): Take uint8 pixels as OpenCV reads them; mean, std
-            and channel order are inside. Defaults to False.
-        backbone (bool): Export the maps of the backbone alone. Defaults to
-            False.
-        tolerance (float): Largest relative error. Defaults to 1e-4.
-    """
-
+    # Height and width in pixels, of the traced image where the size is free.
     size: tuple[int, int]
-    dynamic_size: bool = False
-    dynamic_batch: bool = False
+    dynamic_size: bool = False  # leave it free
+    dynamic_batch: bool = False  # leave the batch free, which is 1 otherwise
+    # Take uint8 pixels as OpenCV reads them; mean, std and order are inside.
     preprocess: bool = False
-    backbone: bool = False
-    tolerance: float = 1e-4
+    backbone: bool = False  # export its maps alone
+    tolerance: float = 1e-4  # largest relative error
 
     def check(self, out: str | os.PathLike, suffix: str) -> None:
         """Raise ValueError where an option is out of range."""

@@ -151,18 +151,10 @@ def use_onnx(
     runtime: str = 'onnxruntime',
     threads: int | None = None,
 ) -> None:
-    """Put an exported network into the place of a config's model.
+    """Put an exported network into the place of a config's model, in place.
 
-    Args:
-        cfg (Config): Config of the model that was exported, changed in
-            place.
-        path (str or PathLike): File of ``tools/deploy/export_onnx.py``.
-        runtime (str): See :class:`Session`. Defaults to ``'onnxruntime'``.
-        threads (int, optional): See :class:`Session`. Defaults to None.
-
-    Raises:
-        ValueError: The network is of another kind than the config's model;
-            further errors are those of :class:`Session`.
+    ``path``, ``runtime`` and ``threads`` are those of :class:`Session`. Raises
+    ValueError for a network of another kind than the config's model.
     """
     kind = Session(path, runtime, threads).metadata['kind']
     scope = cfg.get('default_scope')
