@@ -1,7 +1,7 @@
 """The scan in plain PyTorch, over chunks of tokens or token by token.
 
 The recurrence ``h_t = a_t h_(t-1) + b_t`` is associative, so the tokens are
-cut into chunks of ``CHUNK``: all chunks are scanned at once, one step per
+cut into chunks of about ``CHUNK``: all are scanned at once, one step per
 position inside the chunk, the chunks' last states are scanned by the same
 function, and the state that enters each chunk is added back. A sequence of
 length L takes ``CHUNK * log(L) / log(CHUNK)`` steps on whole tensors and about
@@ -38,6 +38,14 @@ def _shift(x: Tensor, forward: bool) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
+def _chunk_of(length: int) -> int:
+    """Return a chunk near CHUNK that needs no padding, which copies."""
+    if length <= 2 * CHUNK:
+        return length
+    near = [n for n in range(5, 13) if length % n == 0]
+    return min(near, key=lambda n: abs(n - CHUNK)) if near else CHUNK
+
+
 def _scan(
     a: Tensor, b: Tensor, reverse: bool, levels: int = MAX_LEVELS
 ) -> Tensor:
@@ -47,7 +55,7 @@ def _scan(
     free = size_is_free()
     if not free and length <= 1:
         return b
-    chunk = CHUNK if free else min(CHUNK, length)
+    chunk = CHUNK if free else _chunk_of(length)
     # Of positive numbers only: ONNX divides integers towards zero.
     count = (length + chunk - 1) // chunk
     pad = count * chunk - length
@@ -69,7 +77,7 @@ def _scan(
         state.append(b)
     h = torch.cat(state[::order], dim=2)
     if several:
-        ends = _scan(a[:, :, 0], b[:, :, 0], reverse, levels - 1)
+        ends = _scan(a.squeeze(2), b.squeeze(2), reverse, levels - 1)
         enter = _shift(ends, forward=not reverse).unsqueeze(2)
         h = torch.addcmul(h, torch.cat(decay[::order], dim=2), enter)
     h = h.flatten(1, 2)

@@ -25,13 +25,13 @@ def haar_dwt2d(x: Tensor) -> Tensor:
     height, width = x.shape[2:]
     if size_is_free() or height % 2 or width % 2:
         x = F.pad(x, (0, width % 2, 0, height % 2))
-    x = x * 0.5
-    top, bottom = x[:, :, 0::2], x[:, :, 1::2]
+    x = x.unsqueeze(2) * 0.5  # the bands' dimension
+    top, bottom = x[..., 0::2, :], x[..., 1::2, :]
     low, high = top + bottom, top - bottom
     low_a, low_b = low[..., 0::2], low[..., 1::2]
     high_a, high_b = high[..., 0::2], high[..., 1::2]
     bands = (low_a + low_b, high_a + high_b, low_a - low_b, high_a - high_b)
-    return torch.stack(bands, dim=2).flatten(1, 2)
+    return torch.cat(bands, dim=2).flatten(1, 2)
 
 
 def haar_iwt2d(x: Tensor, size: tuple[int, int]) -> Tensor:
