@@ -1,0 +1,163 @@
+// Runs the network and draws what it finds, beside the page.
+
+import * as ort from './runtime/dist/ort.wasm.min.mjs';
+
+const MAX_PIXELS = 2 ** 24; // of a canvas, on phones
+const pixels = new OffscreenCanvas(1, 1);
+const context = pixels.getContext('2d', { willReadFrequently: true });
+let about, canvas, session, shown;
+
+async function load({ threads, ...message }) {
+  ({ about, canvas } = message);
+  let bytes = 0;
+  const download = async (url) => {
+    const response = await fetch(url);
+    if (!response.ok) throw new Error(`${url}: ${response.status}`);
+    const counter = new TransformStream({
+      transform(chunk, out) {
+        bytes += chunk.length;
+        postMessage(['progress', bytes / about.bytes]);
+        out.enqueue(chunk);
+      },
+    });
+    return new Response(response.body.pipeThrough(counter)).arrayBuffer();
+  };
+  const wasmPaths = new URL('runtime/dist/', self.location).href;
+  const wasm = download(`${wasmPaths}ort-wasm-simd-threaded.wasm`);
+  const network = await download('network.onnx');
+  Object.assign(ort.env.wasm, { wasmPaths, wasmBinary: await wasm, numThreads: threads });
+  session = await ort.InferenceSession.create(network, { logSeverityLevel: 3 });
+  postMessage(['load', threads]);
+}
+
+// Scales an image by bilinear interpolation, as OpenCV does, and keeps the ratio of its sides:
+// a classifier sees as much of the middle as fits, the others all of it, at the top left of black.
+// Returns the input, uint8 (1, 3, H, W) with blue first, and the image's width and height in it.
+function preprocess(image) {
+  const { width, height } = image, [h, w] = about.size;
+  const middle = about.kind === 'classifier';
+  const scale = (middle ? Math.max : Math.min)(w / width, h / height);
+  const seen = middle ? [w / scale, h / scale] : [width, height];
+  const used = seen.map((side) => Math.max(Math.round(side * scale), 1));
+  const [columns, rows] = [width, height].map((length, axis) => {
+    const step = seen[axis] / used[axis], start = (length - seen[axis] + step - 1) / 2;
+    return Array.from({ length: used[axis] }, (_, i) => {
+      const at = Math.min(Math.max(start + i * step, 0), length - 1), low = Math.floor(at);
+      return [low, Math.min(low + 1, length - 1), at - low];
+    });
+  });
+  Object.assign(pixels, { width, height });
+  context.drawImage(image, 0, 0);
+  const { data } = context.getImageData(0, 0, width, height);
+  const input = new Uint8Array(3 * h * w);
+  rows.forEach(([top, bottom, q], y) => columns.forEach(([left, right, p], x) => {
+    for (let k = 0; k < 3; k++) {
+      const between = (row) => (1 - p) * data[4 * (row * width + left) + k] +
+        p * data[4 * (row * width + right) + k];
+      input[((2 - k) * h + y) * w + x] = Math.round((1 - q) * between(top) + q * between(bottom));
+    }
+  }));
+  return [new ort.Tensor('uint8', input, [1, 3, h, w]), used];
+}
+
+function readClasses({ scores: { data } }) {
+  const items = Array.from(data, (score, label) => ({ label, score }));
+  return { items: items.sort((a, b) => b.score - a.score).slice(0, 5) };
+}
+
+function readLabels({ logits: { data, dims: [, classes, h, w] } }, image, [width, height]) {
+  const cut = Math.log(about.threshold / (1 - about.threshold)); // of a single class
+  const counts = Array(classes + 1).fill(0);
+  const layer = paint(width, height, (i) => {
+    const at = Math.floor(i / width) * w + i % width;
+    let label = classes === 1 ? Number(data[at] > cut) : 0;
+    for (let k = 1; k < classes; k++) {
+      if (data[k * h * w + at] > data[label * h * w + at]) label = k;
+    }
+    counts[label]++;
+    return [...colour(label), 128];
+  });
+  const items = counts.map((count, label) => ({ label, score: count / (width * height) }));
+  return { layer, items: items.filter(({ score }) => score) };
+}
+
+function readBoxes({ boxes, scores, labels, masks }, image, used) {
+  const scales = [image.width / used[0], image.height / used[1]];
+  const items = Array.from(scores.data, (score, i) => {
+    const label = Number(labels.data[i]);
+    const sides = Array.from(boxes.data.slice(4 * i, 4 * i + 4));
+    const box = sides.map((side, k) => Math.min(side, used[k % 2]) * scales[k % 2]);
+    const [,, h, w] = masks?.dims ?? [];
+    const mask = masks && paint(w, h, (k) => {
+      const inside = 4 * (masks.data[i * h * w + k] - about.mask_threshold) + 0.5; // soft edges
+      return [...colour(label), 128 * Math.min(Math.max(inside, 0), 1)];
+    });
+    return { label, score, box, mask };
+  });
+  return { items: items.filter(({ label }) => label >= 0) };
+}
+
+function colour(label) {
+  const { palette } = about;
+  return palette[(label + palette.length) % palette.length];
+}
+
+// Makes a canvas of its pixels' red, green, blue and alpha.
+function paint(width, height, colourOf) {
+  const layer = new ImageData(width, height);
+  for (let i = 0; i < width * height; i++) layer.data.set(colourOf(i), 4 * i);
+  const painted = new OffscreenCanvas(width, height);
+  painted.getContext('2d').putImageData(layer, 0, 0);
+  return painted;
+}
+
+function drawBox(target, { label, score, box: [x, y, right, bottom], mask }, unit) {
+  if (mask) target.drawImage(mask, x, y, right - x, bottom - y);
+  const text = `${about.classes?.[label] ?? label} ${score.toFixed(2)}`;
+  const top = Math.max(y - 11 * unit, 0);
+  target.font = `${9 * unit}px sans-serif`;
+  target.lineWidth = unit;
+  target.strokeStyle = target.fillStyle = `rgb(${colour(label)})`;
+  target.strokeRect(x, y, right - x, bottom - y);
+  target.fillRect(x, top, target.measureText(text).width, 11 * unit);
+  target.fillStyle = 'black';
+  target.fillText(text, x, top + 9 * unit);
+}
+
+function draw({ least, ...times }) {
+  if (!shown) return;
+  const { image: { width, height }, image, layer } = shown;
+  const items = shown.items.filter((item) => !item.box || item.score >= least);
+  const scale = Math.min(Math.sqrt(MAX_PIXELS / (width * height)), 1);
+  canvas.width = Math.floor(width * scale);
+  canvas.height = Math.floor(height * scale);
+  const target = canvas.getContext('2d');
+  target.scale(scale, scale);
+  target.drawImage(image, 0, 0);
+  target.imageSmoothingEnabled = !layer;
+  if (layer) target.drawImage(layer, 0, 0, width, height);
+  for (const item of items.toReversed()) { // the best on top
+    if (item.box) drawBox(target, item, Math.max(width, height, 320) / 320);
+  }
+  const listed = items.map(({ label, score, box }) => ({ label, score, box }));
+  postMessage(['draw', { width, height, name: shown.name, items: listed, ...times }]);
+}
+
+async function run({ image, name, least }) {
+  const begun = performance.now();
+  const [input, used] = preprocess(image);
+  const prepared = performance.now();
+  const outputs = await session.run({ image: input });
+  const running = performance.now() - prepared;
+  const read = { classifier: readClasses, segmentor: readLabels, detector: readBoxes };
+  shown = { image, name, ...read[about.kind](outputs, image, used) };
+  draw({ least, running, preprocessing: prepared - begun });
+}
+
+const actions = { load, run, draw };
+let queue = Promise.resolve(); // one at a time
+self.onmessage = ({ data: { type, ...message } }) => {
+  queue = queue.then(() => actions[type](message)).catch(
+    // The runtime throws bare numbers where memory ends.
+    (error) => postMessage(['fail', { message: error.message ?? 'out of memory' }]));
+};

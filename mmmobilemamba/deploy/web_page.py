@@ -1,0 +1,109 @@
+"""A static page that runs an exported network in a browser."""
+
+import json
+import os
+import re
+import subprocess
+from colorsys import hsv_to_rgb
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from ..checkpoints.atomic import atomic_write
+from .session import read_exported
+
+INSTALL = 'npm install --ignore-scripts onnxruntime-web@1.30.0'
+_WASM = 'dist/ort-wasm-simd-threaded.wasm'
+_RUNTIME = ('package.json', 'dist/ort.wasm.min.mjs', f'{_WASM[:-4]}mjs', _WASM)
+
+
+def make_web_page(
+    network: str | os.PathLike,
+    folder: str | os.PathLike,
+    runtime: str | os.PathLike,
+) -> None:
+    """Write a folder that any web server turns into a page.
+
+    Args:
+        network (str or PathLike): Classifier, segmentor or detector of three
+            channels, exported with ``--preprocess``.
+        folder (str or PathLike): Folder to write; a page there is replaced.
+        runtime (str or PathLike): Folder of the npm package onnxruntime-web.
+
+    Raises:
+        FileNotFoundError: There is no such network.
+        ValueError: The page cannot feed the network, or there is no runtime.
+    """
+    about = read_exported(network)[1]
+    kind, channels = about['kind'], about['channels']
+    if kind == 'backbone' or channels != 3 or not about['preprocess']:
+        raise ValueError(
+            f'The page feeds photos to networks exported with --preprocess '
+            f'and without --backbone; {network} is a {kind} of {channels} '
+            f'channels, with preprocess={about["preprocess"]}.'
+        )
+    files = {
+        path.name: path for path in (Path(__file__).parent / 'web').iterdir()
+    }
+    files['network.onnx'] = Path(network)
+    files.update({f'runtime/{name}': Path(runtime, name) for name in _RUNTIME})
+    try:
+        contents = {name: path.read_bytes() for name, path in files.items()}
+    except OSError as error:
+        raise ValueError(
+            f'{error.filename} is missing in the runtime: pass --runtime npm, '
+            f'or `{INSTALL}` and --runtime node_modules/onnxruntime-web.'
+        ) from error
+    colours = [hsv_to_rgb(i * 0.618 % 1, 0.8, 0.9) for i in range(64)]
+    about.update(
+        name=Path(network).stem,
+        size=about['size'] or about['traced_size'],
+        palette=about['palette']
+        or [[round(255 * value) for value in rgb] for rgb in colours],
+        bytes=sum(map(len, contents.values())),
+        runtime=json.loads(contents['runtime/package.json'])['version'],
+    )
+    contents['network.json'] = json.dumps(about).encode()
+    for name, content in contents.items():
+        with atomic_write(Path(folder, name)) as draft:
+            draft.write_bytes(content)
+
+
+def fetch_runtime(folder: str | os.PathLike) -> Path:
+    """Let npm install onnxruntime-web below a folder; return its own."""
+    command = [*INSTALL.split(), '--prefix', folder]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        reason = getattr(error, 'stderr', None) or error
+        raise ValueError(f'`{INSTALL}` failed: {reason}') from error
+    return Path(folder, 'node_modules', 'onnxruntime-web')
+
+
+def make_server(
+    folder: str | os.PathLike, host: str, port: int
+) -> ThreadingHTTPServer:
+    """Make a server of a page, with the two headers that threads need.
+
+    It sends the page's content security policy too, as workers do not
+    inherit it. Port 0 is a free one.
+    """
+    page = Path(folder, 'index.html').read_text(encoding='utf-8')
+    headers = {
+        'Content-Security-Policy': re.search('content="(default.*)"', page)[1],
+        'Cross-Origin-Opener-Policy': 'same-origin',
+        'Cross-Origin-Embedder-Policy': 'require-corp',
+        'Cache-Control': 'no-cache',
+    }
+
+    class Handler(SimpleHTTPRequestHandler):
+        # Whatever the system's table says, modules need theirs.
+        extensions_map = dict.fromkeys(('.js', '.mjs'), 'text/javascript')
+
+        def end_headers(self) -> None:
+            for header in headers.items():
+                self.send_header(*header)
+            super().end_headers()
+
+    handler = partial(Handler, directory=os.fspath(folder))
+    return ThreadingHTTPServer((host, port), handler)
