@@ -13,8 +13,9 @@ from ..checkpoints.atomic import atomic_write
 from .session import read_exported
 
 INSTALL = 'npm install --ignore-scripts onnxruntime-web@1.30.0'
-_WASM = 'dist/ort-wasm-simd-threaded.wasm'
-_RUNTIME = ('package.json', 'dist/ort.wasm.min.mjs', f'{_WASM[:-4]}mjs', _WASM)
+_WASM = 'dist/ort-wasm-simd-threaded'
+_RUNTIME = ('package.json', 'dist/ort.wasm.min.mjs')
+_RUNTIME += (f'{_WASM}.mjs', f'{_WASM}.wasm')
 
 
 def make_web_page(
@@ -38,28 +39,27 @@ def make_web_page(
     kind, channels = about['kind'], about['channels']
     if kind == 'backbone' or channels != 3 or not about['preprocess']:
         raise ValueError(
-            f'The page feeds photos to networks exported with --preprocess '
-            f'and without --backbone; {network} is a {kind} of {channels} '
+            'The page feeds photos to networks exported with --preprocess, '
+            f'without --backbone; {network} is a {kind} of {channels} '
             f'channels, with preprocess={about["preprocess"]}.'
         )
-    files = {
-        path.name: path for path in (Path(__file__).parent / 'web').iterdir()
-    }
+    web = Path(__file__).parent / 'web'
+    files = {path.name: path for path in web.iterdir()}
+    files |= {f'runtime/{name}': Path(runtime, name) for name in _RUNTIME}
     files['network.onnx'] = Path(network)
-    files.update({f'runtime/{name}': Path(runtime, name) for name in _RUNTIME})
     try:
         contents = {name: path.read_bytes() for name, path in files.items()}
     except OSError as error:
         raise ValueError(
-            f'{error.filename} is missing in the runtime: pass --runtime npm, '
+            f'{error.filename} of the runtime is missing: pass --runtime npm, '
             f'or `{INSTALL}` and --runtime node_modules/onnxruntime-web.'
         ) from error
-    colours = [hsv_to_rgb(i * 0.618 % 1, 0.8, 0.9) for i in range(64)]
+    hues = [hsv_to_rgb(i * 0.618 % 1, 0.8, 0.9) for i in range(64)]
+    colours = [[round(255 * value) for value in hue] for hue in hues]
     about.update(
         name=Path(network).stem,
         size=about['size'] or about['traced_size'],
-        palette=about['palette']
-        or [[round(255 * value) for value in rgb] for rgb in colours],
+        palette=about['palette'] or colours,
         bytes=sum(map(len, contents.values())),
         runtime=json.loads(contents['runtime/package.json'])['version'],
     )

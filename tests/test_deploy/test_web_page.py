@@ -18,10 +18,12 @@ from mmmobilemamba.deploy.graph import set_metadata
 from mmmobilemamba.deploy.session import Session
 
 CLASSES = ['<i>one</i>', 'two', 'three', 'four', 'five']
+ORIENTATION = 0x0112  # in EXIF
 
 
 @pytest.fixture(scope='module')
 def packages(tmp_path_factory):
+    """Give a folder with onnxruntime-web and what drives the browser."""
     if not shutil.which('chromium'):
         pytest.skip('no chromium')
     folder = tmp_path_factory.mktemp('npm')
@@ -30,118 +32,113 @@ def packages(tmp_path_factory):
         command = ['npm', 'install', '--ignore-scripts', 'playwright-core']
         subprocess.run(command, cwd=folder, check=True)
     except (ValueError, subprocess.CalledProcessError) as error:
-        pytest.skip(f'npm has no packages here: {error}')
+        pytest.skip(f'npm fetches no packages here: {error}')
     return folder
 
 
-@pytest.fixture
-def look(packages, export, tmp_path):
-    """Give what a tiny network of 96x80 gives of a photo, here and there."""
-
-    def look(name, size, file, seen=np.s_[:], **options):
-        noise = np.random.default_rng(3).integers(130, size=(7, 6, 3))
-        photo = cv2.resize(noise.astype(np.uint8), size[::-1], interpolation=2)
-        broken, file = tmp_path / '<i>.jpg', tmp_path / file
-        broken.write_text('nothing')
-        Image.fromarray(photo).save(file, quality=95, **options)
-        photo = cv2.imread(str(file))
-        whole, photo = photo, photo[seen]
-        model = onnx.load(export(name, preprocess=True)[0])
-        about = json.loads(model.metadata_props[0].value)
-        set_metadata(model, dict(about, classes=CLASSES))
-        onnx.save(model, tmp_path / 'network.onnx')
-        runtime = packages / 'node_modules' / 'onnxruntime-web'
-        web_page.make_web_page(tmp_path / 'network.onnx', tmp_path, runtime)
-        about = json.loads((tmp_path / 'network.json').read_text())
-        with web_page.make_server(tmp_path, 'localhost', 0) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            url = f'http://localhost:{server.server_port}/'
-            command = ['node', '--input-type=module', '-', 'chromium']
-            command[3] = shutil.which('chromium')
-            driver = Path(__file__).with_name('web_page.mjs').read_text()
-            done = subprocess.run(
-                [*command, url, file, broken],
-                cwd=packages,
-                input=driver,
-                stdout=subprocess.PIPE,
-                text=True,
-                check=True,
-            )
-            server.shutdown()
-        there = json.loads(done.stdout)
-        assert there['errors'] == []
-        assert all(request.startswith(url) for request in there['requests'])
-        assert there['isolated'] and 'example.org' in there['blocked']
-        assert '<i>.jpg is no image' in there['shown'][str(broken)]['status']
-        shown = there['shown'][str(file)]
-        drawn = np.frombuffer(base64.b64decode(shown['drawn']), np.uint8)
-        drawn = cv2.imdecode(drawn, cv2.IMREAD_COLOR)
-        scale = min(96 / photo.shape[0], 80 / photo.shape[1])
-        used = [int(side * scale + 0.5) for side in photo.shape[:2]]
-        pixels = np.zeros((96, 80, 3), np.uint8)
-        pixels[: used[0], : used[1]] = cv2.resize(photo, used[::-1])
-        found = Session(tmp_path / 'network.onnx')(
-            pixels.transpose(2, 0, 1)[None]
+def open_page(folder, packages, *files):
+    """Return what the page of a folder says and draws of files."""
+    driver = Path(__file__).with_name('web_page.mjs').read_text()
+    with web_page.make_server(folder, 'localhost', 0) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f'http://localhost:{server.server_port}/'
+        command = ['node', '--input-type=module', '-']
+        done = subprocess.run(
+            [*command, shutil.which('chromium'), url, *files],
+            cwd=packages,
+            input=driver,
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
         )
-        return shown['items'], drawn, found, whole, used, about
+        server.shutdown()
+    result = json.loads(done.stdout)
+    assert all(request.startswith(url) for request in result['requests'])
+    return result
 
-    return look
 
+@pytest.mark.parametrize(
+    ('name', 'size', 'orientation'),
+    [
+        ('classifier', (192, 180), 1),
+        ('segmentor', (3000, 4000), 1),
+        ('mask_rcnn', (200, 270), 6),
+    ],
+)
+def test_page(export, packages, tmp_path, name, size, orientation):
+    network = tmp_path / 'network.onnx'
+    model = onnx.load(export(name, preprocess=True)[0])
+    about = json.loads(model.metadata_props[0].value)
+    set_metadata(model, dict(about, classes=CLASSES))
+    onnx.save(model, network)
+    runtime = packages / 'node_modules' / 'onnxruntime-web'
+    web_page.make_web_page(network, tmp_path, runtime)
+    noise = np.random.default_rng(3).integers(130, size=(7, 6, 3))
+    photo = cv2.resize(noise.astype(np.uint8), size[::-1], interpolation=2)
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    Image.fromarray(photo).save(tmp_path / '1.jpg', quality=95, exif=exif)
+    (tmp_path / '<i>.jpg').write_text('nothing')
 
-def test_classes(look):
-    items, _, found, *_ = look(
-        'classifier', (192, 180), 'a.png', np.s_[:, 10:170]
+    result = open_page(
+        tmp_path, packages, tmp_path / '1.jpg', tmp_path / '<i>.jpg'
     )
-    scores = found['scores'][0]
-    for item, label in zip(items, np.argsort(-scores), strict=True):
-        name, percent, _ = item.split()
-        assert name == CLASSES[label]
-        assert float(percent) == pytest.approx(100 * scores[label], abs=0.5)
+    (_, items, drawn), (said, *_) = result['files']
+    assert result['errors'] == []
+    assert 'threads: 1' not in result['threads']
+    assert '<i>.jpg is no image' in said
+    drawn = np.frombuffer(base64.b64decode(drawn), np.uint8)
+    drawn = cv2.imdecode(drawn, cv2.IMREAD_COLOR)
 
-
-def test_label_map_of_a_large_photo(look):
-    _, drawn, found, photo, used, about = look(
-        'segmentor', (3000, 4000), 'a.jpg'
-    )
-    labels = found['logits'][0].argmax(0)
-    y, x = (
-        ((np.arange(side) + 0.5) * part / side).astype(int)
-        for side, part in zip(photo.shape, used)
-    )
-    colours = np.array(about['palette'])[labels[np.ix_(y, x)]][..., ::-1]
-    error = np.abs(drawn - photo / 2 - colours / 2).max(axis=2)
-    assert len(np.unique(labels)) > 1
-    assert (error < 5).mean() > 0.999
-
-
-def test_boxes_of_a_turned_photo(look):
-    turned = Image.Exif()
-    turned[0x0112] = 6  # a quarter
-    items, drawn, found, photo, used, _ = look(
-        'mask_rcnn', (200, 270), 'a.jpg', exif=turned
-    )
+    photo = cv2.imread(str(tmp_path / '1.jpg'))
+    seen = photo[:, 10:170] if name == 'classifier' else photo
+    scale = min(96 / seen.shape[0], 80 / seen.shape[1])
+    height, width = (int(side * scale + 0.5) for side in seen.shape[:2])
+    pixels = np.zeros((96, 80, 3), np.uint8)
+    pixels[:height, :width] = cv2.resize(seen, (width, height))
+    found = Session(network)(pixels.transpose(2, 0, 1)[None])
+    if name == 'segmentor':
+        labels = found['logits'][0].argmax(0)[:height, :width]
+        rows, columns = (
+            np.floor((np.arange(side) + 0.5) * part / side).astype(int)
+            for side, part in zip(size, labels.shape, strict=True)
+        )
+        palette = json.loads((tmp_path / 'network.json').read_text())[
+            'palette'
+        ]
+        colours = np.array(palette)[labels[np.ix_(rows, columns)], ::-1]
+        error = np.abs(drawn - photo / 2 - colours / 2).max(axis=2)
+        assert len(items) == len(np.unique(labels)) > 1
+        assert (error < 5).mean() > 0.999
+        return
+    scores = found['scores'].flatten()
+    order = np.argsort(-scores, kind='stable')
+    labels = found['labels'][0] if 'labels' in found else np.arange(5)
+    assert [item.split()[0] for item in items] == [
+        CLASSES[label] for label in labels[order]
+    ]
+    shown = np.array([item.split()[1] for item in items], float)
+    if name == 'classifier':
+        assert shown == pytest.approx(100 * scores[order], abs=0.1)
+        return
+    assert shown == pytest.approx(scores, abs=0.01)
     assert photo.shape == drawn.shape == (270, 200, 3)
-    boxes = np.minimum(found['boxes'][0], used[::-1] * 2)
-    boxes *= np.tile(np.divide(photo.shape[1::-1], used[::-1]), 2)
-    for i, item in enumerate(items):
-        name, score, _, sides = item.split()
-        assert name == CLASSES[found['labels'][0, i]]
-        assert float(score) == pytest.approx(found['scores'][0, i], abs=0.01)
-        assert np.abs(np.array(sides.split(','), float) - boxes[i]).max() < 0.5
-    assert len(items) == len(boxes)
-    assert (drawn != photo).any(axis=2).mean() > 0.1  # the masks
+    shown = np.array([item.split()[-1].split(',') for item in items], float)
+    boxes = np.minimum(found['boxes'][0], [width, height] * 2)
+    boxes = boxes * np.tile([200 / width, 270 / height], 2)
+    assert shown == pytest.approx(boxes, abs=0.5)
 
 
-@pytest.mark.parametrize('options', [{}, dict(preprocess=True, backbone=True)])
-def test_what_the_page_cannot_feed(export, tmp_path, options):
-    kind = 'backbone' if options else None
-    path, _ = export('segmentor', kind, **options)
-    with pytest.raises(ValueError, match='--preprocess'):
-        web_page.make_web_page(path, tmp_path, tmp_path)
-
-
-def test_no_runtime(export, tmp_path):
-    path, _ = export('segmentor', preprocess=True)
-    with pytest.raises(ValueError, match='npm install .*onnxruntime-web@1'):
-        web_page.make_web_page(path, tmp_path / 'page', tmp_path)
+@pytest.mark.parametrize(
+    ('kind', 'options', 'wanted'),
+    [
+        (None, {}, 'export.* --preprocess'),
+        ('backbone', dict(preprocess=True, backbone=True), 'a backbone'),
+        (None, dict(preprocess=True), 'npm install .*onnxruntime-web@1'),
+    ],
+)
+def test_what_makes_no_page(export, tmp_path, kind, options, wanted):
+    network, _ = export('segmentor', kind, **options)
+    with pytest.raises(ValueError, match=wanted):
+        web_page.make_web_page(network, tmp_path / 'page', tmp_path)
     assert not (tmp_path / 'page').exists()

@@ -13,25 +13,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add('network', help='file of export_onnx.py, written with --preprocess')
     add('folder', help='folder to write the page to')
-    add(
-        '--runtime',
-        help='folder of the npm package onnxruntime-web, or "npm", which '
-        'fetches it; default: FOLDER/runtime, from before',
-    )
-    add(
-        '--serve',
-        type=int,
-        nargs='?',
-        const=8000,
-        metavar='PORT',
-        help='serve the folder until Ctrl-C; default port: %(const)s',
-    )
-    add(
-        '--host',
-        default='localhost',
-        help='address to serve at, 0.0.0.0 for the network; default: '
-        '%(default)s',
-    )
+    text = 'folder of the npm package onnxruntime-web, or "npm", which '
+    text += 'fetches it; default: FOLDER/runtime, from before'
+    add('--runtime', help=text)
+    text = 'serve the folder until Ctrl-C; default port: %(const)s'
+    add('--serve', type=int, nargs='?', const=8000, metavar='PORT', help=text)
+    text = 'address to serve at, 0.0.0.0 for the network; default: %(default)s'
+    add('--host', default='localhost', help=text)
     args = parser.parse_args(argv)
     runtime = args.runtime or f'{args.folder}/runtime'
     with user_errors(parser), tempfile.TemporaryDirectory() as packages:

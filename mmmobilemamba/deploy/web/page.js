@@ -1,8 +1,8 @@
 // Where images come from, and what is said of them. What takes long happens in worker.js.
 
+const MAX_PIXELS = 2 ** 24; // of a canvas, on phones
 const $ = (selector) => document.querySelector(selector);
 const inputs = document.querySelectorAll('input[type=file]');
-const begun = performance.now();
 const worker = new Worker('worker.js', { type: 'module' });
 const video = Object.assign(document.createElement('video'), { muted: true, playsInline: true });
 let about, ready, asking = false;
@@ -35,7 +35,7 @@ const received = {
   fail,
   progress(part) { $('progress').value = part; },
   load(threads) {
-    ready = `loading ${Math.round(performance.now() - begun)} ms, threads: ${threads}`;
+    ready = `loading ${Math.round(performance.now())} ms, threads: ${threads}`;
     $('progress').hidden = true;
     $('#score').hidden = about.kind !== 'detector';
     for (const input of [...inputs, $('#camera')]) input.disabled = false;
@@ -47,14 +47,13 @@ const received = {
       const item = document.createElement('li');
       const swatch = item.appendChild(document.createElement('i'));
       swatch.style.background = `rgb(${about.palette[label % about.palette.length]})`;
-      const value = box ? score.toFixed(2) : `${(100 * score).toFixed(1)} %`;
-      const where = box ? ` at ${box.map((side) => side.toFixed(1))}` : '';
-      item.append(`${about.classes?.[label] ?? `class ${label}`} ${value}${where}`);
+      const value = box ? `${score.toFixed(2)} at ${box.map((side) => side.toFixed(1))}`
+        : `${(100 * score).toFixed(1)} %`;
+      item.append(`${about.classes?.[label] ?? `class ${label}`} ${value}`);
       return item;
     }));
-    if (name) { // or it is the camera's
-      say(`${items.length ? 'Done' : 'Nothing found'}: ${name}, ${width} × ${height} pixels.`);
-    }
+    const found = items.length ? 'Done' : 'Nothing found';
+    if (name) say(`${found}: ${name}, ${width} × ${height} pixels.`); // or it is the camera's
     if (running === undefined) return; // only drawn again
     $('#times').textContent = `running ${running.toFixed(1)} ms, ` +
       `preprocessing ${preprocessing.toFixed(1)} ms, ${ready}`;
@@ -67,7 +66,10 @@ worker.onerror = fail;
 const least = () => Number($('#score input').value);
 
 async function send(source, name) {
-  const image = await createImageBitmap(source);
+  let image = await createImageBitmap(source);
+  const scale = Math.sqrt(MAX_PIXELS / (image.width * image.height));
+  const resizeWidth = Math.floor(scale * image.width);
+  if (scale < 1) image = await createImageBitmap(image, { resizeWidth });
   worker.postMessage({ type: 'run', image, name, least: least() }, [image]);
 }
 

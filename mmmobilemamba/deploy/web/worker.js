@@ -2,13 +2,14 @@
 
 import * as ort from './runtime/dist/ort.wasm.min.mjs';
 
-const MAX_PIXELS = 2 ** 24; // of a canvas, on phones
-const pixels = new OffscreenCanvas(1, 1);
-const context = pixels.getContext('2d', { willReadFrequently: true });
-let about, canvas, session, shown;
+const pixels = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
+let about, target, session, shown;
 
-async function load({ threads, ...message }) {
-  ({ about, canvas } = message);
+const colour = (label) => about.palette[label % about.palette.length] ?? [0, 0, 0];
+
+async function load({ canvas, threads, ...message }) {
+  about = message.about;
+  target = canvas.getContext('2d');
   let bytes = 0;
   const download = async (url) => {
     const response = await fetch(url);
@@ -23,9 +24,9 @@ async function load({ threads, ...message }) {
     return new Response(response.body.pipeThrough(counter)).arrayBuffer();
   };
   const wasmPaths = new URL('runtime/dist/', self.location).href;
-  const wasm = download(`${wasmPaths}ort-wasm-simd-threaded.wasm`);
+  const wasmBinary = await download(`${wasmPaths}ort-wasm-simd-threaded.wasm`);
+  Object.assign(ort.env.wasm, { wasmPaths, wasmBinary, numThreads: threads });
   const network = await download('network.onnx');
-  Object.assign(ort.env.wasm, { wasmPaths, wasmBinary: await wasm, numThreads: threads });
   session = await ort.InferenceSession.create(network, { logSeverityLevel: 3 });
   postMessage(['load', threads]);
 }
@@ -46,9 +47,9 @@ function preprocess(image) {
       return [low, Math.min(low + 1, length - 1), at - low];
     });
   });
-  Object.assign(pixels, { width, height });
-  context.drawImage(image, 0, 0);
-  const { data } = context.getImageData(0, 0, width, height);
+  Object.assign(pixels.canvas, { width, height });
+  pixels.drawImage(image, 0, 0);
+  const { data } = pixels.getImageData(0, 0, width, height);
   const input = new Uint8Array(3 * h * w);
   rows.forEach(([top, bottom, q], y) => columns.forEach(([left, right, p], x) => {
     for (let k = 0; k < 3; k++) {
@@ -60,47 +61,43 @@ function preprocess(image) {
   return [new ort.Tensor('uint8', input, [1, 3, h, w]), used];
 }
 
-function readClasses({ scores: { data } }) {
-  const items = Array.from(data, (score, label) => ({ label, score }));
-  return { items: items.sort((a, b) => b.score - a.score).slice(0, 5) };
-}
-
-function readLabels({ logits: { data, dims: [, classes, h, w] } }, image, [width, height]) {
-  const cut = Math.log(about.threshold / (1 - about.threshold)); // of a single class
-  const counts = Array(classes + 1).fill(0);
-  const layer = paint(width, height, (i) => {
-    const at = Math.floor(i / width) * w + i % width;
-    let label = classes === 1 ? Number(data[at] > cut) : 0;
-    for (let k = 1; k < classes; k++) {
-      if (data[k * h * w + at] > data[label * h * w + at]) label = k;
-    }
-    counts[label]++;
-    return [...colour(label), 128];
-  });
-  const items = counts.map((count, label) => ({ label, score: count / (width * height) }));
-  return { layer, items: items.filter(({ score }) => score) };
-}
-
-function readBoxes({ boxes, scores, labels, masks }, image, used) {
-  const scales = [image.width / used[0], image.height / used[1]];
-  const items = Array.from(scores.data, (score, i) => {
-    const label = Number(labels.data[i]);
-    const sides = Array.from(boxes.data.slice(4 * i, 4 * i + 4));
-    const box = sides.map((side, k) => Math.min(side, used[k % 2]) * scales[k % 2]);
-    const [,, h, w] = masks?.dims ?? [];
-    const mask = masks && paint(w, h, (k) => {
-      const inside = 4 * (masks.data[i * h * w + k] - about.mask_threshold) + 0.5; // soft edges
-      return [...colour(label), 128 * Math.min(Math.max(inside, 0), 1)];
+// What the outputs of each kind say: items to list and, of label maps, a layer to draw.
+const read = {
+  classifier({ scores }) {
+    const items = Array.from(scores.data, (score, label) => ({ label, score }));
+    return { items: items.sort((a, b) => b.score - a.score).slice(0, 5) };
+  },
+  segmentor({ logits: { data, dims: [, classes, h, w] } }, image, [width, height]) {
+    const cut = Math.log(about.threshold / (1 - about.threshold)); // of a single class
+    const counts = Array(classes + 1).fill(0);
+    const layer = paint(width, height, (i) => {
+      const at = Math.floor(i / width) * w + i % width;
+      let label = classes === 1 ? Number(data[at] > cut) : 0;
+      for (let k = 1; k < classes; k++) {
+        if (data[k * h * w + at] > data[label * h * w + at]) label = k;
+      }
+      counts[label]++;
+      return [...colour(label), 128];
     });
-    return { label, score, box, mask };
-  });
-  return { items: items.filter(({ label }) => label >= 0) };
-}
-
-function colour(label) {
-  const { palette } = about;
-  return palette[(label + palette.length) % palette.length];
-}
+    const items = counts.map((count, label) => ({ label, score: count / (width * height) }));
+    return { layer, items: items.filter(({ score }) => score) };
+  },
+  detector({ boxes, scores, labels, masks }, image, used) {
+    const scales = [image.width / used[0], image.height / used[1]];
+    const items = Array.from(scores.data, (score, i) => {
+      const label = Number(labels.data[i]);
+      const sides = Array.from(boxes.data.slice(4 * i, 4 * i + 4));
+      const box = sides.map((side, k) => Math.min(side, used[k % 2]) * scales[k % 2]);
+      const [,, h, w] = masks?.dims ?? [];
+      const mask = masks && paint(w, h, (k) => {
+        const inside = 4 * (masks.data[i * h * w + k] - about.mask_threshold) + 0.5; // soft edges
+        return [...colour(label), 128 * Math.min(Math.max(inside, 0), 1)];
+      });
+      return { label, score, box, mask };
+    });
+    return { items: items.filter(({ label }) => label >= 0) }; // -1: none is found
+  },
+};
 
 // Makes a canvas of its pixels' red, green, blue and alpha.
 function paint(width, height, colourOf) {
@@ -111,36 +108,32 @@ function paint(width, height, colourOf) {
   return painted;
 }
 
-function drawBox(target, { label, score, box: [x, y, right, bottom], mask }, unit) {
+function drawBox({ label, score, box: [x, y, right, bottom], mask }, image) {
   if (mask) target.drawImage(mask, x, y, right - x, bottom - y);
-  const text = `${about.classes?.[label] ?? label} ${score.toFixed(2)}`;
-  const top = Math.max(y - 11 * unit, 0);
+  const unit = Math.max(image.width, image.height, 320) / 320;
   target.font = `${9 * unit}px sans-serif`;
   target.lineWidth = unit;
   target.strokeStyle = target.fillStyle = `rgb(${colour(label)})`;
   target.strokeRect(x, y, right - x, bottom - y);
-  target.fillRect(x, top, target.measureText(text).width, 11 * unit);
+  const text = `${about.classes?.[label] ?? label} ${score.toFixed(2)}`;
+  const { width } = target.measureText(text);
+  const left = Math.min(x, image.width - width), top = Math.max(y - 11 * unit, 0);
+  target.fillRect(left, top, width, 11 * unit);
   target.fillStyle = 'black';
-  target.fillText(text, x, top + 9 * unit);
+  target.fillText(text, left, top + 9 * unit);
 }
 
 function draw({ least, ...times }) {
   if (!shown) return;
-  const { image: { width, height }, image, layer } = shown;
-  const items = shown.items.filter((item) => !item.box || item.score >= least);
-  const scale = Math.min(Math.sqrt(MAX_PIXELS / (width * height)), 1);
-  canvas.width = Math.floor(width * scale);
-  canvas.height = Math.floor(height * scale);
-  const target = canvas.getContext('2d');
-  target.scale(scale, scale);
+  const { image, name, layer } = shown, { width, height } = image;
+  const items = shown.items.filter(({ box, score }) => !box || score >= least);
+  Object.assign(target.canvas, { width, height });
   target.drawImage(image, 0, 0);
   target.imageSmoothingEnabled = !layer;
   if (layer) target.drawImage(layer, 0, 0, width, height);
-  for (const item of items.toReversed()) { // the best on top
-    if (item.box) drawBox(target, item, Math.max(width, height, 320) / 320);
-  }
-  const listed = items.map(({ label, score, box }) => ({ label, score, box }));
-  postMessage(['draw', { width, height, name: shown.name, items: listed, ...times }]);
+  for (const item of items.toReversed()) if (item.box) drawBox(item, image); // the best on top
+  const listed = items.map(({ mask, ...rest }) => rest);
+  postMessage(['draw', { width, height, name, items: listed, ...times }]);
 }
 
 async function run({ image, name, least }) {
@@ -149,7 +142,6 @@ async function run({ image, name, least }) {
   const prepared = performance.now();
   const outputs = await session.run({ image: input });
   const running = performance.now() - prepared;
-  const read = { classifier: readClasses, segmentor: readLabels, detector: readBoxes };
   shown = { image, name, ...read[about.kind](outputs, image, used) };
   draw({ least, running, preprocessing: prepared - begun });
 }
