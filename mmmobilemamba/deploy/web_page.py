@@ -14,8 +14,7 @@ from .session import read_exported
 
 INSTALL = 'npm install --ignore-scripts onnxruntime-web@1.30.0'
 _WASM = 'dist/ort-wasm-simd-threaded'
-_RUNTIME = ('package.json', 'dist/ort.wasm.min.mjs')
-_RUNTIME += (f'{_WASM}.mjs', f'{_WASM}.wasm')
+_RUNTIME = ('dist/ort.wasm.min.mjs', f'{_WASM}.mjs', f'{_WASM}.wasm')
 
 
 def make_web_page(
@@ -61,7 +60,6 @@ def make_web_page(
         size=about['size'] or about['traced_size'],
         palette=about['palette'] or colours,
         bytes=sum(map(len, contents.values())),
-        runtime=json.loads(contents['runtime/package.json'])['version'],
     )
     contents['network.json'] = json.dumps(about).encode()
     for name, content in contents.items():

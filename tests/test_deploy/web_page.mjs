@@ -1,11 +1,11 @@
 // Chooses files in a page, uses its camera, and prints what it says and draws.
-// Runs in a folder with playwright-core: web_page.mjs CHROMIUM URL FILE...
+// Runs in a folder with playwright-core: web_page.mjs URL FILE...
 import { chromium } from 'playwright-core';
 
-const [executablePath, url, ...files] = process.argv.slice(2);
+const [url, ...files] = process.argv.slice(2);
 const args = ['--no-sandbox', '--disable-gpu', '--disable-quic',
   '--use-fake-device-for-media-stream', '--use-fake-ui-for-media-stream'];
-const browser = await chromium.launch({ executablePath, args });
+const browser = await chromium.launch({ executablePath: '/usr/bin/chromium', args });
 const page = await browser.newPage();
 const said = (text) => page.locator('#status', { hasText: text }).waitFor();
 const result = { errors: [], requests: [], files: [] };
@@ -31,6 +31,6 @@ await said('is on');
 await page.waitForFunction(() => document.querySelector('canvas').width === 640);
 await page.locator('#camera').press('Enter');
 await said('is off');
-result.threads = await page.locator('#times').textContent();
+result.times = await page.locator('#times').textContent();
 console.log(JSON.stringify(result));
 await browser.close();

@@ -5,27 +5,23 @@ const $ = (selector) => document.querySelector(selector);
 const inputs = document.querySelectorAll('input[type=file]');
 const worker = new Worker('worker.js', { type: 'module' });
 const video = Object.assign(document.createElement('video'), { muted: true, playsInline: true });
-let about, ready, asking = false;
+let about, ready;
 
-function say(text, isError = false) {
-  $('#status').textContent = text;
-  $('#status').classList.toggle('error', isError);
+function say(textContent, isError) {
+  Object.assign($('#status'), { textContent, className: isError ? 'error' : '' });
 }
 
 function fail({ message = 'the worker does not start' }) {
   stopCamera();
-  say(/memory|alloc/i.test(message) ? 'There is not enough memory. Close other pages, reload this ' +
-    'one, and take a smaller image or network.' : `That went wrong: ${message}`, true);
+  const memory = 'There is not enough memory: reload, and take a smaller image or network.';
+  say(/memory|alloc/i.test(message) ? memory : `That went wrong: ${message}`, true);
 }
 
 async function start() {
   const canvas = $('canvas').transferControlToOffscreen?.();
-  if (!('WebAssembly' in window && canvas)) {
-    throw new Error('this browser has no WebAssembly, or is older than 2023.');
-  }
+  if (!window.WebAssembly || !canvas) throw new Error('this browser has no WebAssembly, or is old.');
   about = await (await fetch('network.json')).json();
   $('#name').textContent = about.name;
-  $('#runtime').textContent = about.runtime;
   say('Loading the network …');
   const threads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
   worker.postMessage({ type: 'load', about, canvas, threads }, [canvas]);
@@ -54,9 +50,9 @@ const received = {
     }));
     const found = items.length ? 'Done' : 'Nothing found';
     if (name) say(`${found}: ${name}, ${width} × ${height} pixels.`); // or it is the camera's
-    if (running === undefined) return; // only drawn again
-    $('#times').textContent = `running ${running.toFixed(1)} ms, ` +
-      `preprocessing ${preprocessing.toFixed(1)} ms, ${ready}`;
+    if (!running) return; // only drawn again
+    const [ran, prepared] = [running, preprocessing].map((time) => `${time.toFixed(1)} ms`);
+    $('#times').textContent = `running ${ran}, preprocessing ${prepared}, ${ready}`;
     requestAnimationFrame(() => video.srcObject && send(video).catch(fail));
   },
 };
@@ -89,18 +85,18 @@ function stopCamera() {
 async function toggleCamera() {
   if (video.srcObject) {
     stopCamera();
-    say('The camera is off.');
-    return;
+    return say('The camera is off.');
   }
   if (!navigator.mediaDevices) {
-    throw new Error('the camera needs https, or localhost. Choosing and taking photos does not.');
+    throw new Error('the camera needs https, or localhost; choosing and taking photos does not.');
   }
-  const wanted = { video: { facingMode: 'environment' } };
-  video.srcObject = await navigator.mediaDevices.getUserMedia(wanted);
+  const camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'environment' } });
+  stopCamera(); // that of another click meanwhile
+  video.srcObject = camera;
   $('#camera').setAttribute('aria-pressed', true);
   say('The camera is on.');
   await video.play();
-  await send(video);
+  return send(video);
 }
 
 for (const input of inputs) {
@@ -109,12 +105,7 @@ for (const input of inputs) {
     input.value = ''; // so that the same file can be chosen again
   });
 }
-$('#camera').addEventListener('click', async () => {
-  if (asking) return; // the user is asked for the camera
-  asking = true;
-  await toggleCamera().catch(fail);
-  asking = false;
-});
+$('#camera').addEventListener('click', () => toggleCamera().catch(fail));
 $('#score input').addEventListener('input', () => {
   $('#score output').textContent = least().toFixed(2);
   worker.postMessage({ type: 'draw', least: least() });

@@ -11,17 +11,15 @@ async function load({ canvas, threads, ...message }) {
   about = message.about;
   target = canvas.getContext('2d');
   let bytes = 0;
+  const transform = (chunk, out) => {
+    bytes += chunk.length;
+    postMessage(['progress', bytes / about.bytes]);
+    out.enqueue(chunk);
+  };
   const download = async (url) => {
-    const response = await fetch(url);
-    if (!response.ok) throw new Error(`${url}: ${response.status}`);
-    const counter = new TransformStream({
-      transform(chunk, out) {
-        bytes += chunk.length;
-        postMessage(['progress', bytes / about.bytes]);
-        out.enqueue(chunk);
-      },
-    });
-    return new Response(response.body.pipeThrough(counter)).arrayBuffer();
+    const { ok, status, body } = await fetch(url);
+    if (!ok) throw new Error(`${url}: ${status}`);
+    return new Response(body.pipeThrough(new TransformStream({ transform }))).arrayBuffer();
   };
   const wasmPaths = new URL('runtime/dist/', self.location).href;
   const wasmBinary = await download(`${wasmPaths}ort-wasm-simd-threaded.wasm`);
@@ -71,11 +69,9 @@ const read = {
     const cut = Math.log(about.threshold / (1 - about.threshold)); // of a single class
     const counts = Array(classes + 1).fill(0);
     const layer = paint(width, height, (i) => {
-      const at = Math.floor(i / width) * w + i % width;
-      let label = classes === 1 ? Number(data[at] > cut) : 0;
-      for (let k = 1; k < classes; k++) {
-        if (data[k * h * w + at] > data[label * h * w + at]) label = k;
-      }
+      const at = Math.floor(i / width) * w + i % width, score = (k) => data[k * h * w + at];
+      let label = classes === 1 ? Number(score(0) > cut) : 0;
+      for (let k = 1; k < classes; k++) if (score(k) > score(label)) label = k;
       counts[label]++;
       return [...colour(label), 128];
     });
@@ -89,10 +85,8 @@ const read = {
       const sides = Array.from(boxes.data.slice(4 * i, 4 * i + 4));
       const box = sides.map((side, k) => Math.min(side, used[k % 2]) * scales[k % 2]);
       const [,, h, w] = masks?.dims ?? [];
-      const mask = masks && paint(w, h, (k) => {
-        const inside = 4 * (masks.data[i * h * w + k] - about.mask_threshold) + 0.5; // soft edges
-        return [...colour(label), 128 * Math.min(Math.max(inside, 0), 1)];
-      });
+      const mask = masks && paint(w, h, (k) => (
+        [...colour(label), masks.data[i * h * w + k] < about.mask_threshold ? 0 : 128]));
       return { label, score, box, mask };
     });
     return { items: items.filter(({ label }) => label >= 0) }; // -1: none is found
@@ -141,9 +135,9 @@ async function run({ image, name, least }) {
   const [input, used] = preprocess(image);
   const prepared = performance.now();
   const outputs = await session.run({ image: input });
-  const running = performance.now() - prepared;
+  const times = { preprocessing: prepared - begun, running: performance.now() - prepared };
   shown = { image, name, ...read[about.kind](outputs, image, used) };
-  draw({ least, running, preprocessing: prepared - begun });
+  draw({ least, ...times });
 }
 
 const actions = { load, run, draw };
