@@ -13,8 +13,11 @@ from ..checkpoints.atomic import atomic_write
 from .session import read_exported
 
 INSTALL = 'npm install --ignore-scripts onnxruntime-web@1.30.0'
-_WASM = 'dist/ort-wasm-simd-threaded'
-_RUNTIME = ('dist/ort.wasm.min.mjs', f'{_WASM}.mjs', f'{_WASM}.wasm')
+_RUNTIME = (
+    'dist/ort.wasm.min.mjs',
+    'dist/ort-wasm-simd-threaded.mjs',
+    'dist/ort-wasm-simd-threaded.wasm',
+)
 
 
 def make_web_page(
@@ -24,23 +27,16 @@ def make_web_page(
 ) -> None:
     """Write a folder that any web server turns into a page.
 
-    Args:
-        network (str or PathLike): Classifier, segmentor or detector of three
-            channels, exported with ``--preprocess``.
-        folder (str or PathLike): Folder to write; a page there is replaced.
-        runtime (str or PathLike): Folder of the npm package onnxruntime-web.
-
-    Raises:
-        FileNotFoundError: There is no such network.
-        ValueError: The page cannot feed the network, or there is no runtime.
+    ``network`` is exported with ``--preprocess``, ``runtime`` the folder of
+    the npm package onnxruntime-web; a page in ``folder`` is replaced. Raises
+    ValueError where the page cannot feed the network or a file is missing.
     """
     about = read_exported(network)[1]
     kind, channels = about['kind'], about['channels']
     if kind == 'backbone' or channels != 3 or not about['preprocess']:
         raise ValueError(
-            'The page feeds photos to networks exported with --preprocess, '
-            f'without --backbone; {network} is a {kind} of {channels} '
-            f'channels, with preprocess={about["preprocess"]}.'
+            f'{network} is a {kind} of {channels} channels; the page feeds '
+            'photos to networks exported with --preprocess, no --backbone.'
         )
     web = Path(__file__).parent / 'web'
     files = {path.name: path for path in web.iterdir()}
@@ -81,10 +77,9 @@ def fetch_runtime(folder: str | os.PathLike) -> Path:
 def make_server(
     folder: str | os.PathLike, host: str, port: int
 ) -> ThreadingHTTPServer:
-    """Make a server of a page, with the two headers that threads need.
+    """Make a server of a page, with the headers that threads need.
 
-    It sends the page's content security policy too, as workers do not
-    inherit it. Port 0 is a free one.
+    The page's content security policy is one more, for its worker.
     """
     page = Path(folder, 'index.html').read_text(encoding='utf-8')
     headers = {

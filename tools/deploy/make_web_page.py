@@ -33,12 +33,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if args.serve is None:
             return
         server = web_page.make_server(args.folder, args.host, args.serve)
-    if args.host != 'localhost':
-        print(
-            'Other devices, without https, can choose images and take photos; '
-            'the camera and threads need https or localhost.'
-        )
     print(f'http://{args.host}:{server.server_port}, until Ctrl-C', flush=True)
+    if args.host != 'localhost':
+        print('Without https, images can be chosen and photos be taken there;')
+        print('the camera and threads need https or localhost.', flush=True)
     with server, suppress(KeyboardInterrupt):
         server.serve_forever()
 

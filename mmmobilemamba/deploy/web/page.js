@@ -5,7 +5,7 @@ const $ = (selector) => document.querySelector(selector);
 const inputs = document.querySelectorAll('input[type=file]');
 const worker = new Worker('worker.js', { type: 'module' });
 const video = Object.assign(document.createElement('video'), { muted: true, playsInline: true });
-let about, ready;
+let ready;
 
 function say(textContent, isError) {
   Object.assign($('#status'), { textContent, className: isError ? 'error' : '' });
@@ -17,39 +17,35 @@ function fail({ message = 'the worker does not start' }) {
   say(/memory|alloc/i.test(message) ? memory : `That went wrong: ${message}`, true);
 }
 
-async function start() {
+function start() {
   const canvas = $('canvas').transferControlToOffscreen?.();
-  if (!window.WebAssembly || !canvas) throw new Error('this browser has no WebAssembly, or is old.');
-  about = await (await fetch('network.json')).json();
-  $('#name').textContent = about.name;
-  say('Loading the network …');
+  if (!window.WebAssembly || !canvas) return fail({ message: 'this browser has no WebAssembly.' });
   const threads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
-  worker.postMessage({ type: 'load', about, canvas, threads }, [canvas]);
+  worker.postMessage({ type: 'load', canvas, threads }, [canvas]);
+  return say('Loading the network …');
 }
 
 const received = {
   fail,
   progress(part) { $('progress').value = part; },
-  load(threads) {
+  load({ name, kind, threads }) {
+    $('#name').textContent = name;
     ready = `loading ${Math.round(performance.now())} ms, threads: ${threads}`;
     $('progress').hidden = true;
-    $('#score').hidden = about.kind !== 'detector';
+    $('#score').hidden = kind !== 'detector';
     for (const input of [...inputs, $('#camera')]) input.disabled = false;
     say('Ready: choose an image.');
   },
-  draw({ items, width, height, name, running, preprocessing }) {
+  draw({ list, width, height, name, running, preprocessing }) {
     $('canvas').hidden = false;
-    $('#results').replaceChildren(...items.map(({ label, score, box }) => {
+    $('#results').replaceChildren(...list.map(({ text, colour }) => {
       const item = document.createElement('li');
-      const swatch = item.appendChild(document.createElement('i'));
-      swatch.style.background = `rgb(${about.palette[label % about.palette.length]})`;
-      const value = box ? `${score.toFixed(2)} at ${box.map((side) => side.toFixed(1))}`
-        : `${(100 * score).toFixed(1)} %`;
-      item.append(`${about.classes?.[label] ?? `class ${label}`} ${value}`);
+      item.appendChild(document.createElement('i')).style.background = colour;
+      item.append(text);
       return item;
     }));
-    const found = items.length ? 'Done' : 'Nothing found';
-    if (name) say(`${found}: ${name}, ${width} × ${height} pixels.`); // or it is the camera's
+    const done = list.length ? 'Done' : 'Nothing found';
+    if (name) say(`${done}: ${name}, ${width} × ${height} pixels.`); // or it is the camera's
     if (!running) return; // only drawn again
     const [ran, prepared] = [running, preprocessing].map((time) => `${time.toFixed(1)} ms`);
     $('#times').textContent = `running ${ran}, preprocessing ${prepared}, ${ready}`;
@@ -72,8 +68,7 @@ async function send(source, name) {
 function show(file) {
   stopCamera();
   say(`Running the network on ${file.name} …`);
-  send(file, file.name).catch(
-    () => say(`${file.name} is no image that this browser reads.`, true));
+  send(file, file.name).catch(() => say(`${file.name} is no image that this browser reads.`, true));
 }
 
 function stopCamera() {
@@ -83,16 +78,14 @@ function stopCamera() {
 }
 
 async function toggleCamera() {
-  if (video.srcObject) {
-    stopCamera();
-    return say('The camera is off.');
-  }
+  const wasOn = video.srcObject;
+  stopCamera();
+  if (wasOn) return say('The camera is off.');
   if (!navigator.mediaDevices) {
     throw new Error('the camera needs https, or localhost; choosing and taking photos does not.');
   }
-  const camera = await navigator.mediaDevices.getUserMedia({ video: { facingMode: 'environment' } });
-  stopCamera(); // that of another click meanwhile
-  video.srcObject = camera;
+  const wanted = { video: { facingMode: 'environment' } };
+  video.srcObject = await navigator.mediaDevices.getUserMedia(wanted);
   $('#camera').setAttribute('aria-pressed', true);
   say('The camera is on.');
   await video.play();
@@ -100,19 +93,17 @@ async function toggleCamera() {
 }
 
 for (const input of inputs) {
-  input.addEventListener('change', () => {
-    if (input.files.length) show(input.files[0]);
-    input.value = ''; // so that the same file can be chosen again
-  });
+  input.onclick = () => { input.value = ''; }; // so that the same file can be chosen again
+  input.onchange = () => show(input.files[0]);
 }
-$('#camera').addEventListener('click', () => toggleCamera().catch(fail));
-$('#score input').addEventListener('input', () => {
+$('#camera').onclick = () => toggleCamera().catch(fail);
+$('#score input').oninput = () => {
   $('#score output').textContent = least().toFixed(2);
   worker.postMessage({ type: 'draw', least: least() });
-});
-addEventListener('dragover', (event) => event.preventDefault());
-addEventListener('drop', (event) => {
+};
+window.ondragover = (event) => event.preventDefault();
+window.ondrop = (event) => {
   event.preventDefault();
   if (ready && event.dataTransfer.files.length) show(event.dataTransfer.files[0]);
-});
-start().catch(fail);
+};
+start();

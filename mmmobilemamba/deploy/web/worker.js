@@ -5,10 +5,11 @@ import * as ort from './runtime/dist/ort.wasm.min.mjs';
 const pixels = new OffscreenCanvas(1, 1).getContext('2d', { willReadFrequently: true });
 let about, target, session, shown;
 
-const colour = (label) => about.palette[label % about.palette.length] ?? [0, 0, 0];
+const nameOf = (label) => about.classes?.[label] ?? `class ${label}`;
+const colourOf = (label) => about.palette[label % about.palette.length] ?? [0, 0, 0];
 
-async function load({ canvas, threads, ...message }) {
-  about = message.about;
+async function load({ canvas, threads }) {
+  about = await (await fetch('network.json')).json();
   target = canvas.getContext('2d');
   let bytes = 0;
   const transform = (chunk, out) => {
@@ -26,7 +27,7 @@ async function load({ canvas, threads, ...message }) {
   Object.assign(ort.env.wasm, { wasmPaths, wasmBinary, numThreads: threads });
   const network = await download('network.onnx');
   session = await ort.InferenceSession.create(network, { logSeverityLevel: 3 });
-  postMessage(['load', threads]);
+  postMessage(['load', { ...about, threads }]);
 }
 
 // Scales an image by bilinear interpolation, as OpenCV does, and keeps the ratio of its sides:
@@ -51,8 +52,8 @@ function preprocess(image) {
   const input = new Uint8Array(3 * h * w);
   rows.forEach(([top, bottom, q], y) => columns.forEach(([left, right, p], x) => {
     for (let k = 0; k < 3; k++) {
-      const between = (row) => (1 - p) * data[4 * (row * width + left) + k] +
-        p * data[4 * (row * width + right) + k];
+      const at = (row, column) => data[4 * (row * width + column) + k];
+      const between = (row) => (1 - p) * at(row, left) + p * at(row, right);
       input[((2 - k) * h + y) * w + x] = Math.round((1 - q) * between(top) + q * between(bottom));
     }
   }));
@@ -73,20 +74,18 @@ const read = {
       let label = classes === 1 ? Number(score(0) > cut) : 0;
       for (let k = 1; k < classes; k++) if (score(k) > score(label)) label = k;
       counts[label]++;
-      return [...colour(label), 128];
+      return [...colourOf(label), 128];
     });
     const items = counts.map((count, label) => ({ label, score: count / (width * height) }));
     return { layer, items: items.filter(({ score }) => score) };
   },
   detector({ boxes, scores, labels, masks }, image, used) {
-    const scales = [image.width / used[0], image.height / used[1]];
+    const scales = [image.width / used[0], image.height / used[1]], [,, h, w] = masks?.dims ?? [];
     const items = Array.from(scores.data, (score, i) => {
-      const label = Number(labels.data[i]);
-      const sides = Array.from(boxes.data.slice(4 * i, 4 * i + 4));
+      const label = Number(labels.data[i]), sides = [...boxes.data.slice(4 * i, 4 * i + 4)];
       const box = sides.map((side, k) => Math.min(side, used[k % 2]) * scales[k % 2]);
-      const [,, h, w] = masks?.dims ?? [];
-      const mask = masks && paint(w, h, (k) => (
-        [...colour(label), masks.data[i * h * w + k] < about.mask_threshold ? 0 : 128]));
+      const opacity = (k) => (masks.data[i * h * w + k] < about.mask_threshold ? 0 : 128);
+      const mask = masks && paint(w, h, (k) => [...colourOf(label), opacity(k)]);
       return { label, score, box, mask };
     });
     return { items: items.filter(({ label }) => label >= 0) }; // -1: none is found
@@ -94,9 +93,9 @@ const read = {
 };
 
 // Makes a canvas of its pixels' red, green, blue and alpha.
-function paint(width, height, colourOf) {
+function paint(width, height, valueOf) {
   const layer = new ImageData(width, height);
-  for (let i = 0; i < width * height; i++) layer.data.set(colourOf(i), 4 * i);
+  for (let i = 0; i < width * height; i++) layer.data.set(valueOf(i), 4 * i);
   const painted = new OffscreenCanvas(width, height);
   painted.getContext('2d').putImageData(layer, 0, 0);
   return painted;
@@ -107,9 +106,9 @@ function drawBox({ label, score, box: [x, y, right, bottom], mask }, image) {
   const unit = Math.max(image.width, image.height, 320) / 320;
   target.font = `${9 * unit}px sans-serif`;
   target.lineWidth = unit;
-  target.strokeStyle = target.fillStyle = `rgb(${colour(label)})`;
+  target.strokeStyle = target.fillStyle = `rgb(${colourOf(label)})`;
   target.strokeRect(x, y, right - x, bottom - y);
-  const text = `${about.classes?.[label] ?? label} ${score.toFixed(2)}`;
+  const text = `${nameOf(label)} ${score.toFixed(2)}`;
   const { width } = target.measureText(text);
   const left = Math.min(x, image.width - width), top = Math.max(y - 11 * unit, 0);
   target.fillRect(left, top, width, 11 * unit);
@@ -126,8 +125,12 @@ function draw({ least, ...times }) {
   target.imageSmoothingEnabled = !layer;
   if (layer) target.drawImage(layer, 0, 0, width, height);
   for (const item of items.toReversed()) if (item.box) drawBox(item, image); // the best on top
-  const listed = items.map(({ mask, ...rest }) => rest);
-  postMessage(['draw', { width, height, name, items: listed, ...times }]);
+  const list = items.map(({ label, score, box }) => {
+    const sides = box?.map((side) => side.toFixed(1));
+    const value = box ? `${score.toFixed(2)} at ${sides}` : `${(100 * score).toFixed(1)} %`;
+    return { text: `${nameOf(label)} ${value}`, colour: `rgb(${colourOf(label)})` };
+  });
+  postMessage(['draw', { width, height, name, list, ...times }]);
 }
 
 async function run({ image, name, least }) {
@@ -136,6 +139,7 @@ async function run({ image, name, least }) {
   const prepared = performance.now();
   const outputs = await session.run({ image: input });
   const times = { preprocessing: prepared - begun, running: performance.now() - prepared };
+  shown?.image.close();
   shown = { image, name, ...read[about.kind](outputs, image, used) };
   draw({ least, ...times });
 }
