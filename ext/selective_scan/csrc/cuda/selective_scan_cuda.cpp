@@ -95,7 +95,7 @@ selective_scan_backward_cuda(const at::Tensor& grad, const at::Tensor& u,
                              bool delta_softplus, bool reverse) {
   const auto shape = check_selective_scan(u, delta, A, B, C, D, delta_bias,
                                           delta_softplus, reverse);
-  check_grad(grad, u);
+  check_alike("grad", grad, u);
   const c10::cuda::CUDAGuard guard(u.device());
   const int64_t state = shape.state;
   const auto options = A.options();
@@ -265,7 +265,7 @@ BidirectionalGradients bidirectional_scan_backward_cuda(
     const at::Tensor& dt_proj, const at::Tensor& dt_bias, const at::Tensor& A,
     const at::Tensor& D) {
   const auto shape = check_bidirectional_scan(u, proj, dt_proj, dt_bias, A, D);
-  check_grad(grad, u);
+  check_alike("grad", grad, u);
   const c10::cuda::CUDAGuard guard(u.device());
   if (u.numel() > 0) {
     const auto plan = plan_bidirectional(shape, u, true);
