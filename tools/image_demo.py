@@ -14,7 +14,7 @@ from mmmobilemamba.deploy import is_onnx
 from mmmobilemamba.deploy.arguments import add_runtime_arguments, runtime_of
 
 
-def make_parser() -> argparse.ArgumentParser:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add('image', help='image file, or a folder of images')
@@ -33,11 +33,6 @@ def make_parser() -> argparse.ArgumentParser:
     command_line.add_compile_argument(parser)
     add_runtime_arguments(parser)
     command_line.add_cfg_options(parser)
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = make_parser()
     args = parser.parse_args(argv)
     allow_mmengine_checkpoints()
     with command_line.user_errors(parser):

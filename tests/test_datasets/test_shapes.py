@@ -143,7 +143,7 @@ def test_nothing_is_left_of_a_failed_run(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_command(folder, tmp_path, repo, monkeypatch):
+def test_command(folder, tmp_path, repo, monkeypatch, capsys):
     tool = repo / 'tools' / 'dataset_converters' / 'make_shapes.py'
     args = ['make_shapes', str(tmp_path / 'data'), '--num-train=4']
     args += ['--num-val=3', '--size=96', '--seed=5']
@@ -153,5 +153,6 @@ def test_command(folder, tmp_path, repo, monkeypatch):
     settings = json.loads((folder / 'shapes.json').read_text())
     assert settings['val_seed'] == 1000005
     monkeypatch.setattr('sys.argv', [*args, '--num-val=0'])
-    with pytest.raises(SystemExit, match='num_val'):
+    with pytest.raises(SystemExit):
         runpy.run_path(str(tool), run_name='__main__')
+    assert 'num_val' in capsys.readouterr().err

@@ -13,7 +13,14 @@ from mmmobilemamba.apis.inference import build_model, optimize_backbone
 from mmmobilemamba.apis.input_size import padded, usual_size
 
 
-def make_parser() -> argparse.ArgumentParser:
+def readable(number: int) -> str:
+    """Return a number with a unit and three or four digits."""
+    if number >= 999.5e6:
+        return f'{number / 1e9:.2f} G ({number:,})'
+    return f'{number / 1e6:.1f} M ({number:,})'
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add('config', help='config file of any of the libraries')
@@ -25,18 +32,6 @@ def make_parser() -> argparse.ArgumentParser:
     add('--table', type=int, nargs='?', const=2, metavar='DEPTH', help=text)
     add('--deploy', action='store_true', help='fuse the backbone first')
     add_cfg_options(parser)
-    return parser
-
-
-def readable(number: int) -> str:
-    """Return a number with a unit and three or four digits."""
-    if number >= 999.5e6:
-        return f'{number / 1e9:.2f} G ({number:,})'
-    return f'{number / 1e6:.1f} M ({number:,})'
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = make_parser()
     args = parser.parse_args(argv)
     torch.manual_seed(0)  # of the proposals that are kept
     with user_errors(parser):
