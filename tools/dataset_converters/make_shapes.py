@@ -18,12 +18,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--num-val', type=int, default=100, help='held-out scenes')
     add('--size', type=int, default=160, help='side of the images in pixels')
     add('--seed', type=int, default=0, help='seed of the training scenes')
-    text = 'seed of the held-out scenes; seed + 1000000 if not given'
-    add('--val-seed', type=int, help=text)
-    text = 'smallest side of an object in pixels'
-    add('--min-object', type=int, default=20, help=text)
-    text = 'largest side of an object in pixels'
-    add('--max-object', type=int, default=80, help=text)
     text = 'replace a folder that was made with other settings'
     add('--overwrite', action='store_true', help=text)
     args = parser.parse_args(argv)
