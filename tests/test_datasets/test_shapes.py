@@ -124,7 +124,7 @@ def test_nothing_is_left_of_a_failed_run(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_command(folder, tmp_path, repo, monkeypatch):
+def test_command(folder, tmp_path, repo, monkeypatch, capsys):
     tool = str(repo / 'tools' / 'dataset_converters' / 'make_shapes.py')
     args = ['make_shapes', str(tmp_path / 'data'), '--num-train=4']
     args += ['--num-val=3', '--size=96', '--seed=5']
@@ -134,3 +134,4 @@ def test_command(folder, tmp_path, repo, monkeypatch):
     monkeypatch.setattr('sys.argv', [*args, '--num-val=0'])
     with pytest.raises(SystemExit):
         runpy.run_path(tool, run_name='__main__')
+    assert 'num_val' in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import socket
 import subprocess
 import sys
 
@@ -132,6 +133,13 @@ def workspace(repo, tmp_path_factory):
 
 
 @pytest.fixture(scope='package')
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return str(probe.getsockname()[1])
+
+
+@pytest.fixture(scope='package')
 def tool(repo):
     """Give a function that imports a tool, to run its main() here."""
 
@@ -155,12 +163,7 @@ def run(repo):
         return subprocess.run(
             [*command, path, *map(str, args)],
             cwd=cwd,
-            env={
-                **os.environ,
-                'PYTHON': sys.executable,
-                'OMP_NUM_THREADS': '1',
-                **environment,
-            },
+            env=os.environ | {'PYTHON': sys.executable} | environment,
             capture_output=True,
             text=True,
         )
