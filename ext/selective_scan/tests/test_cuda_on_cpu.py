@@ -310,7 +310,8 @@ def check_wavelet(kernels, case, grad_layout, room=ROOM):
 
 @pytest.mark.parametrize('side', [3, 5, 7])
 @pytest.mark.parametrize(
-    ('layout', 'grad_layout'), zip(MAP_LAYOUTS, MAP_LAYOUTS[1:] + MAP_LAYOUTS)
+    ('layout', 'grad_layout'),
+    list(zip(MAP_LAYOUTS, MAP_LAYOUTS[1:] + MAP_LAYOUTS)),
 )
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 def test_wavelet(kernels, dtype, layout, grad_layout, side):
