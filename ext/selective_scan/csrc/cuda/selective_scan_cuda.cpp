@@ -3,7 +3,7 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <torch/library.h>
 
-#include "../common/map_operands.h"
+#include "../common/operands.h"
 #include "bidirectional.h"
 #include "composed_scan.h"
 #include "host.h"
