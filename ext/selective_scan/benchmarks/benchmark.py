@@ -176,16 +176,16 @@ class Bound:
         return scale * values, scale * both
 
 
-def time_networks(device, bound, methods, cases):
+def time_networks(device, bound):
     """Print milliseconds an image of B1's seven scans."""
     print(
         '| image, batch | method | forward | x composition | x bound '
         '| fwd + bwd | x composition | x bound | kept MB |'
     )
     print('|---|---|---|---|---|---|---|---|---|')
-    for height, width, batch in (CASES[index] for index in cases):
+    for height, width, batch in CASES:
         base = None
-        for method in methods:
+        for method, function in METHODS.items():
             tokens = batch * height * width // 256
             if method == 'reference' and tokens > REFERENCE_TOKENS:
                 continue
@@ -195,10 +195,10 @@ def time_networks(device, bound, methods, cases):
                 sizes = batch, inner, rank, length
                 inputs = make_inputs(*sizes, device)
                 scale = blocks * 1e3 / batch
-                passes = time_passes(METHODS[method], inputs)
+                passes = time_passes(function, inputs)
                 times += scale * torch.tensor(passes)
                 least += scale * torch.tensor(bound.seconds(*sizes))
-                kept += blocks * kept_bytes(METHODS[method], inputs) / 2**20
+                kept += blocks * kept_bytes(function, inputs) / 2**20
             base = times if method == 'composition' else base
             print(f'| {height}x{width}, {batch} | {method} ', end='')
             for k in range(2):
@@ -237,8 +237,6 @@ def time_scans(bound):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--device', choices=['cpu', 'cuda'], action='append')
-    parser.add_argument('--methods', nargs='+', choices=list(METHODS))
-    parser.add_argument('--cases', type=int, nargs='+')
     parser.add_argument(
         '--scans',
         action='store_true',
@@ -250,9 +248,7 @@ def main():
         return
     devices = ['cpu'] + ['cuda'] * torch.cuda.is_available()
     for device in args.device or devices:
-        methods = args.methods or METHODS
-        cases = args.cases or range(len(CASES))
-        time_networks(device, Bound(device), methods, cases)
+        time_networks(device, Bound(device))
 
 
 if __name__ == '__main__':

@@ -10,13 +10,12 @@ one. What has not changed since the last time is not compiled again.
 
 import argparse
 import hashlib
-import json
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import torch
@@ -41,15 +40,12 @@ KINDS = {
 def find_tool(name):
     """Return the path of a tool of the toolkit or of triton, or None."""
     home = os.environ.get('CUDA_HOME', '/usr/local/cuda')
-    found = shutil.which(name) or shutil.which(f'{home}/bin/{name}')
-    if found is None:
-        try:
-            import triton
-        except ImportError:
-            return None
-        folder = Path(triton.__file__).parent / 'backends' / 'nvidia' / 'bin'
-        found = shutil.which(str(folder / name))
-    return found
+    folders = [os.environ.get('PATH', ''), f'{home}/bin']
+    triton = importlib.util.find_spec('triton')
+    if triton is not None:
+        folder = Path(triton.origin).parent / 'backends' / 'nvidia' / 'bin'
+        folders.append(str(folder))
+    return shutil.which(name, path=os.pathsep.join(folders))
 
 
 def run(*command):
@@ -61,45 +57,22 @@ def run(*command):
 
 
 def compile_source(nvcc, source, arch, cache):
-    """Compile one source, if it has changed.
-
-    Returns:
-        tuple[Path, str]: The machine code, and what ptxas said of it.
-    """
+    """Return the machine code's path, and what ptxas said of it."""
     flags = ['-std=c++17', '-O3', f'-arch={arch}', '-lineinfo', '-cubin']
     flags += ['-Xptxas', '-v', '-Werror', 'all-warnings']
     flags += ['-Xcompiler', '-Wall,-Wextra']
     for path in include_paths():
         flags += ['-isystem', path]
-    state = hashlib.sha256(f'{flags} {torch.__version__}'.encode())
-    state.update(run(nvcc, '--version').encode())
-    headers = [*SOURCES.iterdir(), *(ROOT / 'csrc' / 'common').iterdir()]
-    headers = [path for path in headers if path.suffix in ('.h', '.cuh')]
-    for path in [source, *sorted(headers)]:
+    state = hashlib.sha256(f'{nvcc} {flags} {torch.__version__}'.encode())
+    for path in [source, *sorted(source.parents[1].rglob('*.*h'))]:
         state.update(path.read_bytes())
     target = cache / f'{source.stem}-{state.hexdigest()[:16]}.cubin'
     log = target.with_suffix('.txt')
     if not log.exists():
         for old in cache.glob(f'{source.stem}-*'):
             old.unlink()
-        text = run(nvcc, *flags, str(source), '-o', str(target))
-        log.write_text(text)
+        log.write_text(run(nvcc, *flags, str(source), '-o', str(target)))
     return target, log.read_text()
-
-
-def parse_ptxas(text):
-    """Return registers, spilled bytes and static shared memory by kernel."""
-    found = {}
-    for part in text.split("Compiling entry function '")[1:]:
-        used = re.search(r'Used (\d+) registers', part)
-        spills = re.search(r'(\d+) bytes spill stores, (\d+)', part)
-        shared = re.search(r'(\d+) bytes smem', part)
-        found[part.split("'")[0]] = dict(
-            registers=int(used[1]),
-            spills=int(spills[1]) + int(spills[2]),
-            shared=int(shared[1]) if shared else 0,
-        )
-    return found
 
 
 def read_trips():
@@ -126,60 +99,46 @@ def parse_code(text):
     """
     kernels = {}
     for part in re.split(r'\n\.text\.', text)[1:]:
-        name = part.split(':')[0]
         code, labels, branches, places, fresh = [], {}, [], [], True
-        waiting = []
         for line in part.splitlines():
-            place = re.search(r'//## File "([^"]+)", line (\d+)', line)
-            if place:
-                places = [] if fresh else places
+            if '//## File' in line:  # of the next instruction, inlined or not
+                found = re.findall(r'"([^"]+)", line (\d+)', line)
+                found = [(Path(file).name, int(n)) for file, n in found]
+                places = found if fresh else places + found
                 fresh = False
-                places.append((Path(place[1]).name, int(place[2])))
-                for more in re.findall(
-                    r'inlined at "([^"]+)", line (\d+)', line
-                ):
-                    places.append((Path(more[0]).name, int(more[1])))
                 continue
             label = re.match(r'(\.L_x_\d+):', line)
             if label:
-                waiting.append(label[1])
+                labels[label[1]] = len(code)
                 continue
             found = re.match(
                 r'\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+ +)?([A-Z][\w.]*)(.*)',
                 line,
             )
-            if not found or found[2] == 'NOP':
-                continue
-            fresh = True
-            address = int(found[1], 16)
-            for name_of in waiting:
-                labels[name_of] = address
-            waiting = []
-            code.append((address, found[2]))
-            target = re.search(r'`\((\.L_x_\d+)\)', found[3])
-            if found[2].startswith('BRA') and target:
-                branches.append((address, target[1], tuple(places)))
+            if found and found[2] != 'NOP':
+                fresh = True
+                target = re.search(r'`\((\.L_x_\d+)\)', found[3])
+                if found[2].startswith('BRA') and target:
+                    branches.append((len(code), target[1], places))
+                code.append(found[2])
         loops = [
-            (labels[label], address, where)
-            for address, label, where in branches
-            if label in labels and labels[label] < address
+            (labels[label], last, where)
+            for last, label, where in branches
+            if labels.get(label, last) < last
         ]
-        kernels[name] = code, loops
+        kernels[part.split(':')[0]] = code, loops
     return kernels
 
 
 def count(code, loops, trips, sizes):
     """Count instructions a thread by kind, loops as often as they run."""
-    weights = []
+    weights = [1] * len(code)
     for first, last, places in loops:
         note = next((trips[p] for p in places if p in trips), '1')
-        weights.append((first, last, eval(note, {}, dict(sizes))))
-    counts = Counter()
-    for address, name in code:
-        weight = 1
-        for first, last, times in weights:
-            if first <= address <= last:
-                weight *= times
+        for k in range(first, last + 1):
+            weights[k] *= eval(note, {}, dict(sizes))
+    counts = dict.fromkeys(KINDS, 0)
+    for name, weight in zip(code, weights):
         kind = next(k for k, v in KINDS.items() if re.match(f'(?:{v})', name))
         counts[kind] += weight
     return counts
@@ -187,7 +146,7 @@ def count(code, loops, trips, sizes):
 
 def plan(nvcc, cache, backward):
     """Ask the launchers' own plan for the table's problem."""
-    source = cache / 'plan.cpp'
+    source, program = cache / 'plan.cpp', cache / 'plan'
     source.write_text(
         '#include <cstdio>\n#include <cstdlib>\n'
         f'#include "{SOURCES / "bidirectional.h"}"\n'
@@ -195,23 +154,26 @@ def plan(nvcc, cache, backward):
         '  const auto p = selective_scan::cuda::make_plan(atoi(a[1]),\n'
         '      atoi(a[2]), atoi(a[3]), atoi(a[4]), 2, atoi(a[5]),\n'
         '      {132, 232448});\n'
-        '  printf("{\\"threads\\": %d, \\"pairs_log2\\": %d, \\"chunk\\": %d, '
-        '\\"slots\\": %d, \\"shared\\": %d}", p.threads, p.pairs_log2,\n'
-        '         p.tokens(), p.slots, p.shared);\n}\n'
+        '  printf("%d %d %d %d %d", p.threads, p.pairs_log2, p.tokens(),\n'
+        '         p.slots, p.shared);\n}\n'
     )
-    program = cache / 'plan'
     run(nvcc, '-std=c++17', str(source), '-o', str(program))
-    sizes = [*PROBLEM.values(), int(backward)]
-    sizes = json.loads(run(str(program), *map(str, sizes)))
-    sizes['warps'] = sizes['threads'] // 32
-    sizes['runs'] = sizes['threads'] >> sizes['pairs_log2']
-    sizes['width'] = 2 << sizes['pairs_log2']
-    sizes['quads'] = sizes['slots'] // 4
-    # The sums' loop is inside one of `warps` trips, or one warp's alone.
-    sizes['folding'] = sizes['warps'] if backward else 1
-    # Lanes that a token's rows take, two rows each.
-    sizes['lanes'] = min(32, 1 << (sizes['slots'] - 1).bit_length())
-    return sizes
+    values = run(str(program), *map(str, [*PROBLEM.values(), int(backward)]))
+    threads, pairs_log2, chunk, slots, shared = map(int, values.split())
+    return dict(
+        threads=threads,
+        chunk=chunk,
+        slots=slots,
+        shared=shared,
+        warps=threads // 32,
+        runs=threads >> pairs_log2,
+        width=2 << pairs_log2,
+        quads=slots // 4,
+        # The sums' loop is inside one of `warps` trips, or one warp's alone.
+        folding=threads // 32 if backward else 1,
+        # Lanes that a token's rows take, two rows each.
+        lanes=min(32, 1 << (slots - 1).bit_length()),
+    )
 
 
 def describe(symbol):
@@ -225,50 +187,47 @@ def describe(symbol):
     return name, arguments
 
 
-def report(args):
-    """Print the table.
-
-    Returns:
-        int: Number of kernels of one state that spill.
-    """
+def report(arch, cache):
+    """Print the table; return the number of one-state kernels that spill."""
     nvcc, nvdisasm = find_tool('nvcc'), find_tool('nvdisasm')
     if nvcc is None:
         sys.exit('nvcc is not found: set CUDA_HOME to the CUDA toolkit.')
-    args.cache.mkdir(parents=True, exist_ok=True)
-    trips, spilled = read_trips(), 0
+    cache.mkdir(parents=True, exist_ok=True)
     columns = ['kernel', 'registers', 'spills', 'shared', 'barriers']
     columns += ['instructions', 'a step', *KINDS]
     print('| ' + ' | '.join(columns) + ' |')
     print('|---|' + '---:|' * (len(columns) - 1))
-    plans = {}
+    trips, spilled = read_trips(), 0
+    plans = {
+        'bidirectional_forward': plan(nvcc, cache, False),
+        'bidirectional_backward': plan(nvcc, cache, True),
+    }
     for source in sorted(SOURCES.glob('*.cu')):
-        target, log = compile_source(nvcc, source, args.arch, args.cache)
+        target, log = compile_source(nvcc, source, arch, cache)
         code = {}
         if nvdisasm is not None:
-            code = parse_code(
-                run(nvdisasm, '--print-line-info-inline', str(target))
-            )
-        for symbol, facts in parse_ptxas(log).items():
+            options = '--print-line-info-inline', str(target)
+            code = parse_code(run(nvdisasm, *options))
+        for part in log.split("Compiling entry function '")[1:]:
+            symbol = part.split("'")[0]
             name, arguments = describe(symbol)
+            registers = re.search(r'Used (\d+) registers', part)[1]
+            spills = re.search(r'(\d+) bytes spill stores, (\d+)', part)
+            spills = int(spills[1]) + int(spills[2])
             instructions, loops = code.get(symbol, ([], []))
-            barriers = sum(x.startswith('BAR') for _, x in instructions)
-            shared, steps = facts['shared'], []
-            pieces = arguments.split(', ')
-            if name in ('bidirectional_forward', 'bidirectional_backward'):
-                backward = name == 'bidirectional_backward'
-                if backward not in plans:
-                    plans[backward] = plan(nvcc, args.cache, backward)
-                sizes = dict(plans[backward], paired=pieces[1] == 'true')
+            shared, steps = '-', ['-'] * (len(KINDS) + 1)
+            if name in plans:
+                spilled += spills > 0
+                sizes = dict(plans[name], paired=', true' in arguments)
                 shared = sizes['shared']
-                if instructions:
-                    counts = count(instructions, loops, trips, sizes)
-                    # 8 tokens, two channels, two directions
-                    counts = {k: counts[k] / 32 for k in KINDS}
-                    steps = [sum(counts.values()), *counts.values()]
-                spilled += facts['spills'] > 0
-            row = [f'{name}<{arguments}>', facts['registers']]
-            row += [facts['spills'], shared, barriers, len(instructions)]
-            row += [f'{x:.1f}' for x in steps] or ['-'] * (len(KINDS) + 1)
+            if name in plans and instructions:
+                counts = count(instructions, loops, trips, sizes)
+                # 8 tokens, two channels, two directions
+                steps = [n / 32 for n in counts.values()]
+                steps = [f'{n:.1f}' for n in (sum(steps), *steps)]
+            barriers = sum(x.startswith('BAR') for x in instructions)
+            row = [f'{name}<{arguments}>', registers, spills, shared]
+            row += [barriers, len(instructions), *steps]
             print('| ' + ' | '.join(map(str, row)) + ' |', flush=True)
     return spilled
 
@@ -282,7 +241,8 @@ def main():
         default=ROOT / 'build' / 'kernel_report',
         help='folder for the compiled kernels',
     )
-    spilled = report(parser.parse_args())
+    args = parser.parse_args()
+    spilled = report(args.arch, args.cache)
     if spilled:
         sys.exit(f'{spilled} kernels of one state spill.')
 

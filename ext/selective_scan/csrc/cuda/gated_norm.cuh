@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(32 * kNormWarps)
 }
 
 template <typename T, typename P, bool kChannelsLast>
-__global__ void __launch_bounds__(32 * kNormWarps, sizeof(P) == 4 ? 5 : 3)
+__global__ void __launch_bounds__(32 * kNormWarps, sizeof(P) == 4 ? 4 : 3)
     gated_norm_backward(const SCAN_GRID_CONSTANT GatedNorm<T, P> task) {
   SCAN_SHARED_MEMORY(P, memory);
   const int channels = task.channels;

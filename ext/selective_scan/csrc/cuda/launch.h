@@ -1,6 +1,8 @@
-// Starts a kernel on the current stream, for the .cu files.
+// Starts a kernel on the current stream, for the .cu files; the emulation has
+// a `launch` of its own.
 #pragma once
 
+#if defined(__CUDACC__)
 #include <c10/cuda/CUDAException.h>
 #include <c10/cuda/CUDAStream.h>
 
@@ -31,3 +33,4 @@ void launch(dim3 grid, int threads, int64_t shared_bytes,
 }
 
 }  // namespace selective_scan::cuda
+#endif

@@ -13,9 +13,6 @@ namespace selective_scan {
 namespace {
 
 template <typename T>
-using PlainScan = cuda::PlainScan<T, State<T>>;
-
-template <typename T>
 cuda::View<const T> input(const at::Tensor& x, bool reverse) {
   return cuda::walk(x.const_data_ptr<T>(), x.strides().data(), x.dim(),
                     x.size(-1), reverse);
@@ -26,41 +23,91 @@ cuda::View<T> output(const at::Tensor& x, bool reverse) {
                     x.size(-1), reverse);
 }
 
-struct PlainArguments {
-  ScanShape shape;
-  at::Tensor u, delta, A, B, C;
-  OptionalTensor D, bias;
+using PlainGradients =
+    std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor,
+               at::Tensor, at::Tensor>;
 
-  template <typename T>
-  PlainScan<T> operands() const {
-    PlainScan<T> o{};
-    o.batch = shape.batch;
-    o.channels = shape.channels;
-    o.length = shape.length;
-    o.state = shape.state;
-    o.groups = shape.groups;
-    o.softplus = shape.softplus;
-    o.u = input<T>(u, shape.reverse);
-    o.delta = input<T>(delta, shape.reverse);
-    o.B = input<T>(B, shape.reverse);
-    o.C = input<T>(C, shape.reverse);
-    o.A = A.const_data_ptr<State<T>>();
-    o.D = optional_data<State<T>>(D);
-    o.bias = optional_data<State<T>>(bias);
-    return o;
+// y or, where there is a gradient of y, those of the arguments.
+PlainGradients run_plain(const OptionalTensor& grad, const at::Tensor& u,
+                         const at::Tensor& delta, const at::Tensor& A,
+                         const at::Tensor& B, const at::Tensor& C,
+                         const OptionalTensor& D,
+                         const OptionalTensor& delta_bias, bool softplus,
+                         bool reverse) {
+  const auto shape = check_selective_scan(u, delta, A, B, C, D, delta_bias,
+                                          softplus, reverse);
+  const bool backward = grad.has_value();
+  if (backward) check_alike("grad", *grad, u);
+  const c10::cuda::CUDAGuard guard(u.device());
+  const auto y = empty_like_layout(u);  // or the gradient of u
+  const auto options = A.options();
+  const int64_t state = shape.state;
+  at::Tensor grad_delta, rows, parameters;
+  if (backward) {
+    grad_delta = empty_like_layout(delta);
+    parameters = at::zeros({shape.batch, shape.channels, state + 2}, options);
   }
-};
-
-// Memory for what enters each chunk, where there is more than one.
-template <typename T>
-at::Tensor set_carries(PlainScan<T>& o, const at::TensorOptions& options) {
-  const int64_t chunks = cuda::with_layout(
-      o, [&](auto layout) { return layout.chunks(o); });
-  if (chunks < 2) return {};
-  at::Tensor carries =
-      at::zeros({2, o.batch, chunks, o.state, o.channels}, options);
-  o.carries = carries.mutable_data_ptr<State<T>>();
-  return carries;
+  const auto rates = A.contiguous();
+  const auto skip = contiguous(D), bias = contiguous(delta_bias);
+  if (u.numel() > 0) {
+    SCAN_DISPATCH(u, [&] {
+      using P = State<scalar_t>;
+      cuda::PlainScan<scalar_t, P> o{};
+      o.batch = shape.batch;
+      o.channels = shape.channels;
+      o.length = shape.length;
+      o.state = state;
+      o.groups = shape.groups;
+      o.softplus = softplus;
+      o.u = input<scalar_t>(u, reverse);
+      o.delta = input<scalar_t>(delta, reverse);
+      o.B = input<scalar_t>(B, reverse);
+      o.C = input<scalar_t>(C, reverse);
+      o.A = rates.const_data_ptr<P>();
+      o.D = optional_data<P>(skip);
+      o.bias = optional_data<P>(bias);
+      int64_t chunks = 0, blocks = 0;
+      cuda::with_layout(o, [&](auto layout) {
+        chunks = layout.chunks(o);
+        blocks = layout.blocks(o);
+      });
+      at::Tensor carries;
+      if (chunks > 1) {
+        carries = at::zeros({2, o.batch, chunks, state, o.channels}, options);
+        o.carries = carries.mutable_data_ptr<P>();
+      }
+      if (backward) {
+        rows = at::empty({blocks, o.batch, o.groups, 2 * state, o.length},
+                         options);
+        // A block of channels fills the rows of its own group alone.
+        if (o.groups > 1) rows.zero_();
+        o.rows = output<P>(rows.flatten(0, 2), reverse);
+        o.parameters = parameters.mutable_data_ptr<P>();
+        o.grad = input<scalar_t>(*grad, reverse);
+        o.grad_u = output<scalar_t>(y, reverse);
+        o.grad_delta = output<scalar_t>(grad_delta, reverse);
+      } else {
+        o.y = output<scalar_t>(y, reverse);
+      }
+      cuda::launch_plain_scan(o, backward);
+    });
+  }
+  if (!backward) return {y, {}, {}, {}, {}, {}, {}};
+  if (u.numel() == 0) {
+    rows = at::zeros({1, shape.batch, shape.groups, 2 * state, shape.length},
+                     options);
+  }
+  const auto row_sums = rows.sum(0), sums = parameters.sum(0);
+  const auto part = [&](bool wanted, int64_t k) {
+    return wanted ? sums.select(1, k).contiguous() : at::empty({0}, options);
+  };
+  return {y,
+          grad_delta,
+          sums.narrow(1, 0, state).contiguous(),
+          empty_like_layout(B).copy_(row_sums.narrow(2, 0, state)),
+          empty_like_layout(C).copy_(row_sums.narrow(2, state, state)),
+          part(D.has_value(), state),
+          part(delta_bias.has_value(), state + 1)};
 }
 
 at::Tensor selective_scan_cuda(const at::Tensor& u, const at::Tensor& delta,
@@ -68,77 +115,17 @@ at::Tensor selective_scan_cuda(const at::Tensor& u, const at::Tensor& delta,
                                const at::Tensor& C, const OptionalTensor& D,
                                const OptionalTensor& delta_bias,
                                bool delta_softplus, bool reverse) {
-  const auto shape = check_selective_scan(u, delta, A, B, C, D, delta_bias,
-                                          delta_softplus, reverse);
-  const c10::cuda::CUDAGuard guard(u.device());
-  auto y = empty_like_layout(u);
-  if (y.numel() == 0) return y;
-  const PlainArguments arguments{
-      shape, u, delta, A.contiguous(), B, C, contiguous(D),
-      contiguous(delta_bias)};
-  SCAN_DISPATCH(u, [&] {
-    auto o = arguments.operands<scalar_t>();
-    const auto carries = set_carries<scalar_t>(o, A.options());
-    o.y = output<scalar_t>(y, reverse);
-    cuda::launch_plain_scan(o, false);
-  });
-  return y;
+  return std::get<0>(run_plain(std::nullopt, u, delta, A, B, C, D, delta_bias,
+                               delta_softplus, reverse));
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor,
-           at::Tensor, at::Tensor>
-selective_scan_backward_cuda(const at::Tensor& grad, const at::Tensor& u,
-                             const at::Tensor& delta, const at::Tensor& A,
-                             const at::Tensor& B, const at::Tensor& C,
-                             const OptionalTensor& D,
-                             const OptionalTensor& delta_bias,
-                             bool delta_softplus, bool reverse) {
-  const auto shape = check_selective_scan(u, delta, A, B, C, D, delta_bias,
-                                          delta_softplus, reverse);
-  check_alike("grad", grad, u);
-  const c10::cuda::CUDAGuard guard(u.device());
-  const int64_t state = shape.state;
-  const auto options = A.options();
-  auto grad_u = empty_like_layout(u), grad_delta = empty_like_layout(delta);
-  auto parameters = at::zeros({shape.batch, shape.channels, state + 2},
-                              options);
-  // Of each block of channels, B's and C's; it fills those of its own group.
-  at::Tensor rows;
-  if (u.numel() == 0) {
-    rows = at::zeros({1, shape.batch, shape.groups, 2 * state, shape.length},
-                     options);
-  } else {
-    const PlainArguments arguments{
-        shape, u, delta, A.contiguous(), B, C, contiguous(D),
-        contiguous(delta_bias)};
-    SCAN_DISPATCH(u, [&] {
-      auto o = arguments.operands<scalar_t>();
-      const auto carries = set_carries<scalar_t>(o, options);
-      const int64_t blocks = cuda::with_layout(
-          o, [&](auto layout) { return layout.blocks(o); });
-      rows = at::empty(
-          {blocks, shape.batch, shape.groups, 2 * state, shape.length},
-          options);
-      if (shape.groups > 1) rows.zero_();
-      o.rows = output<State<scalar_t>>(rows.flatten(0, 2), reverse);
-      o.parameters = parameters.mutable_data_ptr<State<scalar_t>>();
-      o.grad = input<scalar_t>(grad, reverse);
-      o.grad_u = output<scalar_t>(grad_u, reverse);
-      o.grad_delta = output<scalar_t>(grad_delta, reverse);
-      cuda::launch_plain_scan(o, true);
-    });
-  }
-  const auto row_sums = rows.sum(0), sums = parameters.sum(0);
-  const auto part = [&](bool wanted, int64_t k) {
-    return wanted ? sums.select(1, k).contiguous() : at::empty({0}, options);
-  };
-  return {grad_u,
-          grad_delta,
-          sums.narrow(1, 0, state).contiguous(),
-          empty_like_layout(B).copy_(row_sums.narrow(2, 0, state)),
-          empty_like_layout(C).copy_(row_sums.narrow(2, state, state)),
-          part(D.has_value(), state),
-          part(delta_bias.has_value(), state + 1)};
+PlainGradients selective_scan_backward_cuda(
+    const at::Tensor& grad, const at::Tensor& u, const at::Tensor& delta,
+    const at::Tensor& A, const at::Tensor& B, const at::Tensor& C,
+    const OptionalTensor& D, const OptionalTensor& delta_bias,
+    bool delta_softplus, bool reverse) {
+  return run_plain(grad, u, delta, A, B, C, D, delta_bias, delta_softplus,
+                   reverse);
 }
 
 int narrow(int64_t value) { return static_cast<int>(value); }

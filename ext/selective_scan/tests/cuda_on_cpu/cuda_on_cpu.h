@@ -25,7 +25,8 @@
   type* const name = reinterpret_cast<type*>(cuda_on_cpu::shared_memory())
 
 struct dim3 {
-  unsigned x = 1, y = 1, z = 1;
+  unsigned x, y, z;
+  dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
@@ -200,6 +201,17 @@ T shuffle(T value, int source, bool inside) {
 }
 
 }  // namespace cuda_on_cpu
+
+namespace selective_scan::cuda {
+
+template <auto kKernel, typename Operands>
+void launch(dim3 grid, unsigned threads, size_t shared_bytes,
+            const Operands& operands) {
+  cuda_on_cpu::launch(grid, threads, shared_bytes,
+                      [&] { kKernel(operands); });
+}
+
+}  // namespace selective_scan::cuda
 
 inline void __syncwarp() { cuda_on_cpu::wait_for(cuda_on_cpu::Wait::kWarp); }
 inline void __syncthreads() {

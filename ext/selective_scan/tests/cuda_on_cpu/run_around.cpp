@@ -2,8 +2,7 @@
 #include "cuda_on_cpu.h"
 
 // After the definitions that stand in for CUDA's.
-#include "../../csrc/cuda/gated_norm.cuh"
-#include "../../csrc/cuda/wavelet.cuh"
+#include "../../csrc/cuda/around.cu"
 
 namespace {
 
@@ -17,33 +16,8 @@ void sum_rows(const P* from, P* to, int64_t rows, int64_t columns) {
   for (int64_t i = 0; i < rows * columns; ++i) to[i % columns] += from[i];
 }
 
-template <typename T, int side>
-void run_side(Wavelet<T> w, const Tensor* t, int room) {
-  const auto run = [&](auto kernel, bool gradient) {
-    plan_wavelet(w, gradient, room);
-    cuda_on_cpu::launch({static_cast<unsigned>(w.blocks)}, w.threads, w.bytes,
-                        [&] { kernel(w); });
-  };
-  const auto map = [&](int i, auto* data) {
-    return map_of(data, t[i].strides, w.width);
-  };
-  const T *x = t[0], *grad = t[1];
-  w.weight = t[2];
-  w.weight_grad = t[6];
-  w.x = map(0, x);
-  w.y = map(3, static_cast<T*>(t[3]));
-  run(wavelet<T, side>, false);
-  w.grad = map(1, grad);
-  run(wavelet_gradient<T, side>, true);
-  sum_rows<float>(t[6], t[5], w.groups, 4 * w.channels * side * side);
-  w.x = w.grad;
-  w.y = map(4, static_cast<T*>(t[4]));
-  w.turned = true;
-  run(wavelet<T, side>, false);
-}
-
 template <typename T>
-void run_map(const int64_t* sizes, const Tensor* t) {
+void wavelet_of(const int64_t* sizes, const Tensor* t) {
   const auto size = [&](int i) { return static_cast<int>(sizes[i]); };
   Wavelet<T> w{};
   w.images = size(0);
@@ -51,13 +25,30 @@ void run_map(const int64_t* sizes, const Tensor* t) {
   w.height = size(2);
   w.width = size(3);
   w.side = size(4);
-  if (w.side == 3) run_side<T, 3>(w, t, size(5));
-  if (w.side == 5) run_side<T, 5>(w, t, size(5));
-  if (w.side == 7) run_side<T, 7>(w, t, size(5));
+  const auto run = [&](bool gradient) {
+    plan_wavelet(w, gradient, size(5));
+    launch_wavelet(w, gradient);
+  };
+  const auto map = [&](auto& to, int i) {
+    to = map_of<std::remove_pointer_t<decltype(to.data)>>(
+        t[i], t[i].strides, w.width);
+  };
+  w.weight = t[2];
+  w.weight_grad = t[6];
+  map(w.x, 0);
+  map(w.y, 3);
+  run(false);
+  map(w.grad, 1);
+  run(true);
+  sum_rows<float>(t[6], t[5], w.groups, 4 * w.channels * w.side * w.side);
+  map(w.x, 1);
+  map(w.y, 4);
+  w.turned = true;
+  run(false);
 }
 
-template <typename T, typename P, bool kChannelsLast>
-void run_tokens(const int64_t* sizes, const Tensor* t) {
+template <typename T, typename P>
+void norm_of(const int64_t* sizes, const Tensor* t) {
   const auto place = [&](auto& tokens, int i) {
     const int64_t* s = t[i].strides;
     tokens = {t[i], s[0], s[2], static_cast<int>(s[1])};
@@ -76,23 +67,14 @@ void run_tokens(const int64_t* sizes, const Tensor* t) {
   n.tokens = static_cast<int>(sizes[0] * sizes[2]);
   n.channels = static_cast<int>(sizes[1]);
   n.length = static_cast<int>(sizes[2]);
-  n.channels_last = kChannelsLast;
-  const auto run = [&](auto kernel, bool backward) {
+  n.channels_last = sizes[3] != 0;
+  for (const bool backward : {false, true}) {
     plan_gated_norm(n, backward, static_cast<int>(sizes[4]));
     // Fewer blocks than tiles, so that some of them take several.
     if (backward && n.blocks > 2) n.blocks = (n.blocks + 1) / 2;
-    cuda_on_cpu::launch({static_cast<unsigned>(n.blocks)}, 32 * n.warps,
-                        n.bytes, [&] { kernel(n); });
-  };
-  run(gated_norm<T, P, kChannelsLast>, false);
-  run(gated_norm_backward<T, P, kChannelsLast>, true);
+    launch_gated_norm(n, backward);
+  }
   sum_rows<P>(t[9], t[8], n.blocks, 2 * n.channels);
-}
-
-template <typename T, typename P>
-void run_norm(const int64_t* sizes, const Tensor* t) {
-  sizes[3] != 0 ? run_tokens<T, P, true>(sizes, t)
-                : run_tokens<T, P, false>(sizes, t);
 }
 
 }  // namespace
@@ -102,8 +84,8 @@ void run_norm(const int64_t* sizes, const Tensor* t) {
 // Tensors: x, grad, weight, y, x_grad, weight_grad, its partial sums.
 extern "C" void run_wavelet(int type, const int64_t* sizes,
                             const Tensor* tensors) {
-  if (type == 0) run_map<float>(sizes, tensors);
-  if (type == 2) run_map<c10::BFloat16>(sizes, tensors);
+  if (type == 0) wavelet_of<float>(sizes, tensors);
+  if (type == 2) wavelet_of<c10::BFloat16>(sizes, tensors);
 }
 
 // Sizes: batch, channels, length, whether channels lie side by side, bytes of
@@ -111,7 +93,7 @@ extern "C" void run_wavelet(int type, const int64_t* sizes,
 // gradients of weight and bias, their partial sums.
 extern "C" void run_gated_norm(int type, const int64_t* sizes,
                                const Tensor* tensors) {
-  if (type == 0) run_norm<float, float>(sizes, tensors);
-  if (type == 1) run_norm<double, double>(sizes, tensors);
-  if (type == 2) run_norm<c10::BFloat16, float>(sizes, tensors);
+  if (type == 0) norm_of<float, float>(sizes, tensors);
+  if (type == 1) norm_of<double, double>(sizes, tensors);
+  if (type == 2) norm_of<c10::BFloat16, float>(sizes, tensors);
 }

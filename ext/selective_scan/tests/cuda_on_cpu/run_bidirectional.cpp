@@ -1,10 +1,8 @@
-// A plain C interface to the kernels of the bidirectional scan with one state,
-// run as their launcher runs them.
+// A plain C interface to the kernels of the bidirectional scan with one state.
 #include "cuda_on_cpu.h"
 
 // After the definitions that stand in for CUDA's.
-#include "../../csrc/cuda/bidirectional_backward.cuh"
-#include "../../csrc/cuda/bidirectional_forward.cuh"
+#include "../../csrc/cuda/bidirectional.cu"
 
 namespace {
 
@@ -55,26 +53,7 @@ int run(const int64_t* sizes, const Tensor* t) {
     if (!backward) chunks = g.chunks;
     std::vector<float> memory(set_workspace(g, backward, nullptr) + 4, NAN);
     set_workspace(g, backward, memory.data());
-    const auto kernels = [&](auto forward, auto reverse) {
-      return [=, &g] { backward ? reverse(g) : forward(g); };
-    };
-    const std::function<void()> kernel =
-        g.channels_last ? kernels(bidirectional_forward<T, true>,
-                                  bidirectional_backward<T, true>)
-                        : kernels(bidirectional_forward<T, false>,
-                                  bidirectional_backward<T, false>);
-    for (const bool summing : {true, false}) {
-      if (summing && g.chunks == 1) continue;
-      g.summing = summing;
-      cuda_on_cpu::launch({static_cast<unsigned>(g.blocks),
-                           static_cast<unsigned>(g.chunks),
-                           static_cast<unsigned>(g.batch)},
-                          g.threads, g.shared, kernel);
-    }
-    if (!backward) continue;
-    cuda_on_cpu::launch(totals_grid(g), kTotalThreads,
-                        kTotalThreads * sizeof(float),
-                        [&] { bidirectional_totals(g); });
+    launch_bidirectional(g, backward);
   }
   return chunks;
 }

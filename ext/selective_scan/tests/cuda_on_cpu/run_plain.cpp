@@ -1,9 +1,8 @@
-// A plain C interface to the kernels of the plain scan, run as their launcher
-// runs them.
+// A plain C interface to the kernels of the plain scan.
 #include "cuda_on_cpu.h"
 
 // After the definitions that stand in for CUDA's.
-#include "../../csrc/cuda/plain_scan.cuh"
+#include "../../csrc/cuda/plain_scan.cu"
 
 namespace {
 
@@ -37,29 +36,24 @@ void run(const int64_t* sizes, const Tensor* t) {
   view(o.grad_u, 9);
   view(o.grad_delta, 10);
   o.parameters = t[12];
+  int64_t blocks = 0, chunks = 0;
   with_layout(o, [&](auto layout) {
-    using L = decltype(layout);
-    const auto blocks = static_cast<unsigned>(o.batch * L::blocks(o));
-    const int64_t sums = o.batch * o.groups * 2 * o.state * o.length;
-    // A block writes the rows of its own group alone.
-    std::vector<P> rows(L::blocks(o) * sums, o.groups == 1 ? NAN : 0);
-    const int64_t strides[] = {2 * o.state * o.length, o.length, 1};
-    o.rows = walk(rows.data(), strides, 3, o.length, reverse);
-    const auto launch = [&](auto kernel) {
-      cuda_on_cpu::launch({blocks}, kThreads, sizeof(P) * L::kShared,
-                          [&] { kernel(o); });
-    };
-    for (const bool backward : {false, true}) {
-      std::vector<P> carries(2 * o.batch * L::chunks(o) * o.state *
-                             o.channels);
-      o.carries = carries.data();
-      o.y = backward ? View<T>() : y;
-      if (!backward || L::chunks(o) > 1) launch(plain_forward<T, P, L>);
-      if (backward) launch(plain_backward<T, P, L>);
-    }
-    P* const total = t[11];
-    for (size_t i = 0; i < rows.size(); ++i) total[i % sums] += rows[i];
+    blocks = layout.blocks(o);
+    chunks = layout.chunks(o);
   });
+  const int64_t sums = o.batch * o.groups * 2 * o.state * o.length;
+  // A block writes the rows of its own group alone.
+  std::vector<P> rows(blocks * sums, o.groups == 1 ? NAN : 0);
+  const int64_t strides[] = {2 * o.state * o.length, o.length, 1};
+  o.rows = walk(rows.data(), strides, 3, o.length, reverse);
+  for (const bool backward : {false, true}) {
+    std::vector<P> carries(2 * o.batch * chunks * o.state * o.channels);
+    o.carries = carries.data();
+    o.y = backward ? View<T>() : y;
+    launch_plain_scan(o, backward);
+  }
+  P* const total = t[11];
+  for (size_t i = 0; i < rows.size(); ++i) total[i % sums] += rows[i];
 }
 
 }  // namespace
