@@ -21,7 +21,7 @@ _AMP_DEVICES = ('cuda', 'npu', 'mlu', 'musa')
 # Host library -> hook that draws, and visualizer that it draws with.
 DRAWING = {
     'mmdet': ('DetVisualizationHook', 'DetLocalVisualizer'),
-    'mmseg': ('SegVisualizationHook', 'SegLocalVisualizer'),
+    'mmseg': ('SegVisualizationHook', 'mmmobilemamba.SegLocalVisualizer'),
     'mmpretrain': ('VisualizationHook', 'UniversalVisualizer'),
 }
 
@@ -283,6 +283,14 @@ def _set_precision(cfg: Config, amp: bool, dtype: str | None) -> None:
     wrapper.type = 'mmmobilemamba.CPUAmpOptimWrapper'
 
 
+def drawing_config(visualizer: dict, scope: str) -> dict:
+    """Return the config of a visualizer, with ours for MMSegmentation's."""
+    kind = DRAWING[scope][1]
+    if type_name(visualizer) in ('', kind.rpartition('.')[2]):
+        return dict(visualizer, type=kind)
+    return visualizer
+
+
 def _set_visualization(
     cfg: Config, show: bool, show_dir: str | None, wait_time: float
 ) -> None:
@@ -296,10 +304,9 @@ def _set_visualization(
             '--show and --show-dir know the drawing hooks of '
             f'{", ".join(DRAWING)}, not of {scope!r}.'
         )
-    hook_type, visualizer = DRAWING[scope]
-    if not cfg.get('visualizer'):
-        backends = [dict(type='LocalVisBackend')]
-        cfg.visualizer = dict(type=visualizer, vis_backends=backends)
+    hook_type, _ = DRAWING[scope]
+    backends = dict(vis_backends=[dict(type='LocalVisBackend')])
+    cfg.visualizer = drawing_config(cfg.get('visualizer') or backends, scope)
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     hook = hooks.setdefault('visualization', ConfigDict(type=hook_type))
     folder = osp.abspath(show_dir) if show_dir else None
