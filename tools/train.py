@@ -90,6 +90,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         settle_start(runner, weights)
         options.check_batches(runner)
         check_strides(model_of(runner))
+        runner.logger.info(
+            'To look for faults in the data: '
+            f'python tools/misc/check_dataset.py {args.config}'
+        )
     with command_line.run_errors(parser):
         runner.train()
     del runner

@@ -16,7 +16,8 @@ def load_config(
     """Read a config file, or say which name was meant.
 
     Args:
-        path (str or PathLike): Config file.
+        path (str or PathLike): Config file, or the name of one of ours
+            without folder and suffix.
         cfg_options (dict, optional): Values by dotted key that replace those
             of the file. Defaults to None.
 
@@ -28,7 +29,7 @@ def load_config(
         FileNotFoundError: There is no such file.
         ImportError: A library that the config builds on is missing or broken.
     """
-    path = os.fspath(path)
+    path = _find_config(os.fspath(path))
     if not os.path.isfile(path):
         raise FileNotFoundError(
             f'Config {path} does not exist.{_did_you_mean(path)}'
@@ -47,6 +48,16 @@ def load_config(
         cfg.merge_from_dict(cfg_options)
     check_host(cfg, path)
     return cfg
+
+
+def _find_config(name: str) -> str:
+    """Return the file of a config of ours by its name, or what was given."""
+    package = Path(__file__).parents[1]
+    if os.path.basename(name) == name and not name.endswith('.py'):
+        for root in (package.parent / 'configs', package / '.mim/configs'):
+            for file in root.rglob(f'{name}.py'):
+                return str(file)
+    return name
 
 
 def check_host(cfg: Config, path: str = 'the config') -> None:

@@ -17,6 +17,14 @@ _SWITCHES = dict(
     backbone='export the maps of the backbone alone',
 )
 
+# Options of a model that hold for its exported network, too.
+_STILL_READ = (
+    'model.data_preprocessor',
+    'model.test_cfg.mode',
+    'model.test_cfg.stride',
+    'model.test_cfg.crop_size',
+)
+
 
 def add_runtime_arguments(parser: ArgumentParser) -> None:
     """Add what runs an exported file to the parser of a tool."""
@@ -31,7 +39,7 @@ def add_runtime_arguments(parser: ArgumentParser) -> None:
 
 
 def runtime_of(args: Namespace) -> dict:
-    """Return ``runtime`` and ``threads``, or refuse them for a checkpoint."""
+    """Return ``runtime`` and ``threads``; refuse what would have no effect."""
     if not is_onnx(args.checkpoint):
         for name in ('runtime', 'threads'):
             value = getattr(args, name)
@@ -39,6 +47,13 @@ def runtime_of(args: Namespace) -> dict:
                 raise ValueError(
                     f'--{name} {value} is for an .onnx file; '
                     f'{args.checkpoint} is a checkpoint.'
+                )
+    else:
+        for key in args.cfg_options or ():
+            if key.startswith('model.') and not key.startswith(_STILL_READ):
+                raise ValueError(
+                    f'--cfg-options {key} would change nothing: the network '
+                    f'is {args.checkpoint}, as it was exported.'
                 )
     return dict(runtime=args.runtime or RUNTIMES[0], threads=args.threads)
 
