@@ -106,8 +106,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             print(f'skipped: {error}')
             continue
         sample = predict(model, image)
-        draw(model, image, sample, out_dir / path.name, args.score_thr)
-        print(f'{path}: {describe(model, sample, args.score_thr)}')
+        target = out_dir / path.name
+        replaced = f'; {target} is replaced' if target.exists() else ''
+        draw(model, image, sample, target, args.score_thr)
+        print(f'{path}: {describe(model, sample, args.score_thr)}{replaced}')
     print(f'Drawn images are in {out_dir.resolve()}')
 
 
