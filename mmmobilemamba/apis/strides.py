@@ -1,6 +1,6 @@
 """Whether heads count on the strides of the maps that they get."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,8 @@ def _parts(detector: nn.Module) -> Iterator[Wanted]:
         strides = getattr(module, 'featmap_strides', None)
         if owner in _ROI_EXTRACTORS and strides:
             yield name, list(strides), None
+        if owner == 'mask_head':  # CondInst's, on a map of its own
+            continue
         for key, value in vars(module).items():
             if key.endswith('_generator') and hasattr(value, 'grid_priors'):
                 size = getattr(value, 'input_size', None)
@@ -66,20 +68,18 @@ def _check(detector: nn.Module, parts: list[Wanted]) -> None:
     side = next((fixed for _, _, fixed in parts if fixed), side)
     size = getattr(backbone, 'input_size', None) or (side, side)
     try:
-        maps = _run(detector, backbone, size)
+        channels, strides = _run(detector, backbone, size)
     except Exception:
         return
-    channels = [m.shape[1] for m in maps]
-    strides = [size[1] / m.shape[3] for m in maps]
     source = type(backbone).__name__
     if neck is not None:
         source += f' and {type(neck).__name__}'
     cure = _cure(holder, channels, strides, parts[0][1])
     try:
-        outs = _run(detector, detector.extract_feat, size)
+        _, real = _run(detector, detector.extract_feat, size)
     except Exception:
-        wanted = getattr(neck, 'in_channels', channels)
-        if list(wanted) != channels:
+        wanted = getattr(neck, 'in_channels', None)
+        if isinstance(wanted, list | tuple) and list(wanted) != channels:
             raise ValueError(
                 f'The neck {type(neck).__name__} is for maps of '
                 f'{_listed(wanted)} channels, and {type(backbone).__name__} '
@@ -87,7 +87,6 @@ def _check(detector: nn.Module, parts: list[Wanted]) -> None:
                 f'{cure}'
             ) from None
         return
-    real = [size[1] / m.shape[3] for m in outs]
     for name, wanted, _ in parts:
         # Those that read fewer maps read the first ones.
         first = real[: len(wanted)]
@@ -104,8 +103,12 @@ def _check(detector: nn.Module, parts: list[Wanted]) -> None:
 
 
 @torch.no_grad()
-def _run(detector: nn.Module, function, size: tuple[int, int]) -> list[Tensor]:
-    """Give a blank image to a part of the detector, in evaluation mode."""
+def _run(
+    detector: nn.Module,
+    part: Callable[[Tensor], Tensor | Sequence[Tensor]],
+    size: tuple[int, int],
+) -> tuple[list[int], list[float]]:
+    """Return channels and strides of the maps of a blank image."""
     weight = next(detector.parameters())
     shape = 1, input_channels(detector), *size
     modes = {module: module.training for module in detector.modules()}
@@ -113,11 +116,12 @@ def _run(detector: nn.Module, function, size: tuple[int, int]) -> list[Tensor]:
         for module in modes:
             module.training = False
         with torch.random.fork_rng():
-            maps = function(torch.zeros(shape, device=weight.device))
+            maps = part(torch.zeros(shape, device=weight.device))
     finally:
         for module, mode in modes.items():
             module.training = mode
-    return [maps] if isinstance(maps, Tensor) else list(maps)
+    maps = [maps] if isinstance(maps, Tensor) else maps
+    return [m.shape[1] for m in maps], [size[1] / m.shape[3] for m in maps]
 
 
 def _cure(
@@ -146,5 +150,5 @@ def _cure(
     )
 
 
-def _listed(numbers) -> str:
+def _listed(numbers: Sequence[float]) -> str:
     return ', '.join(f'{number:g}' for number in numbers)
