@@ -121,7 +121,9 @@ def test_right_ones_pass(base, parts, changes):
     state = torch.get_rng_state()
     check_strides(model)
     assert torch.equal(torch.get_rng_state(), state)
-    assert all(map(torch.equal, before.values(), model.state_dict().values()))
+    # MMDetection leaves some weights of the SSD to chance until it begins.
+    same = partial(torch.testing.assert_close, rtol=0, atol=0, equal_nan=True)
+    same(dict(model.state_dict()), before)
     assert model.training and model.backbone.training
 
 
