@@ -119,6 +119,7 @@ setup(
     # line. Its import finder would shadow the folder that mim reads.
     package_dir={'': '.'},
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
+    package_data={PACKAGE: ['deploy/web/*']},
     include_package_data=False,
     install_requires=read_requirements('runtime'),
     extras_require={
