@@ -95,4 +95,4 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(
 )
 MODEL_WRAPPERS = _child('model_wrapper', root.MODEL_WRAPPERS, 'engine')
 METRICS = _child('metric', root.METRICS, 'engine')
-VISUALIZERS = _child('visualizer', root.VISUALIZERS, 'engine')
+VISUALIZERS = _child('visualizer', root.VISUALIZERS, 'engine.visualizer')

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from mmmobilemamba.apis import command_line, options
 from mmmobilemamba.apis.config import load_config
 from mmmobilemamba.apis.inference import optimize_backbone
+from mmmobilemamba.apis.large_images import bound_memory
 from mmmobilemamba.checkpoints.checkpoint import (
     check_checkpoint_file,
     load_checkpoint,
@@ -78,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             load_checkpoint(model, args.checkpoint, args.allow_partial)
         model.eval()
         optimize_backbone(model, args.deploy, args.compile)
+        bound_memory(model)
     with command_line.user_errors(parser, running=True):
         runner.test()
     rank = runner.rank

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 from mmmobilemamba.apis import command_line, options
 from mmmobilemamba.apis.config import load_config
+from mmmobilemamba.apis.strides import check_strides
 from mmmobilemamba.checkpoints.safe_loading import allow_mmengine_checkpoints
-from mmmobilemamba.checkpoints.start import settle_start
+from mmmobilemamba.checkpoints.start import model_of, settle_start
 from mmmobilemamba.datasets.data_checks import set_data_checks
 from mmmobilemamba.datasets.data_paths import check_data
 from mmmobilemamba.engine.distributed import (
@@ -56,6 +57,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         runner = options.build_runner(cfg)
         settle_start(runner, weights)
         options.check_batches(runner)
+        check_strides(model_of(runner))
+        runner.logger.info(
+            'To look for faults in the data: '
+            f'python tools/misc/check_dataset.py {args.config}'
+        )
     with command_line.user_errors(parser, running=True):
         runner.train()
     del runner

@@ -100,6 +100,9 @@ def _of_run(error: Exception) -> str | None:
         return f'{text} Once that is mended, --resume goes on.'
     if isinstance(error, FileNotFoundError):
         return text
+    # mmengine builds metrics and schedules when it begins to run.
+    if isinstance(error, KeyError) and 'registry' in text:
+        return error.args[0]
     if ours:
         # Where it comes from a loading process, its traceback comes first.
         name = f'{type(error).__name__}: '

@@ -1,6 +1,7 @@
 """Reading a config, and finding the host library that it belongs to."""
 
 import os
+from pathlib import Path
 
 from mmengine.config import Config
 
@@ -14,7 +15,8 @@ def load_config(
     """Read a config file and import the library that it belongs to.
 
     Args:
-        path (str or PathLike): Config file.
+        path (str or PathLike): Config file, or the name of one of ours
+            without folder and suffix.
         cfg_options (dict, optional): Values by dotted key that replace those
             of the file. Defaults to None.
 
@@ -25,6 +27,7 @@ def load_config(
         FileNotFoundError: There is no such file.
         ImportError: A library that the config builds on is missing or broken.
     """
+    path = _find_config(os.fspath(path))
     find_fork_configs()
     cfg = Config.fromfile(path)
     if cfg_options:
@@ -37,6 +40,16 @@ def load_config(
     if scope in HOST_REQUIREMENTS and import_host(scope) is None:
         raise ImportError(_missing_host(path, scope))
     return cfg
+
+
+def _find_config(name: str) -> str:
+    """Return the file of a config of ours by its name, or what was given."""
+    package = Path(__file__).parents[1]
+    if os.path.basename(name) == name and not name.endswith('.py'):
+        for root in (package.parent / 'configs', package / '.mim/configs'):
+            for file in root.rglob(f'{name}.py'):
+                return str(file)
+    return name
 
 
 def _scope_of(kind: type | str | None) -> str | None:

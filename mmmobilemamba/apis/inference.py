@@ -25,7 +25,8 @@ from torch import nn
 
 from ..checkpoints.checkpoint import load_checkpoint
 from ..datasets.data_paths import first_dataset
-from .options import DRAWING
+from .large_images import bound_memory
+from .options import DRAWING, drawing_config
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
@@ -122,6 +123,7 @@ def load_model(
     cfg.setdefault('test_pipeline', dataset.pipeline)
     model.cfg = model._config = cfg
     model.dataset_meta = model._dataset_meta = meta
+    bound_memory(model)
     return model.to(device).eval()
 
 
@@ -188,8 +190,7 @@ def draw(
     """Draw a prediction of :func:`predict` on its image, BGR pixels, into an
     image file; detections where they score ``score_thr`` or more."""
     scope, meta = model.cfg.default_scope, model.dataset_meta
-    settings = dict(model.cfg.get('visualizer') or {})
-    settings.setdefault('type', DRAWING[scope][1])
+    settings = dict(drawing_config(model.cfg.get('visualizer') or {}, scope))
     # One of its own, beside that of a Runner in the same process.
     settings.update(name='image_demo', vis_backends=None, save_dir=None)
     visualizer = VISUALIZERS.build(settings)

@@ -22,7 +22,7 @@ _AMP_DEVICES = ('cuda', 'npu', 'mlu', 'musa')
 # Host library -> hook that draws, and visualizer that it draws with.
 DRAWING = {
     'mmdet': ('DetVisualizationHook', 'DetLocalVisualizer'),
-    'mmseg': ('SegVisualizationHook', 'SegLocalVisualizer'),
+    'mmseg': ('SegVisualizationHook', 'mmmobilemamba.SegLocalVisualizer'),
     'mmpretrain': ('VisualizationHook', 'UniversalVisualizer'),
 }
 
@@ -196,6 +196,14 @@ def _set_precision(cfg: Config, amp: bool, dtype: str | None) -> None:
         )
 
 
+def drawing_config(visualizer: dict, scope: str) -> dict:
+    """Return the config of a visualizer, with ours for MMSegmentation's."""
+    _, kind = DRAWING.get(scope, DRAWING['mmdet'])
+    if type_name(visualizer) in ('', kind.rpartition('.')[2]):
+        return dict(visualizer, type=kind)
+    return visualizer
+
+
 def _set_visualization(
     cfg: Config, show: bool, show_dir: str | None, wait_time: float
 ) -> None:
@@ -205,10 +213,9 @@ def _set_visualization(
         raise ValueError('--show needs a display; use --show-dir instead.')
     scope = cfg.get('default_scope')
     # Libraries on top of MMDetection draw as it does.
-    hook_type, visualizer = DRAWING.get(scope, DRAWING['mmdet'])
-    if not cfg.get('visualizer'):
-        backends = [dict(type='LocalVisBackend')]
-        cfg.visualizer = dict(type=visualizer, vis_backends=backends)
+    hook_type, _ = DRAWING.get(scope, DRAWING['mmdet'])
+    backends = dict(vis_backends=[dict(type='LocalVisBackend')])
+    cfg.visualizer = drawing_config(cfg.get('visualizer') or backends, scope)
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     hook = hooks.setdefault('visualization', ConfigDict(type=hook_type))
     folder = osp.abspath(show_dir) if show_dir else None

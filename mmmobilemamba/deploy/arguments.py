@@ -42,6 +42,15 @@ class ExportOptions:
             )
 
 
+# Options of a model that hold for its exported network, too.
+_STILL_READ = (
+    'model.data_preprocessor',
+    'model.test_cfg.mode',
+    'model.test_cfg.stride',
+    'model.test_cfg.crop_size',
+)
+
+
 def add_runtime_arguments(parser: ArgumentParser) -> None:
     """Add what runs an exported file to the parser of a tool."""
     text = f'what runs an .onnx file; default: {RUNTIMES[0]}'
@@ -51,12 +60,19 @@ def add_runtime_arguments(parser: ArgumentParser) -> None:
 
 
 def runtime_of(args: Namespace) -> dict:
-    """Return ``runtime`` and ``threads``, or refuse them for a checkpoint."""
+    """Return ``runtime`` and ``threads``, or refuse what has no effect."""
     if not is_onnx(args.checkpoint) and (args.runtime or args.threads):
         raise ValueError(
             '--runtime and --threads are for an .onnx file; '
             f'{args.checkpoint} is a checkpoint.'
         )
+    if is_onnx(args.checkpoint):
+        for key in args.cfg_options or ():
+            if key.startswith('model.') and not key.startswith(_STILL_READ):
+                raise ValueError(
+                    f'--cfg-options {key} would change nothing: the network '
+                    f'is {args.checkpoint}, as it was exported.'
+                )
     return dict(runtime=args.runtime or RUNTIMES[0], threads=args.threads)
 
 

@@ -7,6 +7,7 @@ exists before the Runner is made keeps it from doing so.
 import gc
 import os
 import subprocess
+from contextlib import suppress
 from datetime import timedelta
 
 from mmengine.config import Config, ConfigDict
@@ -116,6 +117,9 @@ def leave_distributed() -> None:
     gc.collect()
     distributed.barrier()
     distributed.destroy_process_group()
+    # mmengine collects results in a folder below and leaves it, empty.
+    with suppress(OSError):
+        os.rmdir('.dist_test')
 
 
 def _end_loading() -> None:

@@ -67,6 +67,7 @@ def complaint(refuse, workspace, fitting, foreign, tmp_path, monkeypatch):
     (tmp_path / 'fitting.pth').symlink_to(fitting)
     (tmp_path / 'foreign.pth').symlink_to(foreign)
     (tmp_path / 'x.png').write_text('no pixels')
+    (tmp_path / 'net.onnx').touch()
     (tmp_path / 'empty').mkdir()
     (tmp_path / 'full').symlink_to(workspace / 'colours' / 'blue')
     return lambda line: refuse(*line.split())
@@ -104,6 +105,14 @@ BASE = 'auto_scale_lr.base_batch_size'
         ('test cls.py fitting.pth --show', ['--show-dir']),
         ('test cls.py fitting.pth --tta --show-dir drawn', ['--tta']),
         ('test cls.py none.pth', ['none.pth']),
+        (
+            'test cls.py net.onnx --cfg-options model.head.topk=(1,)',
+            ['model.head.topk', 'net.onnx'],
+        ),
+        (
+            'image_demo full cls.py net.onnx --cfg-options model.head=None',
+            ['model.head', 'net.onnx'],
+        ),
         ('test cls.py foreign.pth', ['conv.weight']),
         ('image_demo full cls.py none.pth', ['none.pth']),
         ('image_demo full cls.py foreign.pth', ['conv.weight']),
@@ -171,6 +180,11 @@ def test_arguments_that_launchers_and_mim_pass(tool):
 def test_training_that_is_cut_off(refuse, workspace, error, named):
     said = refuse('train', workspace / 'cls.py', fails=error)
     assert named in said and '--resume' in said
+
+
+def test_type_that_is_unknown_when_a_run_begins(refuse, workspace):
+    error = KeyError('NoMetric is not in the mmpretrain::metric registry.')
+    assert 'NoMetric is' in refuse('train', workspace / 'cls.py', fails=error)
 
 
 @pytest.mark.parametrize('script', ['slurm_train', 'slurm_test'])

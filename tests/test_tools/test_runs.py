@@ -121,6 +121,7 @@ def test_two_processes_evaluate(seg, workspace, run, tmp_path, free_port):
     assert result.returncode == 0, result.stderr[-4000:]
     log = read_log(tmp_path / 'work_dirs' / 'seg')
     assert re.search(r'Iter\(test\) .*mIoU: \d', log)
+    assert not (tmp_path / '.dist_test').exists()
 
 
 # MMDetection cannot merge masks.
