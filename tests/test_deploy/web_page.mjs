@@ -29,6 +29,6 @@ await said('is on');
 await page.waitForFunction(() => document.querySelector('canvas').width === 640);
 await page.locator('#camera').press('Enter');
 await said('is off');
-result.times = await page.locator('#times').textContent();
+result.isolated = await page.evaluate('crossOriginIsolated');
 console.log(JSON.stringify(result));
 await browser.close();
