@@ -1,5 +1,4 @@
-// Chooses files in a page, uses its camera, and prints what it says and draws.
-// Runs in a folder with playwright-core: web_page.mjs URL FILE...
+// Chooses files in a page, uses its camera, and prints what it says and draws: URL FILE...
 import { chromium } from 'playwright-core';
 
 const [url, ...files] = process.argv.slice(2);
