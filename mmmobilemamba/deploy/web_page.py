@@ -13,6 +13,7 @@ from ..checkpoints.atomic import atomic_write
 from .session import read_exported
 
 INSTALL = 'npm install --ignore-scripts onnxruntime-web@1.30.0'
+_BY_HAND = f'Or `{INSTALL}`, and --runtime node_modules/onnxruntime-web.'
 _RUNTIME = (
     'dist/ort.wasm.min.mjs',
     'dist/ort-wasm-simd-threaded.mjs',
@@ -44,8 +45,7 @@ def make_web_page(
     files['network.onnx'] = Path(network)
     if not all(path.is_file() for path in files.values()):
         raise ValueError(
-            f'{runtime} is no onnxruntime-web: pass --runtime npm, or '
-            f'`{INSTALL}` and --runtime node_modules/onnxruntime-web.'
+            f'{runtime} is no onnxruntime-web; --runtime npm is. {_BY_HAND}'
         )
     contents = {name: path.read_bytes() for name, path in files.items()}
     hues = [hsv_to_rgb(i * 0.618 % 1, 0.8, 0.9) for i in range(64)]
@@ -67,7 +67,7 @@ def fetch_runtime(folder: str | os.PathLike) -> Path:
     try:
         subprocess.run([*INSTALL.split(), '--prefix', folder], check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise ValueError(f'`{INSTALL}` failed: {error}') from error
+        raise ValueError(f'{error}. {_BY_HAND}') from error
     return Path(folder, 'node_modules', 'onnxruntime-web')
 
 

@@ -19,7 +19,7 @@ for (const file of files) {
   const status = await page.locator('#status').textContent();
   const items = await page.locator('li').allTextContents();
   const canvas = page.locator('canvas');
-  await canvas.evaluate((it) => { it.style = 'position: fixed; top: 0; left: 0; max-width: none'; });
+  await canvas.evaluate((it) => { it.style = 'position: fixed; inset: 0; max-width: none'; });
   const drawn = (await canvas.screenshot()).toString('base64');
   result.files.push([status, items, drawn]);
 }

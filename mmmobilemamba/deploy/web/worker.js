@@ -30,9 +30,9 @@ async function load({ canvas, threads }) {
   postMessage(['load', about]);
 }
 
-// Scales an image by bilinear interpolation, as OpenCV does, and keeps the ratio of its sides:
-// a classifier sees as much of the middle as fits, the others all of it, at the top left of black.
-// Returns the input, uint8 (1, 3, H, W) with blue first, and the image's width and height in it.
+// Scales an image bilinearly, as OpenCV does, in its ratio: a classifier sees as much of the middle
+// as fits, the others all of it, at the top left of black. Returns uint8 (1, 3, H, W), blue first,
+// and the width and height that it fills.
 function preprocess(image) {
   const { width, height } = image, [h, w] = about.size;
   const middle = about.kind === 'classifier';
