@@ -85,8 +85,10 @@ async function toggleCamera() {
 }
 
 for (const input of inputs) {
-  input.onclick = () => { input.value = ''; }; // so that the same file can be chosen again
-  input.onchange = () => show(input.files[0]);
+  input.onchange = () => {
+    show(input.files[0]);
+    input.value = ''; // so that the same file can be chosen again
+  };
 }
 $('#camera').onclick = () => toggleCamera().catch(fail);
 $('#score input').oninput = () => {
