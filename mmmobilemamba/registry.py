@@ -96,18 +96,3 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(
 MODEL_WRAPPERS = _child('model_wrapper', root.MODEL_WRAPPERS, 'engine')
 METRICS = _child('metric', root.METRICS, 'engine')
 VISUALIZERS = _child('visualizer', root.VISUALIZERS, 'engine')
-
-__all__ = [
-    'HOST_FAULTS',
-    'HOST_REQUIREMENTS',
-    'import_host',
-    'MODELS',
-    'DATASETS',
-    'TRANSFORMS',
-    'HOOKS',
-    'OPTIM_WRAPPERS',
-    'OPTIM_WRAPPER_CONSTRUCTORS',
-    'MODEL_WRAPPERS',
-    'METRICS',
-    'VISUALIZERS',
-]

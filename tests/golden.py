@@ -8,7 +8,11 @@ from pathlib import Path
 
 import torch
 
-from mmmobilemamba.checkpoints.key_map import haar_filters, is_haar_filter
+from mmmobilemamba.checkpoints.key_map import (
+    from_published,
+    haar_filters,
+    is_haar_filter,
+)
 
 DATA = Path(__file__).parent / 'data'
 
@@ -24,6 +28,20 @@ def cases() -> dict:
 def official_keys() -> dict:
     """Return every name and shape of the published checkpoints."""
     return json.loads((DATA / 'official_keys.json').read_text())
+
+
+@lru_cache(maxsize=1)
+def _published_names() -> dict:
+    variants = official_keys()['classification_state_dict'].values()
+    names = {name for shapes in variants for name in shapes}
+    return {from_published(n): n for n in names if not is_haar_filter(n)}
+
+
+def to_published(name: str) -> str:
+    """Return the published name of a tensor of ours, within a model or not."""
+    inner = name.removeprefix('backbone.')
+    prefix = name.removesuffix(inner)
+    return prefix + _published_names().get(inner, inner)
 
 
 def made_tensor(name: str, shape: list[int], salt: int = 0) -> torch.Tensor:

@@ -5,6 +5,7 @@ the model; EMA, AdamW and a schedule. It needs mmengine only.
 """
 
 import random
+import uuid
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
+from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset
 
@@ -51,10 +53,8 @@ class ToyModel(BaseModel):
 
 @METRICS.register_module(force=True)
 class ToyMetric(BaseMetric):
-    """Args: draws (bool): Use random numbers, as it should not matter."""
-
     def process(self, data_batch, data_samples):
-        torch.rand(3)
+        torch.rand(3)  # It should not matter.
         self.results += [x.sum().item() for x in data_samples[0]]
 
     def compute_metrics(self, results):
@@ -131,16 +131,25 @@ def toy_config(
         ],
         default_hooks=dict(
             logger=dict(type='LoggerHook', interval=1000),
-            checkpoint=dict(
-                dict(
-                    type='mmmobilemamba.ResumableCheckpointHook',
-                    interval=interval,
-                    by_epoch=by_epoch,
-                ),
+            checkpoint={
+                'type': 'mmmobilemamba.ResumableCheckpointHook',
+                'interval': interval,
+                'by_epoch': by_epoch,
                 **checkpoint,
-            ),
+            },
         ),
         custom_hooks=[dict(type='EMAHook'), *hooks],
         randomness=dict(seed=seed),
         default_scope='mmengine',
     )
+
+
+def train_toy(work_dir, resume=True, register=(), **kwargs):
+    """Train, in a run of a name of its own, and return the runner."""
+    cfg = toy_config(work_dir, **kwargs)
+    name = f'{work_dir.name}_{uuid.uuid4().hex}'
+    runner = Runner(resume=resume, experiment_name=name, **cfg)
+    for hook in register:
+        runner.register_hook(hook)
+    runner.train()
+    return runner

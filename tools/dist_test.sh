@@ -5,13 +5,9 @@
 # Environment: NNODES, NODE_RANK, MASTER_ADDR, PORT, PYTHON.
 set -euo pipefail
 
-if (($# < 3)); then
-    echo "usage: $0 CONFIG CHECKPOINT GPUS [arguments of test.py]" >&2
-    exit 2
-fi
-CONFIG=$1
-CHECKPOINT=$2
-GPUS=$3
+CONFIG=${1:?the config is missing}
+CHECKPOINT=${2:?the checkpoint is missing}
+GPUS=${3:?the number of GPUs is missing}
 TOOLS=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 
 PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}" \

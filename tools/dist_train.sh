@@ -5,12 +5,8 @@
 # Environment: NNODES, NODE_RANK, MASTER_ADDR, PORT, PYTHON.
 set -euo pipefail
 
-if (($# < 2)); then
-    echo "usage: $0 CONFIG GPUS [arguments of train.py]" >&2
-    exit 2
-fi
-CONFIG=$1
-GPUS=$2
+CONFIG=${1:?the config is missing}
+GPUS=${2:?the number of GPUs is missing}
 TOOLS=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 
 PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}" \

@@ -11,7 +11,6 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
-from matplotlib import patches
 from matplotlib import pyplot as plt
 from mmengine.runner import Runner
 
@@ -51,31 +50,20 @@ SCORE_DRAWN = 0.5
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        '--out',
-        type=Path,
-        help='folder that takes everything; default: work_dirs/quickstart, '
-        'with --smoke work_dirs/quickstart_smoke',
-    )
-    parser.add_argument(
-        '--seed',
-        type=int,
-        default=0,
-        help='seed of the scenes and of the training; default: %(default)s',
-    )
-    parser.add_argument(
-        '--smoke',
-        action='store_true',
-        help='few scenes and steps, to see that all parts work; the results '
-        'mean nothing',
-    )
+    add = parser.add_argument
+    text = 'folder that takes everything; default: work_dirs/quickstart, with '
+    text += '--smoke work_dirs/quickstart_smoke'
+    add('--out', type=Path, help=text)
+    text = 'seed of the scenes and of the training; default: %(default)s'
+    add('--seed', type=int, default=0, help=text)
+    text = 'few scenes and steps, to see that all parts work; the results '
+    text += 'mean nothing'
+    add('--smoke', action='store_true', help=text)
     args = parser.parse_args(argv)
     if args.seed < 0:
         parser.error(f'--seed must be 0 or more, got {args.seed}')
-    if args.out is None:
-        name = 'quickstart_smoke' if args.smoke else 'quickstart'
-        args.out = Path('work_dirs') / name
-    args.out = args.out.absolute()
+    name = 'quickstart_smoke' if args.smoke else 'quickstart'
+    args.out = (args.out or Path('work_dirs', name)).absolute()
     return args
 
 
@@ -142,77 +130,37 @@ def predict(runner: Runner, count: int) -> list[tuple]:
     return results[:count]
 
 
-def show_instances(ax: plt.Axes, image: np.ndarray, items: list) -> None:
-    """Draw (label, mask, box, score or None) on an image."""
+def show_instances(ax: plt.Axes, image: np.ndarray, found) -> None:
+    """Draw masks, boxes and names, with scores where there are some."""
     ax.imshow(image)
-    for label, mask, box, score in items:
+    masks = getattr(found.masks, 'masks', found.masks)
+    boxes = getattr(found.bboxes, 'tensor', found.bboxes)
+    for i, label in enumerate(found.labels.tolist()):
+        mask = np.asarray(masks[i], dtype=bool)
         colour = np.array(SHAPES_PALETTE[label]) / 255
         overlay = np.zeros((*mask.shape, 4))
         overlay[mask] = (*colour, 0.45)
         ax.imshow(overlay, interpolation='nearest')
         ax.contour(mask, levels=[0.5], colors='white', linewidths=0.8)
-        left, top, right, bottom = box
-        ax.add_patch(
-            patches.Rectangle(
-                (left - 0.5, top - 0.5),
-                right - left,
-                bottom - top,
-                fill=False,
-                edgecolor=colour,
-                linewidth=1.2,
-            )
-        )
+        left, top, right, bottom = boxes[i].tolist()
+        corner, size = (left - 0.5, top - 0.5), (right - left, bottom - top)
+        style = dict(fill=False, edgecolor=colour, linewidth=1.2)
+        ax.add_patch(plt.Rectangle(corner, *size, **style))
         text = SHAPES_CLASSES[label]
-        ax.text(
-            left,
-            top,
-            text if score is None else f'{text} {score:.2f}',
-            color='white',
-            fontsize=6,
-            va='bottom',
-            bbox=dict(facecolor=colour, pad=0.6, linewidth=0),
-            clip_on=True,
-        )
+        if 'scores' in found:
+            text += f' {found.scores[i]:.2f}'
+        style = dict(color='white', fontsize=6, va='bottom', clip_on=True)
+        style['bbox'] = dict(facecolor=colour, pad=0.6, linewidth=0)
+        ax.text(left, top, text, **style)
 
 
-def show_detection(axes: Sequence, image: np.ndarray, sample) -> None:
-    truth, found = sample.gt_instances.cpu(), sample.pred_instances.cpu()
-    masks = truth.masks.masks.astype(bool)
-    boxes = getattr(truth.bboxes, 'tensor', truth.bboxes).numpy()
-    labels = truth.labels.tolist()
-    show_instances(
-        axes[0],
-        image,
-        list(zip(labels, masks, boxes, [None] * len(labels), strict=True)),
-    )
-    found = found[found.scores >= SCORE_DRAWN]
-    show_instances(
-        axes[1],
-        image,
-        list(
-            zip(
-                found.labels.tolist(),
-                found.masks.numpy().astype(bool),
-                found.bboxes.numpy(),
-                found.scores.tolist(),
-                strict=True,
-            )
-        ),
-    )
+def show_labels(ax: plt.Axes, image: np.ndarray, labels) -> None:
+    colours = np.array(SHAPES_SEG_PALETTE)[labels.data.squeeze(0).numpy()]
+    ax.imshow((0.25 * image + 0.75 * colours).astype(np.uint8))
 
 
-def show_segmentation(axes: Sequence, image: np.ndarray, sample) -> None:
-    palette = np.array(SHAPES_SEG_PALETTE, dtype=np.uint8)
-    for ax, labels in zip(
-        axes, (sample.gt_sem_seg, sample.pred_sem_seg), strict=True
-    ):
-        colours = palette[labels.data.squeeze(0).cpu().numpy()]
-        ax.imshow((0.25 * image + 0.75 * colours).astype(np.uint8))
-
-
-def draw_pictures(results: list[tuple], task: str, path: Path) -> None:
+def draw_pictures(results: list[tuple], path: Path) -> None:
     """Write a grid of scenes: ground truth left, prediction right of it."""
-    show = show_detection if task == 'detection' else show_segmentation
     columns = 3
     rows = math.ceil(len(results) / columns)
     figure, axes = plt.subplots(
@@ -220,11 +168,20 @@ def draw_pictures(results: list[tuple], task: str, path: Path) -> None:
     )
     for ax in axes.flat:
         ax.axis('off')
-    for index, (image, sample) in enumerate(results):
-        row, column = divmod(index, columns)
-        pair = axes[row, 2 * column : 2 * column + 2]
-        show(pair, image, sample)
-        for ax, title in zip(pair, ('truth', 'prediction'), strict=True):
+    for pair, (image, sample) in zip(
+        axes.reshape(-1, 2), results, strict=False
+    ):
+        if 'pred_instances' in sample:
+            found = sample.pred_instances
+            found = found[found.scores >= SCORE_DRAWN]
+            show, parts = show_instances, (sample.gt_instances, found)
+        else:
+            parts = (sample.gt_sem_seg, sample.pred_sem_seg)
+            show = show_labels
+        for ax, part, title in zip(
+            pair, parts, ('truth', 'prediction'), strict=True
+        ):
+            show(ax, image, part.cpu())
             ax.set_title(title, fontsize=8, pad=3)
             ax.set_xlim(-0.5, image.shape[1] - 0.5)
             ax.set_ylim(image.shape[0] - 0.5, -0.5)
@@ -245,9 +202,8 @@ def draw_curves(out: Path, path: Path) -> None:
             epochs, values = run.curve(key)
             values = [value / scale for value in values]
             row[1].plot(epochs, values, marker='o', label=name)
-        row[1].set(
-            title=f'{task}: held-out scenes', xlabel='epoch', ylim=(0, 1)
-        )
+        title = f'{task}: held-out scenes'
+        row[1].set(title=title, xlabel='epoch', ylim=(0, 1))
         row[1].legend(fontsize=8)
         for ax in row:
             ax.grid(alpha=0.3)
@@ -266,10 +222,8 @@ def report(summary: dict) -> None:
             untrained = result['untrained'][name]
             print(f'  {name:<10} {value:6.3f}   untrained {untrained:6.3f}')
     print(f'Training took {summary["train_seconds"] / 60:.1f} min in all.')
-    for what in ('pictures', 'curves', 'checkpoints', 'summary'):
-        print(f'{what.capitalize()}:')
-        for path in summary['files'][what]:
-            print(f'  {path}')
+    for what, paths in summary['files'].items():
+        print(f'{what.capitalize()}:', *paths, sep='\n  ')
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -292,7 +246,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     device = 'a GPU' if torch.cuda.is_available() else 'the CPU'
     summary: dict = dict(seed=args.seed, smoke=args.smoke, device=device)
-    files: dict = dict(pictures=[], curves=[], checkpoints=[], summary=[])
+    files = dict(pictures=[], checkpoints=[])
     for number, task in enumerate(CONFIGS, 2):
         announce(f'{number}/4 {task.capitalize()} on {device}')
         try:
@@ -306,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         runner = make_runner(config, done.checkpoint)
         trained = evaluate(runner, task)
         picture = pictures / f'{task}.png'
-        draw_pictures(predict(runner, SCENES_DRAWN), task, picture)
+        draw_pictures(predict(runner, SCENES_DRAWN), picture)
         summary[task] = dict(
             trained=trained, untrained=untrained, train_seconds=done.seconds
         )
@@ -314,14 +268,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         files['checkpoints'].append(str(done.checkpoint))
 
     announce('4/4 Curves')
-    curves = pictures / 'curves.png'
-    draw_curves(args.out, curves)
-    files['curves'].append(str(curves))
-    files['summary'].append(str(args.out / 'summary.json'))
-    summary['train_seconds'] = sum(
-        summary[task]['train_seconds'] for task in CONFIGS
-    )
-    summary['files'] = files
+    draw_curves(args.out, pictures / 'curves.png')
+    files['curves'] = [str(pictures / 'curves.png')]
+    files['summary'] = [str(args.out / 'summary.json')]
+    seconds = sum(summary[task]['train_seconds'] for task in CONFIGS)
+    summary.update(train_seconds=seconds, files=files)
     (args.out / 'summary.json').write_text(json.dumps(summary, indent=2))
     report(summary)
 

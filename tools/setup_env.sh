@@ -136,20 +136,12 @@ install_torch() {
     mark_done torch "$key"
 }
 
-requirements() {
-    local name
-    for name in "$@"; do
-        printf -- '--requirement\nrequirements/%s.txt\n' "$name"
-    done
-}
-
 install_libraries() {
     local key=$1
     is_done libraries "$key" && return
     say 'MMDetection, MMSegmentation, MMPretrain and what they need'
-    local files
-    mapfile -t files < <(requirements runtime det seg cls)
-    pip_install "${files[@]}"
+    pip_install -r requirements/runtime.txt -r requirements/det.txt \
+        -r requirements/seg.txt -r requirements/cls.txt
     if ! "$VENV/bin/python" -c 'import cv2' 2>/dev/null; then
         say 'no libGL on this machine: OpenCV without windows instead'
         pip install --no-deps --force-reinstall \
@@ -159,11 +151,11 @@ install_libraries() {
 }
 
 install_test_libraries() {
-    local key=$1 files
+    local key=$1
     is_done tests "$key" && return
     say 'what the tests run with: pytest, ONNX, OpenVINO, CoreML, mim'
-    mapfile -t files < <(requirements deploy openvino coreml tests)
-    pip_install "${files[@]}"
+    pip_install -r requirements/deploy.txt -r requirements/openvino.txt \
+        -r requirements/coreml.txt -r requirements/tests.txt
     # With its dependencies it would pull setuptools below what we need.
     pip_install --no-deps openmim
     mark_done tests "$key"
@@ -176,14 +168,11 @@ import os
 
 import torch
 
-gpus = {
-    '{}.{}'.format(*torch.cuda.get_device_capability(i))
-    for i in range(torch.cuda.device_count())
-    if torch.cuda.is_available()
-}
+count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+gpus = {'%d.%d' % torch.cuda.get_device_capability(i) for i in range(count)}
 if not gpus and os.environ.get('FORCE_CUDA') == '1':
     gpus = {os.environ.get('TORCH_CUDA_ARCH_LIST', 'all')}
-print(' '.join(sorted(gpus)))
+print(*sorted(gpus))
 PY
 }
 
@@ -316,27 +305,6 @@ install_package() {
     mark_done package "$key"
 }
 
-check_imports() {
-    "$VENV/bin/python" -W ignore - <<'PY'
-import importlib.util
-
-import mmcv.ops  # noqa: F401
-import mmdet  # noqa: F401
-import mmpretrain  # noqa: F401
-import mmseg  # noqa: F401
-import torch
-
-import mmmobilemamba
-
-scan = importlib.util.find_spec('selective_scan')
-print(
-    f'mmmobilemamba {mmmobilemamba.__version__}, torch {torch.__version__}, '
-    f'mmcv {mmcv.__version__}, scan extension: {"yes" if scan else "no"}, '
-    f'GPU: {"yes" if torch.cuda.is_available() else "no"}'
-)
-PY
-}
-
 [[ -z $WANTED || $WANTED == --tests ]] ||
     fail "unknown argument $WANTED; allowed is --tests"
 
@@ -370,6 +338,6 @@ step=6
 install_package "$PWD $(hash_files setup.py pyproject.toml requirements \
     mmmobilemamba/version.py configs tools model-index.yml)"
 if ((changed)); then
-    check_imports
+    "$VENV/bin/python" -W ignore tools/collect_env.py
 fi
 say "environment ready in $VENV"

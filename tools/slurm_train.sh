@@ -6,29 +6,20 @@
 # SRUN_ARGS (further arguments of srun), MASTER_PORT, PYTHON.
 set -euo pipefail
 
-if (($# < 4)); then
-    echo "usage: $0 PARTITION JOB_NAME CONFIG WORK_DIR" \
-        "[arguments of train.py]" >&2
-    exit 2
-fi
-PARTITION=$1
-JOB_NAME=$2
-CONFIG=$3
-WORK_DIR=$4
+PARTITION=${1:?the partition is missing}
+JOB_NAME=${2:?the name of the job is missing}
+CONFIG=${3:?the config is missing}
+WORK_DIR=${4:?the work folder is missing}
 GPUS=${GPUS:-8}
-GPUS_PER_NODE=${GPUS_PER_NODE:-8}
+PER_NODE=$((GPUS < ${GPUS_PER_NODE:=8} ? GPUS : GPUS_PER_NODE))
 TOOLS=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 
-RESOURCES=(--ntasks="$GPUS" --cpus-per-task="${CPUS_PER_TASK:-5}")
-if ((GPUS_PER_NODE > 0)); then
-    PER_NODE=$((GPUS < GPUS_PER_NODE ? GPUS : GPUS_PER_NODE))
-    RESOURCES+=(--gres="gpu:$PER_NODE" --ntasks-per-node="$PER_NODE")
-fi
-
-# SRUN_ARGS holds several words.
-# shellcheck disable=SC2086
+# SRUN_ARGS holds several words, and the options for GPUs may be none.
+# shellcheck disable=SC2046,SC2086
 PYTHONPATH="$TOOLS/..${PYTHONPATH:+:$PYTHONPATH}" \
-    exec srun -p "$PARTITION" --job-name="$JOB_NAME" "${RESOURCES[@]}" \
-    --kill-on-bad-exit=1 ${SRUN_ARGS:-} \
+    exec srun -p "$PARTITION" --job-name="$JOB_NAME" --ntasks="$GPUS" \
+    --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 \
+    $( ((PER_NODE)) && echo "--gres=gpu:$PER_NODE" \
+        "--ntasks-per-node=$PER_NODE") ${SRUN_ARGS:-} \
     "${PYTHON:-python}" -u "$TOOLS/train.py" "$CONFIG" --work-dir="$WORK_DIR" \
     --launcher=slurm "${@:5}"

@@ -27,30 +27,18 @@ def make_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add('config', help='config file of any of the libraries')
     add('checkpoint', help='checkpoint file of its model, or its .onnx file')
-    add(
-        '--out',
-        help='where the predictions go: a .pkl file for detectors and '
-        'classifiers, a folder of label images for segmentors',
-    )
+    text = 'where the predictions go: a .pkl file for detectors and '
+    text += 'classifiers, a folder of label images for segmentors'
+    add('--out', help=text)
     add('--show', action='store_true', help='show each image in a window')
     add('--show-dir', help='folder that takes drawn images')
-    add(
-        '--wait-time',
-        type=float,
-        default=2,
-        help='seconds that a window stays; default: %(default)s',
-    )
+    text = 'seconds that a window stays; default: %(default)s'
+    add('--wait-time', type=float, default=2, help=text)
     add('--tta', action='store_true', help='test-time augmentation')
-    add(
-        '--allow-partial',
-        action='store_true',
-        help='accept a checkpoint that fits the model only in part',
-    )
-    add(
-        '--deploy',
-        action='store_true',
-        help='fuse the backbone before predicting',
-    )
+    text = 'accept a checkpoint that fits the model only in part'
+    add('--allow-partial', action='store_true', help=text)
+    text = 'fuse the backbone before predicting'
+    add('--deploy', action='store_true', help=text)
     command_line.add_compile_argument(parser)
     add_runtime_arguments(parser)
     command_line.add_run_arguments(parser)
@@ -60,7 +48,6 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser()
     args = parser.parse_args(argv)
-    command_line.export_local_rank(args)
     allow_mmengine_checkpoints()
     onnx = is_onnx(args.checkpoint)
     with command_line.user_errors(parser):
@@ -79,14 +66,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
             use_onnx(cfg, args.checkpoint, **runtime)
         check_data(cfg, ('test',))
-        options.set_test_options(
-            cfg,
-            args.tta,
-            args.out,
-            args.show,
-            args.show_dir,
-            args.wait_time,
-        )
+        options.set_test_options(cfg, args)
         options.set_work_dir(cfg, args.work_dir)
         set_data_checks(cfg, ('test',))
         setup_distributed(cfg)
@@ -98,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             load_checkpoint(model, args.checkpoint, args.allow_partial)
         model.eval()
         optimize_backbone(model, args.deploy, args.compile)
-    with command_line.run_errors(parser):
+    with command_line.user_errors(parser, running=True):
         runner.test()
     rank = runner.rank
     del runner, model

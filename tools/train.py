@@ -19,47 +19,23 @@ def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add('config', help='config file of any of the libraries')
-    add(
-        '--resume',
-        nargs='?',
-        const='auto',
-        help='go on from this checkpoint; without a value, or with "auto", '
-        'from the latest one of the work dir if there is one',
-    )
-    add(
-        '--amp',
-        action='store_true',
-        help='mixed precision: float16 with CUDA, bfloat16 on a CPU',
-    )
-    add(
-        '--amp-dtype',
-        choices=['float16', 'bfloat16'],
-        help='mixed precision in this type; a CPU has bfloat16 only',
-    )
-    add(
-        '--channels-last',
-        action='store_true',
-        help='keep weights and batches in channels_last memory format',
-    )
-    add(
-        '--auto-scale-lr',
-        action='store_true',
-        help='scale the learning rate to the batch size of this run',
-    )
-    add(
-        '--deterministic',
-        action='store_true',
-        help='compute the same bits in every run on one machine; operators '
-        'that cannot, some of CUDA, are an error',
-    )
-    add(
-        '--max-faulty',
-        type=int,
-        default=50,
-        metavar='N',
-        help='leave out that many images that cannot be read, naming each, '
-        'before it is an error; default: %(default)s',
-    )
+    text = 'go on from this checkpoint; without a value, or with "auto", from '
+    text += 'the latest one of the work dir if there is one'
+    add('--resume', nargs='?', const='auto', help=text)
+    text = 'mixed precision: float16 with CUDA, bfloat16 on a CPU'
+    add('--amp', action='store_true', help=text)
+    text = 'mixed precision in this type; a CPU has bfloat16 only'
+    add('--amp-dtype', choices=['float16', 'bfloat16'], help=text)
+    text = 'keep weights and batches in channels_last memory format'
+    add('--channels-last', action='store_true', help=text)
+    text = 'scale the learning rate to the batch size of this run'
+    add('--auto-scale-lr', action='store_true', help=text)
+    text = 'compute the same bits in every run on one machine; operators that '
+    text += 'cannot, some of CUDA, are an error'
+    add('--deterministic', action='store_true', help=text)
+    text = 'leave out that many images that cannot be read, naming each, '
+    text += 'before it is an error; default: %(default)s'
+    add('--max-faulty', type=int, default=50, metavar='N', help=text)
     command_line.add_run_arguments(parser)
     return parser
 
@@ -67,19 +43,11 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = make_parser()
     args = parser.parse_args(argv)
-    command_line.export_local_rank(args)
     allow_mmengine_checkpoints()
     with command_line.user_errors(parser):
         cfg = load_config(args.config, args.cfg_options)
         cfg.launcher = args.launcher
-        options.set_train_options(
-            cfg,
-            args.amp,
-            args.amp_dtype,
-            args.channels_last,
-            args.auto_scale_lr,
-            args.deterministic,
-        )
+        options.set_train_options(cfg, args)
         check_data(cfg, ('train', 'val'))
         weights = options.set_start(cfg, args.resume)
         options.set_work_dir(cfg, args.work_dir)
@@ -88,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         runner = options.build_runner(cfg)
         settle_start(runner, weights)
         options.check_batches(runner)
-    with command_line.run_errors(parser):
+    with command_line.user_errors(parser, running=True):
         runner.train()
     del runner
     leave_distributed()

@@ -1,9 +1,10 @@
 """Speed of networks side by side, each in the form that was asked for."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from math import prod
 from unittest.mock import patch
 
 import numpy as np
@@ -16,46 +17,34 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.profiler import profile
 from torch.utils._pytree import tree_leaves
 
+from ..deploy import RUNTIMES
 from ..ops import BACKENDS, ENV_NAME, scan_backend
 from .complexity import count_complexity, detector_samples
 from .networks import (
     NetworkSpec,
     build_network,
-    did_you_mean,
     host_of,
     random_images,
 )
 from .timing import time_interleaved
 
 DTYPES = ('float32', 'bfloat16', 'float16')
-RUNTIMES = ('onnxruntime', 'openvino')
 # Maps of a stride of 64 still give each norm some 16 values of these.
 _CALIBRATION_PIXELS = 16 * 64 * 64
 
 
 @dataclass(frozen=True)
 class Form:
-    """How a network is run.
+    """How a network is run."""
 
-    Args:
-        deploy (bool): Fuse what is fixed after training: branches, norms,
-            shortcuts.
-        backend (str, optional): Scan of our networks; None takes the fastest
-            at hand.
-        compile (bool): By :func:`torch.compile`, with constant weights.
-        channels_last (bool): Layout of maps and weights.
-        dtype (str): One of :data:`DTYPES`, in a training that of autocast.
-        cuda_graph (bool): Replay all kernels, without launching each.
-        runtime (str): One of :data:`RUNTIMES`, for an exported file.
-    """
-
+    # Fuse what is fixed after training: branches, norms, shortcuts.
     deploy: bool = True
-    backend: str | None = None
-    compile: bool = False
-    channels_last: bool = False
-    dtype: str = 'float32'
-    cuda_graph: bool = False
-    runtime: str = 'onnxruntime'
+    backend: str | None = None  # scan of ours; None: the fastest at hand
+    compile: bool = False  # by torch.compile, with constant weights
+    channels_last: bool = False  # layout of maps and weights
+    dtype: str = 'float32'  # one of DTYPES, in a training that of autocast
+    cuda_graph: bool = False  # replay all kernels, without launching each
+    runtime: str = 'onnxruntime'  # one of RUNTIMES, for an exported file
 
     def changed(self, spec: NetworkSpec) -> 'Form':
         """Return this form with the options of a network."""
@@ -66,7 +55,7 @@ class Form:
                 allowed = ', '.join(names.get(name, names))
                 raise ValueError(
                     f'{spec.text}: {name}={value} is no option of a network; '
-                    f'allowed: {allowed}.{did_you_mean(name, names)}'
+                    f'allowed: {allowed}.'
                 )
         read = dict(yes=True, no=False)
         options = {k: read.get(v, v) for k, v in spec.options.items()}
@@ -75,15 +64,9 @@ class Form:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a benchmark is run.
-
-    Args:
-        device (str): Where.
-        batch_sizes (tuple[int]): Each is timed by itself.
-        train (bool): Time forward and backward.
-        rounds, budget, warmup, min_turn: As :func:`time_interleaved` takes
-            them, per batch size.
-    """
+    """How a benchmark is run: where, with which batch sizes, each by itself,
+    of trainings or predictions; the rest as :func:`time_interleaved` takes
+    it, per batch size."""
 
     device: str = 'cpu'
     batch_sizes: tuple[int, ...] = (1, 16)
@@ -102,26 +85,22 @@ def run_benchmark(
 ) -> list[dict]:
     """Build networks, check that they compute, and time them in turn.
 
-    Args:
-        specs (Sequence[NetworkSpec]): Networks, each once.
-        form (Form): What their options do not say.
-        settings (Settings): How to run.
-        say (Callable): Told what is being done.
+    ``form`` holds for what a network's own options do not say, ``say`` is
+    told what is being done.
 
     Returns:
         list[dict]: Per network its facts and ``results``, the seconds of a
         call in each round, one per batch size.
 
     Raises:
-        ValueError: A network does not run so, or gives values that are not
-            finite.
+        ValueError: A network gives values that are not finite.
     """
     texts = [spec.text for spec in specs]
     if not texts or len(set(texts)) < len(texts):
         raise ValueError(f'Name networks, each once; got {texts or "none"}.')
     entries: list[_Entry] = []
-    for number, spec in enumerate(specs, 1):
-        say(f'building {number} of {len(specs)}: {spec.text}')
+    for spec in specs:
+        say(f'building {spec.text}')
         entries.append(_Entry(spec, form, settings))
     for batch in settings.batch_sizes:
         say(f'batch {batch}: warming up')
@@ -156,12 +135,7 @@ def profile_network(spec: NetworkSpec, form: Form, settings: Settings) -> str:
 
 
 class _Entry:
-    """A network on its way through a benchmark.
-
-    All are treated alike: norms get the statistics of a random batch, a
-    deployed form fuses what the network itself can fuse and folds every
-    BatchNorm that is left behind a convolution.
-    """
+    """A network on its way through a benchmark, where all fare alike."""
 
     def __init__(self, spec: NetworkSpec, form: Form, settings: Settings):
         self.spec, self.settings = spec, settings
@@ -176,31 +150,16 @@ class _Entry:
         self.facts.update(form=asdict(self.form), macs=None, results=[])
         self.facts['size'] = list(self.size or ())
         if self.module:
-            with self._explained():
-                cost = count_complexity(self.module, self.size)
-                self._prepare()
+            cost = count_complexity(self.module, self.size)
+            self._prepare()
             self.facts.update(params=cost.params, macs=cost.macs)
-
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """Say which network does not run, and how it was asked to."""
-        try:
-            yield
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            size = 'x'.join(map(str, self.facts['size']))
-            raise ValueError(
-                f'{self.spec.text} does not run on {size} images in '
-                f'{self.form.dtype} on {self.settings.device}: {error}'
-            ) from error
 
     def _prepare(self) -> None:
         """Bring the network into its form, ours and peers alike."""
         form, settings = self.form, self.settings
         self.module.to(settings.device).train(settings.train)
         if not settings.train:
-            batch = max(
-                2, _CALIBRATION_PIXELS // (self.size[0] * self.size[1])
-            )
+            batch = max(2, _CALIBRATION_PIXELS // prod(self.size))
             x = random_images(self.module, batch, self.size)
             x = x.to(settings.device)
             with torch.no_grad():
@@ -226,16 +185,15 @@ class _Entry:
         backbone = getattr(self.module, 'backbone', None)
         if hasattr(backbone, 'switch_to_deploy'):
             backbone.switch_to_deploy()
-        wanted, replaced = _tensors(self._dense(x)), []
-        _fold_norms(self.module, replaced)
+        wanted, before = _tensors(self._dense(x)), deepcopy(self.module)
+        _fold_norms(self.module)
         found = _tensors(self._dense(x))
         if not all(
             torch.allclose(new, old, rtol=1e-3, atol=1e-3 * old.abs().max())
             for new, old in zip(found, wanted, strict=True)
         ):
             # Some norm is defined behind a convolution and runs elsewhere.
-            for part, name, child in replaced:
-                setattr(part, name, child)
+            self.module = before
 
     def _dense(self, x: Tensor) -> object:
         """Run what sees whole maps; regions depend on values."""
@@ -249,15 +207,13 @@ class _Entry:
 
     def call_on(self, batch: int) -> Callable[[], object]:
         """Return what runs the network on a batch, tried once."""
-        with self._explained():
-            if self.module is None:
-                call = self._exported(batch)
-            elif self.settings.train:
-                call = self._training_step(batch)
-            else:
-                call = self._prediction(batch)
-            finite = all(t.isfinite().all() for t in _tensors(call()))
-        if not finite:
+        if self.module is None:
+            call = self._exported(batch)
+        elif self.settings.train:
+            call = self._training_step(batch)
+        else:
+            call = self._prediction(batch)
+        if not all(t.isfinite().all() for t in _tensors(call())):
             raise ValueError(f'{self.spec.text} gives values not finite.')
         return call
 
@@ -303,8 +259,6 @@ class _Entry:
 
     def _exported(self, batch: int) -> Callable:
         # Needs onnx and onnxruntime, which only this kind does.
-        import onnx
-
         from ..deploy.session import Session
 
         spec = self.spec
@@ -316,9 +270,8 @@ class _Entry:
         if not size:
             raise ValueError(f'Say of what size, as in {spec.network}@224.')
         self.facts['size'] = list(size)
-        (image,) = onnx.load(spec.network).graph.input
-        channels = image.type.tensor_type.shape.dim[1].dim_value
-        x = np.random.default_rng(0).normal(size=(batch, channels, *size))
+        shape = (batch, session.metadata['channels'], *size)
+        x = np.random.default_rng(0).normal(size=shape)
         if session.dtype == np.uint8:
             x = np.clip(x * 64 + 128, 0, 255)  # pixels, preprocessed within
         x = x.astype(session.dtype)
@@ -352,16 +305,15 @@ def _capture(call: Callable) -> Callable:
 def _calibrate_norms(module: nn.Module, run: Callable) -> None:
     """Give every BatchNorm the statistics of a batch, as values grow or
     vanish with the depth of a network that was only initialised."""
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
-    for norm in norms:
-        norm.train()
-        norm.momentum = 1.0
+    for part in module.modules():
+        if isinstance(part, _BatchNorm):
+            part.train()
+            part.momentum = 1.0
     run()
-    for norm in norms:
-        norm.eval()
+    module.eval()
 
 
-def _fold_norms(module: nn.Module, replaced: list[tuple]) -> None:
+def _fold_norms(module: nn.Module) -> None:
     """Fold each BatchNorm into the convolution that is defined before it.
 
     As mmcv's fuse_conv_bn, but for norms that hold an activation, as timm's.
@@ -369,12 +321,10 @@ def _fold_norms(module: nn.Module, replaced: list[tuple]) -> None:
     before = None
     for name, child in list(module.named_children()):
         if not isinstance(child, _BatchNorm):
-            _fold_norms(child, replaced)
+            _fold_norms(child)
             before = name if isinstance(child, nn.Conv2d) else None
         elif before:
-            conv = getattr(module, before)
-            replaced += [(module, before, conv), (module, name, child)]
-            fused = fuse_conv_bn_eval(conv, child)
+            fused = fuse_conv_bn_eval(getattr(module, before), child)
             setattr(module, before, fused)
             rest = (getattr(child, part, None) for part in ('drop', 'act'))
             rest = [part for part in rest if isinstance(part, nn.Module)]

@@ -87,12 +87,8 @@ def environment(device: str) -> dict[str, str | int]:
 
 
 def markdown(report: dict) -> str:
-    """Lay a benchmark out: speeds, comparisons, and how it was measured.
-
-    Args:
-        report (dict): ``environment``, ``form``, ``train``, ``models`` and
-            ``pairs`` of names whose speed to compare.
-    """
+    """Lay out ``environment``, ``form``, ``train``, ``models`` and ``pairs``
+    of names: speeds, comparisons, and how it was measured."""
     models = report['models']
     batches = [result['batch'] for result in models[0]['results']]
     header = ['model', 'px', 'params', 'MACs', 'top-1, published']

@@ -25,19 +25,12 @@ METHODS = ('gradcam', 'layercam')
 
 @dataclass
 class Views:
-    """What a network sees in an image.
+    """What a network sees in an image, all values from 0 to 1."""
 
-    Args:
-        image (np.ndarray): RGB or grey pixels as the network gets them, (H,
-            W, 3) or (H, W), from 0 to 1.
-        target (str): What the gradient is of.
-        layers (dict[str, tuple]): By name of the layer the shape of its map,
-            its mean magnitude, and its class activation map, both (H, W),
-            from 0 to 1.
-    """
-
+    # RGB or grey pixels as the network gets them, (H, W, 3) or (H, W)
     image: np.ndarray
-    target: str
+    target: str  # what the gradient is of
+    # By layer: shape of its map, mean magnitude (H, W), activation map (H, W)
     layers: dict[str, tuple[tuple[int, ...], np.ndarray, np.ndarray]]
 
 
@@ -67,8 +60,8 @@ def compute_cam(
             None: that of the best score, of most pixels, of the best box.
         method (str, optional): ``'gradcam'`` weighs channels by their mean
             gradient, ``'layercam'`` every place of each by its positive one.
-            Defaults to None: gradcam for classifiers, which pool their maps,
-            and layercam for the rest, whose gradients belong to places.
+            Defaults to None: gradcam for classifiers, layercam for the rest,
+            whose gradients belong to places.
         score_thr (float): Lowest score of a box that counts; where none has
             it, the best box does. Defaults to 0.3.
 
@@ -136,9 +129,10 @@ def draw_cam(views: Views, path: str | os.PathLike, title: str) -> None:
 
 def _default_layers(model: nn.Module) -> list[str]:
     backbone = getattr(model, 'backbone', None)
+    if backbone is None:
+        return [name for name, _ in model.named_children()]
     if type(backbone).__name__ != 'MobileMamba':
-        modules = [name for name, _ in model.named_children()]
-        return modules if backbone is None else ['backbone']
+        return ['backbone']
     return [
         f'backbone.stages.{i}.blocks.{len(stage.blocks) - 1}'
         for i, stage in enumerate(backbone.stages)

@@ -24,32 +24,21 @@ _PROBE = 128
 
 @dataclass
 class Compared:
-    """What the trainings with one backbone came to.
-
-    Args:
-        label (str): Name in the table.
-        cfg (Config): Config of the model with this backbone.
-        size (tuple[int, int]): Height and width that MACs are counted at.
-        metric (str, optional): What the trainings are compared by. Defaults
-            to None, what the library is judged by.
-        values (dict[int, float]): Metric of the finished trainings by seed.
-        seconds (list[float]): Time of each training.
-        runs (list[RunLog]): Logs of the trainings.
-    """
+    """What the trainings with one backbone came to."""
 
     label: str
     cfg: Config
-    size: tuple[int, int]
-    metric: str | None = None
-    values: dict[int, float] = field(default_factory=dict)
-    seconds: list[float] = field(default_factory=list)
+    size: tuple[int, int]  # height and width that MACs are counted at
+    metric: str | None = None  # None: what the library is judged by
+    values: dict[int, float] = field(default_factory=dict)  # by seed
+    seconds: list[float] = field(default_factory=list)  # of each training
     runs: list[RunLog] = field(default_factory=list)
 
     def __post_init__(self):
         model = build_model(self.cfg)
         self.cost = count_complexity(model, self.size)
-        own = sum(p.numel() for p in model.backbone.parameters())
-        self.backbone_params = own
+        own = model.backbone.parameters()
+        self.backbone_params = sum(p.numel() for p in own)
         self.slug = re.sub(r'[^\w.-]+', '-', self.label).strip('-')
 
     def add(self, seed: int, cfg: Config, done: FinishedTraining) -> None:
@@ -130,9 +119,8 @@ def swap_backbone(cfg: Config, spec: NetworkSpec) -> None:
         wanted = _measure(dict(old, init_cfg=None), scope)[1]
         if not set(wanted) <= set(strides):
             raise ValueError(
-                f'{spec.text} has strides {strides} and the {neck.type} '
-                f'wants {wanted}; mmmobilemamba.DeconvFPN with out_strides '
-                'makes what is missing.'
+                f'{spec.text} has strides {strides}, {neck.type} wants '
+                f'{wanted}; DeconvFPN with out_strides makes what is missing.'
             )
         kept = [strides.index(stride) for stride in wanted]
         neck.in_channels = [channels[index] for index in kept]

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from copy import deepcopy
 from functools import partial
 from math import prod
 from typing import NamedTuple
@@ -19,19 +18,12 @@ from .networks import host_of
 
 
 class Complexity(NamedTuple):
-    """What a forward pass in evaluation mode costs.
+    """What a forward pass in evaluation mode costs."""
 
-    Attributes:
-        macs (int): Multiply-accumulates; most papers call them FLOPs.
-        params (int): Parameters, all of them.
-        uncounted (dict[str, int]): Calls of operators that have no count.
-        analyzer (FlopAnalyzer): mmengine's, for more.
-    """
-
-    macs: int
+    macs: int  # multiply-accumulates; most papers call them FLOPs
     params: int
-    uncounted: dict[str, int]
-    analyzer: FlopAnalyzer
+    uncounted: dict[str, int]  # calls of operators that have no count
+    analyzer: FlopAnalyzer  # mmengine's, for more
 
 
 def count_complexity(
@@ -50,10 +42,7 @@ def count_complexity(
             the batch itself.
     """
     if not isinstance(inputs, Tensor):
-        shape = (1, input_channels(model), *inputs)
-        inputs = torch.rand(shape, device='cpu')  # also among meta tensors
-    if any(parameter.is_meta for parameter in model.parameters()):
-        model = deepcopy(model).to_empty(device='cpu')
+        inputs = torch.rand(1, input_channels(model), *inputs)
     forward = model.forward
     if host_of(model) == 'mmdet':
         forward = partial(forward, data_samples=detector_samples(inputs))

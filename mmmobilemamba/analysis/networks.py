@@ -41,23 +41,14 @@ _SUFFIXES = {'.py': 'config', '.onnx': 'onnx'}
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """A network that was asked for; nothing is built.
+    """A network that was asked for; nothing is built."""
 
-    Args:
-        text (str): What the user wrote.
-        kind (str): One of :data:`KINDS`, ``'timm'`` for MambaOut.
-        network (str): Name or path within the kind.
-        size (tuple[int, int], optional): Height and width in pixels.
-        checkpoint (str, optional): File of weights.
-        options (dict[str, str]): What stands behind commas.
-    """
-
-    text: str
-    kind: str
-    network: str
-    size: tuple[int, int] | None = None
+    text: str  # what the user wrote
+    kind: str  # one of KINDS, 'timm' for MambaOut
+    network: str  # name or path within the kind
+    size: tuple[int, int] | None = None  # height and width in pixels
     checkpoint: str | None = None
-    options: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)  # behind commas
 
     @property
     def weights(self) -> str:
@@ -97,12 +88,10 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def parse_network(text: str) -> NetworkSpec:
-    """Read a name, as this module describes it; nothing is built.
+    """Read a name, as this module describes it.
 
-    Raises:
-        ValueError: The text is no such name, or there is no such network.
-        FileNotFoundError: The checkpoint does not exist.
-        ImportError: timm is asked for and missing.
+    Raises ValueError for a text that is no such name, or names no network,
+    and FileNotFoundError for a checkpoint that is not there.
     """
     name, *options = text.split(',')
     name, _, checkpoint = name.partition('=')
@@ -116,7 +105,7 @@ def parse_network(text: str) -> NetworkSpec:
         raise ValueError(
             f'{text} names no network. Write KIND:NETWORK@HEIGHTxWIDTH, as in '
             'mobilemamba:b1@256, or the path of a config; kinds are '
-            f'{", ".join(KINDS)}.{did_you_mean(kind, KINDS)}'
+            f'{", ".join(KINDS)}.'
         )
     if kind == 'mambaout':
         kind, network = 'timm', f'mambaout_{network}'
@@ -126,11 +115,10 @@ def parse_network(text: str) -> NetworkSpec:
 
         known = known if timm.is_model(network) else timm.list_models()
     if network not in known:
-        some = '' if kind == 'timm' else f', but {", ".join(known)}'
-        raise ValueError(
-            f'{text}: {kind} has no network {network!r}{some}.'
-            f'{did_you_mean(network, known)}'
-        )
+        hint = did_you_mean(network, known)
+        if kind != 'timm':
+            hint = f' There are {", ".join(known)}.'
+        raise ValueError(f'{text}: {kind} has no network {network!r}.{hint}')
     if checkpoint:
         check_checkpoint_file(checkpoint)
     if not all('=' in option for option in options):

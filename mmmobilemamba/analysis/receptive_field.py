@@ -21,10 +21,9 @@ def receptive_fields(
 ) -> list[tuple[int, np.ndarray]]:
     """Average the gradient of central features over images.
 
-    The features at the centre of a map are cut off at zero and summed, and
-    the positive part of the gradient is kept, as in the figures of RepLKNet
-    and its successors. Of a map with even sides the four central places
-    count.
+    The features at the centre of a map, four places where its sides are even,
+    are cut off at zero and summed, and the positive part of the gradient is
+    kept, as in the figures of RepLKNet and its successors.
 
     Args:
         features (Callable): Maps images to a tuple of maps.

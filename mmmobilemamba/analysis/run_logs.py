@@ -19,20 +19,12 @@ _LOWER_IS_BETTER = ('loss', 'error', 'mae', 'rmse')
 
 @dataclass
 class RunLog:
-    """What a training has logged.
-
-    Args:
-        name (str): Name in legends and tables.
-        train (dict[int, dict]): Records of the training by iteration.
-        val (dict[int, dict]): Records of the evaluations by epoch or
-            iteration.
-        by_epoch (bool): Whether evaluations are counted in epochs.
-    """
+    """What a training has logged; ``name`` is for legends and tables."""
 
     name: str
-    train: dict[int, dict] = field(default_factory=dict)
-    val: dict[int, dict] = field(default_factory=dict)
-    by_epoch: bool = True
+    train: dict[int, dict] = field(default_factory=dict)  # by iteration
+    val: dict[int, dict] = field(default_factory=dict)  # by epoch or iteration
+    by_epoch: bool = True  # evaluations are counted so
 
     @property
     def metrics(self) -> list[str]:
@@ -51,13 +43,9 @@ class RunLog:
 def read_run(path: str | os.PathLike, name: str | None = None) -> RunLog:
     """Read the logs of a work folder as if it had never been stopped.
 
-    A folder of a resumed training has several. They are joined in the order
-    of their time stamps; from its first iteration on a later one replaces
-    the earlier, whose training behind the checkpoint was lost.
-
-    Raises:
-        FileNotFoundError: The folder holds no log.
-        ValueError: A log holds something else than records.
+    From its first iteration on, the log of a resumed training replaces those
+    before it. Raises FileNotFoundError where there is none, and ValueError
+    for a log that holds something else than records.
     """
     # Time stamps sort as text.
     files = sorted(Path(path).glob('*/vis_data/scalars.json'))

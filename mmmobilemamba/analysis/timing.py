@@ -34,11 +34,10 @@ def time_interleaved(
 ) -> dict[str, list[float]]:
     """Time callables in interleaved rounds.
 
-    Every round gives each callable one turn, so that heat, clock rates and
-    other processes hit all alike; the order is turned around from round to
-    round. A call ends when the device has finished its work. Where a call has
-    the attribute ``spins``, as those of other runtimes do, there is a pause
-    after each turn, until the threads of that turn sleep.
+    Every round gives each callable one turn, in alternating order, so that
+    heat, clock rates and other processes hit all alike. A call ends when the
+    device has finished its work. Where one has the attribute ``spins``, as
+    those of other runtimes, a turn waits until the last one's threads sleep.
 
     Args:
         calls (Mapping[str, Callable]): What to time, by name.

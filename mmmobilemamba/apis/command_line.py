@@ -2,8 +2,7 @@
 
 import errno
 import logging
-import os
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,22 +15,18 @@ _GOES_ON = 'Checkpoints stay as they are: --resume goes on from the latest.'
 
 def add_run_arguments(parser: ArgumentParser) -> None:
     """Add what training and testing have in common to a parser."""
-    parser.add_argument(
-        '--work-dir',
-        help='folder for logs and checkpoints; by default that of the config, '
-        'or work_dirs/<name of the config>',
-    )
+    add = parser.add_argument
+    text = 'folder for logs and checkpoints; by default that of the config, '
+    text += 'or work_dirs/<name of the config>'
+    add('--work-dir', help=text)
     add_cfg_options(parser)
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='what started the processes of a distributed run',
-    )
-    # torch.distributed.launch passes one spelling or the other.
-    parser.add_argument(
-        '--local_rank', '--local-rank', type=int, help='set by the launcher'
-    )
+    launchers = ['none', 'pytorch', 'slurm', 'mpi']
+    text = 'what started the processes of a distributed run'
+    add('--launcher', choices=launchers, default='none', help=text)
+    # torch.distributed.launch passes one spelling or the other, and sets
+    # LOCAL_RANK as well, which mmengine reads.
+    text = 'set by the launcher'
+    add('--local_rank', '--local-rank', type=int, help=text)
 
 
 def add_cfg_options(parser: ArgumentParser) -> None:
@@ -48,12 +43,9 @@ def add_cfg_options(parser: ArgumentParser) -> None:
 
 def add_compile_argument(parser: ArgumentParser) -> None:
     """Add ``--compile`` to a parser of a tool that predicts."""
-    parser.add_argument(
-        '--compile',
-        action='store_true',
-        help='compile the backbone with its weights as constants; the first '
-        'image of a size takes a minute',
-    )
+    text = 'compile the backbone with its weights as constants; the first '
+    text += 'image of a size takes a minute'
+    parser.add_argument('--compile', action='store_true', help=text)
 
 
 def check_device(name: str) -> torch.device:
@@ -69,52 +61,38 @@ def check_device(name: str) -> torch.device:
     return device
 
 
-def export_local_rank(args: Namespace) -> None:
-    """Hand an old launcher's local rank to mmengine."""
-    if args.launcher != 'none' and args.local_rank is not None:
-        os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-
-
 @contextmanager
-def user_errors(parser: ArgumentParser) -> Iterator[None]:
-    """End the tool with the message alone where the input is at fault."""
-    try:
-        yield
-    except (
-        *(OSError, ValueError, TypeError, ImportError),
-        AssertionError,  # of the host libraries, for what a config says
-    ) as error:
-        message = str(error) or repr(error)
-    except KeyError as error:
-        # mmengine's, for a type that no registry has.
-        message = str(error.args[0])
-        if 'registry' not in message:
-            raise
-    else:
-        return
-    parser.exit(2, f'{parser.prog}: error: {message}\n')
+def user_errors(parser: ArgumentParser, running: bool = False) -> Iterator:
+    """End the tool with the message alone where the input is at fault.
 
-
-@contextmanager
-def run_errors(parser: ArgumentParser) -> Iterator[None]:
-    """End a run with the message alone where its files are at fault.
-
-    That is where this package found it, and named it; the disk is full; or a
-    process died or hung that the run cannot go on without. The log gets the
-    message too.
+    While a run goes on (``running``), that is where this package found it,
+    and named it; the disk is full; or a process died or hung that the run
+    cannot go on without. The log gets the message too.
     """
     try:
         yield
     except Exception as error:
-        message = _message(error)
+        message = _of_run(error) if running else _of_input(error)
         if message is None:
             raise
-        print_log(message, 'current', logging.ERROR)
+        if running:
+            print_log(message, 'current', logging.ERROR)
         parser.exit(2, f'{parser.prog}: error: {message}\n')
 
 
-def _message(error: Exception) -> str | None:
+def _of_input(error: Exception) -> str | None:
     """Return what a user needs to know of an error, None for all of it."""
+    # AssertionError: of the host libraries, for what a config says.
+    kinds = (OSError, ValueError, TypeError, ImportError, AssertionError)
+    if isinstance(error, kinds):
+        return str(error) or repr(error)
+    # mmengine's, for a type that no registry has.
+    if isinstance(error, KeyError) and 'registry' in str(error):
+        return error.args[0]
+    return None
+
+
+def _of_run(error: Exception) -> str | None:
     text = str(error).rstrip()
     full = getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
     ours = type(error).__module__.startswith('mmmobilemamba.')
@@ -131,14 +109,10 @@ def _message(error: Exception) -> str | None:
     text = text.partition('\n')[0].rstrip('. ')
     # "DataLoader worker (pid 1) is killed by", "DataLoader timed out"
     if text.startswith('DataLoader '):
-        return (
-            f'{text}. A process that loads data ended or hangs; where it was '
-            f'killed, memory may have run out. {_GOES_ON}'
-        )
+        text += '. A process that loads data ended or hangs; where it was '
+        return f'{text}killed, memory may have run out. {_GOES_ON}'
     # "[.../gloo/transport/tcp/pair.cc:1] Connection closed by peer"
     if 'gloo' in text.partition(']')[0]:
-        return (
-            f'{text}. Another process of this run ended, or hangs for longer '
-            f'than env_cfg.dist_cfg.timeout seconds. {_GOES_ON}'
-        )
+        text += '. Another process of this run ended, or hangs for longer '
+        return f'{text}than env_cfg.dist_cfg.timeout seconds. {_GOES_ON}'
     return None

@@ -1,8 +1,6 @@
 """Reading a config, and finding the host library that it belongs to."""
 
-import difflib
 import os
-from pathlib import Path
 
 from mmengine.config import Config
 
@@ -13,7 +11,7 @@ from ..registry import HOST_FAULTS, HOST_REQUIREMENTS, MODELS, import_host
 def load_config(
     path: str | os.PathLike, cfg_options: dict | None = None
 ) -> Config:
-    """Read a config file, or say which name was meant.
+    """Read a config file and import the library that it belongs to.
 
     Args:
         path (str or PathLike): Config file.
@@ -21,53 +19,24 @@ def load_config(
             of the file. Defaults to None.
 
     Returns:
-        Config: The config, with its host library known to be importable, and
-        with ``default_scope`` where the model tells it.
+        Config: The config, with ``default_scope`` where the model tells it.
 
     Raises:
         FileNotFoundError: There is no such file.
         ImportError: A library that the config builds on is missing or broken.
     """
-    path = os.fspath(path)
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f'Config {path} does not exist.{_did_you_mean(path)}'
-        )
     find_fork_configs()
-    try:
-        cfg = Config.fromfile(path)
-    except ImportError as error:
-        # A base such as mmdet::..., whose package mmengine does not find.
-        for scope, requirement in HOST_REQUIREMENTS.items():
-            names = (scope, requirement.partition('==')[0])
-            if getattr(error, 'name', None) in names or names[1] in str(error):
-                raise ImportError(_missing_host(path, scope)) from error
-        raise
+    cfg = Config.fromfile(path)
     if cfg_options:
         cfg.merge_from_dict(cfg_options)
-    check_host(cfg, path)
-    return cfg
-
-
-def check_host(cfg: Config, path: str = 'the config') -> None:
-    """Find and import the library that a config belongs to.
-
-    Args:
-        cfg (Config): Config; ``default_scope`` is set where it is missing and
-            the type of the model tells it.
-        path (str): Where it comes from, for the message. Defaults to
-            ``'the config'``.
-
-    Raises:
-        ImportError: The library is missing or does not import.
-    """
-    if cfg.get('default_scope') is None:
+    scope = cfg.get('default_scope')
+    if scope is None:
         scope = _scope_of((cfg.get('model') or {}).get('type'))
         if scope:
             cfg.default_scope = scope
-    scope = cfg.get('default_scope')
     if scope in HOST_REQUIREMENTS and import_host(scope) is None:
         raise ImportError(_missing_host(path, scope))
+    return cfg
 
 
 def _scope_of(kind: type | str | None) -> str | None:
@@ -84,7 +53,7 @@ def _scope_of(kind: type | str | None) -> str | None:
     return None
 
 
-def _missing_host(path: str, scope: str) -> str:
+def _missing_host(path: str | os.PathLike, scope: str) -> str:
     if scope in HOST_FAULTS:
         reason, cure = HOST_FAULTS[scope]
         return (
@@ -95,18 +64,3 @@ def _missing_host(path: str, scope: str) -> str:
         f'{path} belongs to {scope}, which is not installed. Install it with '
         f'`pip install "{HOST_REQUIREMENTS[scope]}"`.'
     )
-
-
-def _did_you_mean(path: str) -> str:
-    """Return a sentence with configs of a similar name, or nothing."""
-    package = Path(__file__).parents[1]
-    # The folder of a mistyped path may be the root of a whole disk.
-    files = list(Path(path).parent.glob('*.py'))
-    for folder in (package.parent / 'configs', package / '.mim' / 'configs'):
-        files += folder.rglob('*.py')
-    known = {file.stem: file for file in files}
-    near = difflib.get_close_matches(Path(path).stem, known, n=3, cutoff=0.6)
-    if not near:
-        return ''
-    names = ', '.join(os.path.relpath(known[name]) for name in near)
-    return f' Did you mean {names}?'

@@ -4,11 +4,10 @@ import importlib
 import os
 import platform
 import re
-import shutil
-import subprocess
+import sys
 
 import torch
-from packaging.version import Version
+from mmengine.utils import dl_utils
 
 from mmmobilemamba import __version__
 from mmmobilemamba.ops import (
@@ -26,24 +25,16 @@ _BUILD_MMCV = (
     'pip install --no-build-isolation --force-reinstall --no-deps '
     '--no-binary mmcv mmcv==2.1.0'
 )
-# Module -> distribution, and what installs it.
+# Module -> what pip installs for it.
 _PACKAGES = {
-    'torch': ('torch', 'pip install torch'),
-    'torchvision': ('torchvision', 'pip install torchvision==0.26.0'),
-    'numpy': ('numpy', 'pip install numpy'),
-    'cv2': ('opencv-python', 'pip install opencv-python'),
-    'mmengine': ('mmengine', 'pip install mmengine==0.10.7'),
-    'mmcv': ('mmcv', _BUILD_MMCV.format('')),
-    'mmdet': ('mmdet', f'pip install {HOST_REQUIREMENTS["mmdet"]}'),
-    'mmseg': (
-        'mmsegmentation',
-        f'pip install {HOST_REQUIREMENTS["mmseg"]} ftfy regex',
-    ),
-    'mmpretrain': (
-        'mmpretrain',
-        f'pip install {HOST_REQUIREMENTS["mmpretrain"]}',
-    ),
-    'pycocotools': ('pycocotools', 'pip install pycocotools'),
+    'torch': 'torch',
+    'torchvision': 'torchvision==0.26.0',
+    'numpy': 'numpy',
+    'cv2': 'opencv-python',
+    'mmengine': 'mmengine==0.10.7',
+    'mmcv.ops': 'mmcv==2.1.0',  # compiled only where asked for
+    **HOST_REQUIREMENTS,
+    'pycocotools': 'pycocotools',
 }
 _EXTENSION = 'mmmobilemamba-selective-scan'
 
@@ -55,23 +46,33 @@ def collect_env() -> tuple[dict[str, str], list[tuple[str, str]]]:
         tuple: What is there, by name, and a list of (fault, command that
         mends it).
     """
-    found, faults = _hardware(), []
+    found = {k: str(v) for k, v in dl_utils.collect_env().items()}
+    for name in ('PyTorch compiling details', 'numpy_random_seed'):
+        found.pop(name, None)
+    found['CPU'] = f'{cpu_name()}, {os.cpu_count()} cores'
+    faults = []
     import_host('mmseg')  # the one that imports the others
-    for module, (name, command) in _PACKAGES.items():
+    for module, requirement in _PACKAGES.items():
+        name = requirement.partition('==')[0]
         found[name], fault = _package(module, name)
         if fault:
+            command = f'pip install {requirement}'
+            if name == 'mmcv':
+                command = _BUILD_MMCV.format(_cuda_flag())
+            elif module == 'mmseg':  # imports both without requiring them
+                command += ' ftfy regex'
             _, command = HOST_FAULTS.get(module, ('', command))
             faults.append((f'{name} {fault}', command))
+    if 'mmcv.ops' in sys.modules:
+        from mmcv.ops import get_compiling_cuda_version
+
+        found['CUDA of mmcv'] = get_compiling_cuda_version()
+        if found['CUDA of mmcv'] == 'not available' and _cuda_flag():
+            fault = 'mmcv has no CUDA operators, but torch a GPU'
+            faults.append((fault, _BUILD_MMCV.format(_cuda_flag())))
     found['mmmobilemamba'] = __version__
     found[_EXTENSION] = installed_version(_EXTENSION) or 'missing'
-    for name, look in (
-        ('mmcv operators', _operators),
-        ('scan backend', _scan),
-    ):
-        found[name], fault = look()
-        if fault:
-            faults.append(fault)
-    fault = _toolkit_mismatch(found['nvcc'])
+    found['scan backend'], fault = _scan()
     return found, faults + ([fault] if fault else [])
 
 
@@ -84,40 +85,6 @@ def cpu_name() -> str:
         return platform.processor() or platform.machine()
 
 
-def _hardware() -> dict[str, str]:
-    found = {
-        'platform': platform.platform(),
-        'Python': platform.python_version(),
-        'CPU': cpu_name(),
-        'CPU cores': str(os.cpu_count()),
-        'threads of torch': str(torch.get_num_threads()),
-        'CUDA of torch': torch.version.cuda or 'none, a CPU build',
-    }
-    for index in range(torch.cuda.device_count()):
-        gpu = torch.cuda.get_device_properties(index)
-        found[f'GPU {index}'] = (
-            f'{gpu.name}, sm_{gpu.major}{gpu.minor}, '
-            f'{gpu.total_memory / 2**30:.0f} GiB'
-        )
-    if not torch.cuda.is_available():
-        found['GPU'] = 'none that torch sees'
-    home = os.environ.get('CUDA_HOME') or os.environ.get('CUDA_PATH')
-    places = [os.path.join(home, 'bin', 'nvcc')] if home else ['nvcc']
-    places.append('/usr/local/cuda/bin/nvcc')
-    nvcc = next(filter(None, map(shutil.which, places)), '')
-    release = re.search(r'release ([\d.]+)', _output(nvcc, '-V'))
-    found['nvcc'] = f'{release[1]}, {nvcc}' if release else 'none'
-    compiler = _output(os.environ.get('CXX') or 'c++', '--version')
-    found['C++ compiler'] = compiler.partition('\n')[0] or 'none'
-    return found
-
-
-def _output(*command: str) -> str:
-    if shutil.which(command[0]) is None:
-        return ''
-    return subprocess.run(command, capture_output=True, text=True).stdout
-
-
 def _package(module: str, name: str) -> tuple[str, str]:
     """Return the version of a package, and what is wrong with it."""
     if module in HOST_FAULTS:
@@ -126,7 +93,7 @@ def _package(module: str, name: str) -> tuple[str, str]:
         imported = importlib.import_module(module)
     except Exception as error:
         # Versions that do not go together show in many ways.
-        if isinstance(error, ModuleNotFoundError) and error.name == module:
+        if isinstance(error, ImportError) and error.name == module:
             return 'missing', 'is missing'
         reason = str(error).partition('\n')[0]
         return 'broken', f'does not import: {reason}'
@@ -138,21 +105,8 @@ def _package(module: str, name: str) -> tuple[str, str]:
     return version or getattr(imported, '__version__', '?'), ''
 
 
-def _operators() -> tuple[str, tuple[str, str] | None]:
-    cuda = 'FORCE_CUDA=1 ' if torch.cuda.is_available() else ''
-    command = _BUILD_MMCV.format(cuda)
-    try:
-        from mmcv.ops import get_compiling_cuda_version
-    except Exception as error:
-        reason = str(error).partition('\n')[0]
-        fault = f'the operators of mmcv do not import ({reason})'
-        return 'missing', (fault, command)
-    version = get_compiling_cuda_version()
-    if version not in ('not available', ''):
-        return f'CPU and CUDA {version}', None
-    if not cuda:
-        return 'CPU', None
-    return 'CPU', ('mmcv has no CUDA operators, but torch a GPU', command)
+def _cuda_flag() -> str:
+    return 'FORCE_CUDA=1 ' if torch.cuda.is_available() else ''
 
 
 def _scan() -> tuple[str, tuple[str, str] | None]:
@@ -167,20 +121,7 @@ def _scan() -> tuple[str, tuple[str, str] | None]:
         return backend, (fault, INSTALL_COMMAND)
     devices = ' and '.join(find_extension().devices)
     where = f'{backend}, built for {devices}'
-    if not torch.cuda.is_available() or 'cuda' in devices:
+    if not _cuda_flag() or 'cuda' in devices:
         return where, None
     fault = 'the scan extension has no CUDA kernels, but torch a GPU'
-    return where, (fault, f'FORCE_CUDA=1 {INSTALL_COMMAND}')
-
-
-def _toolkit_mismatch(nvcc: str) -> tuple[str, str] | None:
-    """torch builds extensions with the major version that it came from."""
-    if nvcc == 'none' or torch.version.cuda is None:
-        return None
-    wanted = Version(torch.version.cuda)
-    if Version(nvcc.split(',')[0]).major == wanted.major:
-        return None
-    return (
-        f'nvcc is {nvcc}, and torch was built with CUDA {wanted}',
-        f'export CUDA_HOME=/usr/local/cuda-{wanted.major}.{wanted.minor}',
-    )
+    return where, (fault, _cuda_flag() + INSTALL_COMMAND)

@@ -31,13 +31,7 @@ IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 
 def find_images(path: str | os.PathLike) -> list[Path]:
-    """List an image, or the images of a folder by name.
-
-    Args:
-        path (str or PathLike): Image file or folder.
-
-    Returns:
-        list[Path]: One file or more.
+    """List an image file, or the images of a folder by name.
 
     Raises:
         FileNotFoundError: The path does not exist, or the folder has none.
@@ -47,26 +41,16 @@ def find_images(path: str | os.PathLike) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise FileNotFoundError(f'Image {path} does not exist.')
-    files = sorted(
-        file
-        for file in path.iterdir()
-        if file.suffix.lower() in IMAGE_SUFFIXES
-    )
+    files = [f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES]
     if not files:
         raise FileNotFoundError(
             f'Folder {path} has no images ({", ".join(IMAGE_SUFFIXES)}).'
         )
-    return files
+    return sorted(files)
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Decode an image file.
-
-    Args:
-        path (str or PathLike): Image file.
-
-    Returns:
-        np.ndarray: BGR pixels, uint8, (height, width, 3).
+    """Decode an image file to BGR pixels, uint8, (height, width, 3).
 
     Raises:
         ValueError: The file is no image that OpenCV reads.
@@ -89,6 +73,12 @@ def build_model(cfg: Config) -> nn.Module:
     Raises:
         ValueError: The config belongs to none of the three.
     """
+    scope = cfg.get('default_scope')
+    if scope not in DRAWING:
+        raise ValueError(
+            'To build a model that takes images, default_scope must be one '
+            f'of {", ".join(DRAWING)}, got {scope!r}.'
+        )
     settings = deepcopy(cfg.model)
     settings.pop('pretrained', None)
     settings.get('backbone', {}).pop('init_cfg', None)
@@ -97,7 +87,7 @@ def build_model(cfg: Config) -> nn.Module:
         settings.setdefault(
             'data_preprocessor', deepcopy(cfg.data_preprocessor)
         )
-    with DefaultScope.overwrite_default_scope(_host_scope(cfg)):
+    with DefaultScope.overwrite_default_scope(scope):
         return revert_sync_batchnorm(MODELS.build(settings))
 
 
@@ -117,12 +107,10 @@ def load_model(
         libraries' inference functions read.
 
     Raises:
-        ValueError: The config belongs to none of the three, or the
-            checkpoint to another model.
+        ValueError: The checkpoint belongs to another model.
     """
-    scope = _host_scope(cfg)
-    init_default_scope(scope)
     model = build_model(cfg)
+    init_default_scope(cfg.default_scope)
     meta = None
     if checkpoint is not None:
         content = load_checkpoint(model, checkpoint)
@@ -168,14 +156,11 @@ def optimize_backbone(
 
 
 def predict(model: nn.Module, image: np.ndarray) -> BaseDataElement:
-    """Predict one image.
+    """Predict one image by the library's own inference.
 
     Args:
         model (nn.Module): Model of :func:`load_model`.
         image (np.ndarray): BGR pixels, (height, width, 3).
-
-    Returns:
-        BaseDataElement: What the library's own inference gives.
     """
     scope = model.cfg.default_scope
     if scope == 'mmdet':
@@ -200,55 +185,31 @@ def draw(
     out_file: str | os.PathLike,
     score_thr: float = 0.3,
 ) -> None:
-    """Draw a prediction on its image, into a file.
-
-    Args:
-        model (nn.Module): Model of :func:`load_model`.
-        image (np.ndarray): BGR pixels, (height, width, 3).
-        sample (BaseDataElement): Prediction of :func:`predict`.
-        out_file (str or PathLike): Image file to write.
-        score_thr (float): Lowest score of a detection that is drawn.
-            Defaults to 0.3.
-    """
-    scope = model.cfg.default_scope
+    """Draw a prediction of :func:`predict` on its image, BGR pixels, into an
+    image file; detections where they score ``score_thr`` or more."""
+    scope, meta = model.cfg.default_scope, model.dataset_meta
     settings = dict(model.cfg.get('visualizer') or {})
     settings.setdefault('type', DRAWING[scope][1])
     # One of its own, beside that of a Runner in the same process.
     settings.update(name='image_demo', vis_backends=None, save_dir=None)
     visualizer = VISUALIZERS.build(settings)
-    meta = model.dataset_meta
     visualizer.dataset_meta = meta
-    common = dict(
-        image=image[..., ::-1],
-        data_sample=sample,
-        draw_gt=False,
-        out_file=os.fspath(out_file),
-    )
+    args = dict(image=image[..., ::-1], data_sample=sample, draw_gt=False)
+    args['out_file'] = os.fspath(out_file)
+    if scope == 'mmpretrain':
+        visualizer.visualize_cls(classes=meta.get('classes'), **args)
+        return
     if scope == 'mmdet':
-        visualizer.add_datasample(
-            'prediction', pred_score_thr=score_thr, **common
-        )
-    elif scope == 'mmseg':
-        visualizer.add_datasample('prediction', **common)
-    else:
-        visualizer.visualize_cls(classes=meta.get('classes'), **common)
+        args['pred_score_thr'] = score_thr
+    visualizer.add_datasample('prediction', **args)
 
 
 def describe(
     model: nn.Module, sample: BaseDataElement, score_thr: float = 0.3
 ) -> str:
-    """Say in a line what a prediction holds.
-
-    Args:
-        model (nn.Module): Model of :func:`load_model`.
-        sample (BaseDataElement): Prediction of :func:`predict`.
-        score_thr (float): Lowest score of a detection that counts.
-            Defaults to 0.3.
-
-    Returns:
-        str: Objects with scores, or classes with their share of the pixels,
-        or the class of the image.
-    """
+    """Say in a line what a prediction of :func:`predict` holds: objects that
+    score ``score_thr`` or more, or classes with their share of the pixels, or
+    the class of the image."""
     names = model.dataset_meta.get('classes')
 
     def name(label: int) -> str:
@@ -256,31 +217,15 @@ def describe(
 
     if 'pred_instances' in sample:
         found = sample.pred_instances
-        found = found[found.scores >= score_thr].cpu()
-        parts = [
-            f'{name(int(label))} {float(score):.2f}'
-            for label, score in zip(found.labels, found.scores, strict=True)
-        ]
+        found = found[found.scores >= score_thr]
+        pairs = zip(found.labels.tolist(), found.scores.tolist(), strict=True)
+        parts = [f'{name(label)} {score:.2f}' for label, score in pairs]
         return ', '.join(parts) or f'nothing scores {score_thr} or more'
     if 'pred_sem_seg' in sample:
-        labels = sample.pred_sem_seg.data.flatten().cpu()
-        counts = torch.bincount(labels).float() / labels.numel()
-        order = counts.argsort(descending=True)
-        return ', '.join(
-            f'{name(int(label))} {float(counts[label]):.0%}'
-            for label in order
-            if counts[label] > 0
-        )
+        shares = sample.pred_sem_seg.data.flatten().bincount().float()
+        shares = (shares / shares.sum()).tolist()
+        order = sorted(range(len(shares)), key=shares.__getitem__)[::-1]
+        parts = [f'{name(i)} {shares[i]:.0%}' for i in order if shares[i]]
+        return ', '.join(parts)
     label = int(sample.pred_label)
     return f'{name(label)} {float(sample.pred_score[label]):.2f}'
-
-
-def _host_scope(cfg: Config) -> str:
-    """Return the scope of a config, one of those that predict images."""
-    scope = cfg.get('default_scope')
-    if scope not in DRAWING:
-        raise ValueError(
-            'To build a model that takes images, default_scope must be one '
-            f'of {", ".join(DRAWING)}, got {scope!r}.'
-        )
-    return scope

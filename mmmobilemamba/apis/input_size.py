@@ -4,7 +4,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 from torch import nn
 
-from ..datasets.data_paths import first_dataset
+from ..datasets.data_paths import first_dataset, type_name
 
 # What papers count at where a pipeline keeps the ratio of the images.
 _USUAL = dict(mmdet=(800, 1280), mmseg=(512, 512), mmpretrain=(224, 224))
@@ -22,7 +22,7 @@ def usual_size(cfg: Config) -> tuple[int, int]:
     loader = cfg.get('test_dataloader') or {}
     steps = first_dataset(loader.dataset).pipeline if loader else []
     for step in reversed(steps):
-        kind = getattr(step['type'], '__name__', step['type'])  # or a class
+        kind = type_name(step)
         size = step.get('crop_size')
         if size is None and 'Resize' in kind and not step.get('keep_ratio'):
             size = step.get('scale')

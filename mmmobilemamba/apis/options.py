@@ -4,6 +4,7 @@ import logging
 import os
 import os.path as osp
 import sys
+from argparse import Namespace
 from copy import deepcopy
 
 import torch
@@ -27,44 +28,19 @@ DRAWING = {
 
 
 def set_work_dir(cfg: Config, work_dir: str | None) -> None:
-    """Choose and make the folder that takes logs and checkpoints.
-
-    Args:
-        cfg (Config): Config read from a file.
-        work_dir (str, optional): Folder; None keeps that of the config, or
-            takes ``work_dirs/<name of the config>``.
-
-    Raises:
-        ValueError: The path cannot be a folder that files go to.
-    """
-    if work_dir is None:
-        name = osp.splitext(osp.basename(cfg.filename))[0]
-        work_dir = cfg.get('work_dir') or osp.join('work_dirs', name)
-    try:
-        os.makedirs(work_dir, exist_ok=True)
-    except OSError as error:
-        raise ValueError(
-            f'work_dir {work_dir} cannot be made: {error.strerror}.'
-        ) from error
-    if not os.access(work_dir, os.W_OK):
-        raise ValueError(f'work_dir {work_dir} is not writable.')
-    cfg.work_dir = work_dir
+    """Choose the folder of logs and checkpoints: the given one, the config's,
+    or ``work_dirs/<name of the config>``."""
+    name = osp.splitext(osp.basename(cfg.filename))[0]
+    default = osp.join('work_dirs', name)
+    cfg.work_dir = work_dir or cfg.get('work_dir') or default
 
 
 def set_start(cfg: Config, resume: str | None) -> str | None:
-    """Settle what a training is to start from.
+    """Settle what a training starts from, by ``--resume`` or the config.
 
-    Args:
-        cfg (Config): Config of a training.
-        resume (str, optional): Checkpoint to resume from, or ``'auto'`` for
-            the latest one of the work dir. None leaves it to the config.
-
-    Returns:
-        str: Weights to start from where a run that resumes by itself finds
-        nothing to resume from; None where there are none.
-
-    Raises:
-        FileNotFoundError: A checkpoint is named that does not exist.
+    Returns the weights to take where a run that resumes by itself, ``'auto'``,
+    finds nothing to resume from. Raises FileNotFoundError where a checkpoint
+    is named that does not exist.
     """
     weights = None
     if resume == 'auto':
@@ -77,41 +53,19 @@ def set_start(cfg: Config, resume: str | None) -> str | None:
     return weights
 
 
-def set_train_options(
-    cfg: Config,
-    amp: bool = False,
-    amp_dtype: str | None = None,
-    channels_last: bool = False,
-    auto_scale_lr: bool = False,
-    deterministic: bool = False,
-) -> None:
-    """Do to the config of a training what the options of train.py say.
+def set_train_options(cfg: Config, args: Namespace) -> None:
+    """Do to the config of a training what the options of train.py say, or
+    raise a ValueError where the config or the device cannot do that.
 
-    Checkpoints are whole and resumable unless the config has a hook of its
+    Checkpoints become whole and resumable unless the config has a hook of its
     own for them.
-
-    Args:
-        cfg (Config): Config of a training.
-        amp (bool): Mixed precision: mmengine's float16 with loss scaling on
-            an accelerator, bfloat16 of our own on a CPU. Defaults to False.
-        amp_dtype (str, optional): ``'float16'`` or ``'bfloat16'`` for mixed
-            precision in that type. Defaults to None.
-        channels_last (bool): Keep weights and batches in channels_last memory
-            format. Defaults to False.
-        auto_scale_lr (bool): Scale the learning rate to the batch size.
-            Defaults to False.
-        deterministic (bool): Compute equal bits in every run on one machine,
-            with as many threads and loading processes. Defaults to False.
-
-    Raises:
-        ValueError: The config or the device cannot do that.
     """
-    _set_precision(cfg, amp, amp_dtype)
-    if channels_last:
+    _set_precision(cfg, args.amp, args.amp_dtype)
+    if args.channels_last:
         hooks = cfg.get('custom_hooks') or ()
         hook = dict(type='mmmobilemamba.ChannelsLastHook')
         cfg.custom_hooks = [*hooks, hook]
-    if auto_scale_lr:
+    if args.auto_scale_lr:
         auto = cfg.get('auto_scale_lr')
         if not auto or 'base_batch_size' not in auto:
             raise ValueError(
@@ -120,7 +74,7 @@ def set_train_options(
                 'rate was chosen for.'
             )
         auto.enable = True
-    if deterministic:
+    if args.deterministic:
         randomness = cfg.setdefault('randomness', ConfigDict())
         randomness.deterministic = True
         # mmengine would draw one.
@@ -136,41 +90,21 @@ def set_train_options(
     set_loader_defaults(cfg)
 
 
-def set_test_options(
-    cfg: Config,
-    tta: bool = False,
-    out: str | None = None,
-    show: bool = False,
-    show_dir: str | None = None,
-    wait_time: float = 2,
-) -> None:
-    """Do to the config of a test what the options of test.py say.
-
-    Args:
-        cfg (Config): Config of a test.
-        tta (bool): Augment at test time. MMDetection and MMPretrain add a
-            horizontal flip where a config says nothing. Defaults to False.
-        out (str, optional): What takes the predictions: a .pkl file, or a
-            folder of label images for segmentors. Defaults to None.
-        show (bool): Open a window for each image. Defaults to False.
-        show_dir (str, optional): Folder that takes the drawn images. Defaults
-            to None.
-        wait_time (float): Seconds that a window stays. Defaults to 2.
-
-    Raises:
-        ValueError: The config, its library or the machine cannot do that.
-    """
-    if tta:
-        _set_tta(cfg)
-    if out:
-        _set_predictions_file(cfg, out)
-    if tta and (show or show_dir) and cfg.default_scope == 'mmpretrain':
+def set_test_options(cfg: Config, args: Namespace) -> None:
+    """Do to the config of a test what the options of test.py say, or raise a
+    ValueError where the config, its library or the machine cannot do that."""
+    draw = args.show or args.show_dir
+    if args.tta and draw and cfg.default_scope == 'mmpretrain':
         raise ValueError(
             "--show and --show-dir: MMPretrain draws the network's input, "
             'which --tta augments; draw without it.'
         )
-    if show or show_dir:
-        _set_visualization(cfg, show, show_dir, wait_time)
+    if args.tta:
+        _set_tta(cfg)
+    if args.out:
+        _set_predictions_file(cfg, args.out)
+    if draw:
+        _set_visualization(cfg, args.show, args.show_dir, args.wait_time)
     test_cfg = cfg.get('test_cfg') or {}
     if test_cfg.get('fp16') and get_device() == 'cpu':
         # A CPU's suppression wants float32.
@@ -181,12 +115,7 @@ def set_test_options(
 
 
 def set_loader_defaults(cfg: Config) -> None:
-    """Give data loaders of MMPretrain what its own tools give them.
-
-    Args:
-        cfg (Config): Config of a run; those of other libraries are left as
-            they are.
-    """
+    """Give data loaders of MMPretrain what its own tools give them."""
     if cfg.get('default_scope') != 'mmpretrain':
         return
     for split in ('train', 'val', 'test'):
@@ -195,21 +124,12 @@ def set_loader_defaults(cfg: Config) -> None:
             continue
         loader.setdefault('collate_fn', dict(type='default_collate'))
         loader.setdefault('pin_memory', torch.cuda.is_available())
-        loader.setdefault(
-            'persistent_workers', loader.get('num_workers', 0) > 0
-        )
+        workers = loader.get('num_workers', 0)
+        loader.setdefault('persistent_workers', workers > 0)
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build the Runner of a config; nothing is loaded or run.
-
-    Args:
-        cfg (Config): Config of a run; ``runner_type`` names another one, such
-            as FlexibleRunner.
-
-    Returns:
-        Runner: The Runner.
-    """
+    """Build the Runner of a config, or the one that ``runner_type`` names."""
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return Runner.from_cfg(cfg)
@@ -246,41 +166,34 @@ def _set_precision(cfg: Config, amp: bool, dtype: str | None) -> None:
     wrapper = cfg.get('optim_wrapper')
     if wrapper is None:
         raise ValueError('The config has no optim_wrapper to train with.')
-    kind = type_name(wrapper) or 'OptimWrapper'
-    device = get_device()
+    kind, device = type_name(wrapper) or 'OptimWrapper', get_device()
     if dtype:
-        amp, wrapper.dtype = True, dtype
+        wrapper.dtype = dtype
+    # A config that asks for mixed precision gets it on a CPU, too.
+    amp = amp or bool(dtype) or (device, kind) == ('cpu', 'AmpOptimWrapper')
     if not amp:
-        if kind == 'AmpOptimWrapper' and device not in _AMP_DEVICES:
-            raise ValueError(
-                "optim_wrapper.type='AmpOptimWrapper' needs one of "
-                f'{", ".join(_AMP_DEVICES)}, and this machine has {device}. '
-                'Pass --amp for bfloat16 on the CPU, or --cfg-options '
-                'optim_wrapper.type=OptimWrapper.'
-            )
         return
     if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'CPUAmpOptimWrapper'):
         raise ValueError(
             '--amp replaces OptimWrapper or AmpOptimWrapper, got '
             f'optim_wrapper.type={kind!r}.'
         )
+    dtype = wrapper.get('dtype')
     if device in _AMP_DEVICES:
         wrapper.type = 'AmpOptimWrapper'
         # bfloat16 has the range of float32 and needs no scaling.
-        scaled = wrapper.get('dtype') != 'bfloat16'
-        wrapper.setdefault(
-            'loss_scale', 'dynamic' if scaled else dict(enabled=False)
-        )
-        return
-    dtype = wrapper.get('dtype') or 'bfloat16'
-    if device != 'cpu' or dtype != 'bfloat16':
+        scale = dict(enabled=False) if dtype == 'bfloat16' else 'dynamic'
+        wrapper.setdefault('loss_scale', scale)
+    elif device == 'cpu' and dtype in (None, 'bfloat16'):
+        for key in ('loss_scale', 'use_fsdp', 'dtype'):
+            wrapper.pop(key, None)
+        wrapper.type = 'mmmobilemamba.CPUAmpOptimWrapper'
+    else:
         raise ValueError(
-            f'--amp works on {", ".join(_AMP_DEVICES)}, and in bfloat16 on a '
-            f'cpu; got optim_wrapper.dtype={dtype!r} on {device}.'
+            f'Mixed precision works on {", ".join(_AMP_DEVICES)}, and in '
+            f'bfloat16 on a cpu; got optim_wrapper.dtype={dtype!r} on '
+            f'{device}.'
         )
-    for key in ('loss_scale', 'use_fsdp', 'dtype'):
-        wrapper.pop(key, None)
-    wrapper.type = 'mmmobilemamba.CPUAmpOptimWrapper'
 
 
 def _set_visualization(
@@ -291,30 +204,23 @@ def _set_visualization(
     if show and sys.platform == 'linux' and not any(map(os.getenv, displays)):
         raise ValueError('--show needs a display; use --show-dir instead.')
     scope = cfg.get('default_scope')
-    if scope not in DRAWING:
-        raise ValueError(
-            '--show and --show-dir know the drawing hooks of '
-            f'{", ".join(DRAWING)}, not of {scope!r}.'
-        )
-    hook_type, visualizer = DRAWING[scope]
+    # Libraries on top of MMDetection draw as it does.
+    hook_type, visualizer = DRAWING.get(scope, DRAWING['mmdet'])
     if not cfg.get('visualizer'):
         backends = [dict(type='LocalVisBackend')]
         cfg.visualizer = dict(type=visualizer, vis_backends=backends)
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     hook = hooks.setdefault('visualization', ConfigDict(type=hook_type))
     folder = osp.abspath(show_dir) if show_dir else None
-    hook.update(show=show, interval=1)
-    if show:
-        hook.wait_time = wait_time
+    hook.update(show=show, interval=1, wait_time=wait_time)
     if scope == 'mmpretrain':
         hook.update(enable=True, out_dir=folder)
         return
     hook.draw = True
-    if folder and scope == 'mmdet':
-        hook.test_out_dir = folder
-    elif folder:
-        # MMSegmentation draws through the visualizer's own backends.
+    if folder and scope == 'mmseg':  # draws through its visualizer's backends
         cfg.visualizer.save_dir = folder
+    elif folder:
+        hook.test_out_dir = folder
 
 
 def _set_predictions_file(cfg: Config, out: str) -> None:
@@ -334,41 +240,34 @@ def _set_predictions_file(cfg: Config, out: str) -> None:
 
 
 def _set_tta(cfg: Config) -> None:
-    """Wrap the model for test-time augmentation."""
-    scope = cfg.get('default_scope')
-    if scope == 'mmdet' and any(
-        part.get('mask_head')
-        for part in (cfg.model, cfg.model.get('roi_head') or {})
-    ):
+    """Wrap the model for test-time augmentation.
+
+    MMDetection and MMPretrain get a horizontal flip where a config says
+    nothing.
+    """
+    scope, model = cfg.get('default_scope'), cfg.model
+    parts = (model, model.get('roi_head') or {})
+    if scope == 'mmdet' and any(part.get('mask_head') for part in parts):
         raise ValueError(
             '--tta: MMDetection merges boxes, not the masks of this model.'
         )
     dataset = first_dataset(cfg.test_dataloader.dataset)
+    flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
+    *steps, pack = deepcopy(dataset.pipeline)
     if scope == 'mmdet':
         nms = dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
         cfg.setdefault('tta_model', dict(type='DetTTAModel', tta_cfg=nms))
+        keys = ('img_id', 'img_path', 'ori_shape', 'img_shape')
+        keys += ('scale_factor', 'flip', 'flip_direction')
+        pack = dict(type='PackDetInputs', meta_keys=keys)
     elif scope == 'mmpretrain':
         cfg.setdefault('tta_model', dict(type='AverageClsScoreTTA'))
     if scope in ('mmdet', 'mmpretrain'):
-        flipped = _with_flip(dataset.pipeline, scope)
-        cfg.setdefault('tta_pipeline', flipped)
+        augment = dict(type='TestTimeAug', transforms=[flips, [pack]])
+        cfg.setdefault('tta_pipeline', [*steps, augment])
     if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
         raise ValueError(
             '--tta needs tta_model and tta_pipeline in the config.'
         )
     dataset.pipeline = cfg.tta_pipeline
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-
-
-def _with_flip(pipeline: list, scope: str) -> list:
-    """Return a test pipeline that ends in both flips of the image."""
-    pack = deepcopy(pipeline[-1])
-    if scope == 'mmdet':
-        keys = ('img_id', 'img_path', 'ori_shape', 'img_shape')
-        keys += ('scale_factor', 'flip', 'flip_direction')
-        pack = dict(type='PackDetInputs', meta_keys=keys)
-    flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
-    return [
-        *deepcopy(pipeline[:-1]),
-        dict(type='TestTimeAug', transforms=[flips, [pack]]),
-    ]
+    cfg.model = ConfigDict(**cfg.tta_model, module=model)

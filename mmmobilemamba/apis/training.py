@@ -13,18 +13,11 @@ from mmengine.logging import print_log
 from ..checkpoints.atomic import atomic_write
 from .config import load_config
 
-_COST = 'training_seconds.txt'
-
 
 @dataclass(frozen=True)
 class FinishedTraining:
-    """What a training came to.
-
-    Args:
-        checkpoint (Path): Checkpoint of its last step.
-        seconds (float): Time that it took, the parts of an interrupted one
-            together.
-    """
+    """Checkpoint of the last step, and the time that a training took, the
+    parts of an interrupted one together."""
 
     checkpoint: Path
     seconds: float
@@ -38,16 +31,9 @@ def training_length(cfg: Config) -> tuple[str, int]:
 
 
 def write_training_config(cfg: Config, path: Path) -> None:
-    """Write the config of a training, unless another one began there.
-
-    Args:
-        cfg (Config): Config with a ``work_dir``.
-        path (Path): File to write; its folder is made.
-
-    Raises:
-        ValueError: The work folder holds checkpoints of other settings,
-            which fit neither another network nor another schedule.
-    """
+    """Write the config of a training, or raise a ValueError where its work
+    folder holds checkpoints of other settings, which fit neither another
+    network nor another schedule."""
     trained = list(Path(cfg.work_dir).glob('*.pth'))
     if trained and path.is_file() and path.read_text() != cfg.pretty_text:
         raise ValueError(
@@ -59,17 +45,14 @@ def write_training_config(cfg: Config, path: Path) -> None:
 
 
 def run_training(config: Path, tool: Path) -> FinishedTraining:
-    """Train a config in a process of its own, and wait for it.
+    """Train a config that has a ``work_dir`` in a process of its own.
 
     A training that was interrupted goes on, a finished one is taken as it
     is. The log of the process is its progress, and goes to this terminal.
 
     Args:
-        config (Path): Config file with a ``work_dir``.
+        config (Path): Config file.
         tool (Path): ``tools/train.py``.
-
-    Returns:
-        FinishedTraining: What it came to.
 
     Raises:
         ChildProcessError: The process ended with an error.
@@ -77,7 +60,7 @@ def run_training(config: Path, tool: Path) -> FinishedTraining:
     cfg = load_config(config)
     kind, length = training_length(cfg)
     checkpoint = Path(cfg.work_dir, f'{kind}_{length}.pth')
-    file = Path(cfg.work_dir, _COST)
+    file = Path(cfg.work_dir, 'training_seconds.txt')
     seconds = float(file.read_text()) if file.is_file() else 0.0
     if checkpoint.is_file():
         print_log(f'Already trained: {checkpoint}', 'current')

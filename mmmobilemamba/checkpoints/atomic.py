@@ -38,7 +38,11 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
         with open(draft, 'rb+') as file:
             os.fsync(file.fileno())
         os.replace(draft, path)
-    _sync_folder(path.parent)
+    handle = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)  # the names in the folder
+    finally:
+        os.close(handle)
 
 
 def remove_drafts(folder: str | os.PathLike) -> list[str]:
@@ -48,12 +52,3 @@ def remove_drafts(folder: str | os.PathLike) -> list[str]:
         names += [file.name for file in draft.iterdir()]
         shutil.rmtree(draft)
     return names
-
-
-def _sync_folder(folder: Path) -> None:
-    """Write the names in a folder to the disk, as fsync does for a file."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -5,18 +5,18 @@ import textwrap
 from collections.abc import Mapping
 
 import torch
-from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from .key_map import is_published, state_dict_from_published
+from .key_map import state_dict_from_published
 from .safe_loading import allow_mmengine_checkpoints
 
 # Where a file keeps its tensors; the moving average gave the published
 # accuracies, so it comes before the raw weights.
 CONTAINERS = ('net_E', 'net', 'state_dict', 'model')
-_CONVERTER = 'tools/model_converters/mobilemamba_to_mm.py'
+# Classification heads in published files.
+HEADS = ('head.', 'head_dist.')
 # Characters of a line of torch's message that an error repeats.
 _LINE = 400
 
@@ -28,9 +28,7 @@ class CheckpointError(ValueError):
 def check_checkpoint_file(path: str) -> None:
     """Raise FileNotFoundError for a local file that does not exist.
 
-    Args:
-        path (str): File, or an address such as ``https://`` or
-            ``open-mmlab://``, which passes.
+    An address such as ``https://`` or ``open-mmlab://`` passes.
     """
     if '://' not in path and not os.path.isfile(os.path.expanduser(path)):
         raise FileNotFoundError(f'Checkpoint {path} does not exist.')
@@ -57,7 +55,19 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     if '://' in path:
         content = CheckpointLoader.load_checkpoint(path, map_location='cpu')
     else:
-        content = _load_file(os.path.expanduser(path))
+        load, options = torch.load, dict(map_location='cpu', weights_only=True)
+        if path.endswith('.safetensors'):
+            from safetensors.torch import load_file
+
+            load, options = load_file, {}
+        try:
+            content = load(os.path.expanduser(path), **options)
+        except Exception as error:
+            # Pickle and zip readers raise a dozen types for a damaged file.
+            raise CheckpointError(
+                f'{path} is no checkpoint that can be read safely: '
+                f'{type(error).__name__}: {str(error).partition(chr(10))[0]}'
+            ) from error
     if not isinstance(content, dict):
         raise CheckpointError(
             f'{path} holds a {type(content).__name__}, not a checkpoint.'
@@ -65,61 +75,29 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     return content
 
 
-def read_state_dict(
-    path: str | os.PathLike, container: str | None = None
-) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint file by name.
+def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
+    """Read the tensors of a checkpoint file, published or ours, by name.
 
-    Args:
-        path (str or PathLike): File or address, published or ours.
-        container (str, optional): Where the file keeps them, one of
-            ``net_E``, ``net``, ``state_dict`` and ``model``. Defaults to
-            None, which takes the first that is there, then the top level.
-
-    Returns:
-        dict[str, Tensor]: Tensors on the CPU.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        CheckpointError: The file is no checkpoint, or holds no tensors there.
+    Arguments and errors are those of :func:`read_checkpoint`; of several sets
+    of weights the first by the order of ``CONTAINERS`` is taken.
     """
     content = read_checkpoint(path)
-    container = find_container(content, path, container)
-    tensors = weights_of(content, container)
-    if not tensors:
-        raise CheckpointError(
-            f'{path} holds no tensors at {container or "the top level"}; '
-            'expected a state dict there or under one of '
-            f'{", ".join(CONTAINERS)}.'
-        )
-    return tensors
+    return weights_of(content, find_container(content))
 
 
-def find_container(
-    content: Mapping, source: str | os.PathLike, wanted: str | None = None
-) -> str | None:
+def find_container(content: Mapping) -> str | None:
     """Return the entry that holds a file's tensors, None for its top level."""
-    there = [n for n in CONTAINERS if isinstance(content.get(n), Mapping)]
-    if wanted is not None and wanted not in there:
-        raise CheckpointError(
-            f'{source} has no {wanted!r}; it has '
-            f'{", ".join(there) or "its tensors at the top level"}.'
-        )
-    return wanted or (there[0] if there else None)
+    there = (n for n in CONTAINERS if isinstance(content.get(n), Mapping))
+    return next(there, None)
 
 
 def weights_of(
     content: Mapping, container: str | None = 'state_dict'
 ) -> dict[str, Tensor]:
-    """Pick the tensors of a checkpoint's content.
+    """Pick the tensors of a checkpoint's content by name.
 
-    Args:
-        content (Mapping): What :func:`read_checkpoint` gave.
-        container (str, optional): Entry that holds them, the top level where
-            there is none. Defaults to ``'state_dict'``, where mmengine looks.
-
-    Returns:
-        dict[str, Tensor]: Tensors by name; none where they are elsewhere.
+    They are those of ``container`` (by default where mmengine looks), at the
+    top level where there is none, and none where they are elsewhere.
     """
     tensors = content.get(container, content)
     if not isinstance(tensors, Mapping):
@@ -132,49 +110,36 @@ def weights_of(
 
 
 def backbone_tensors(
-    tensors: Mapping[str, Tensor], prefix: str | None = None
+    tensors: Mapping[str, Tensor],
+    prefix: str | None = None,
+    heads: bool = False,
 ) -> dict[str, Tensor]:
     """Pick a backbone's tensors from the state dict of a whole model.
 
     Args:
         tensors (Mapping[str, Tensor]): State dict of a classifier, detector,
             segmentor or bare backbone, with published names or ours.
-        prefix (str, optional): Prefix of the backbone's names. None finds
-            ``backbone.`` by itself. Defaults to None.
+        prefix (str, optional): Prefix of the backbone's names. None takes
+            off ``backbone.`` as often as it is there. Defaults to None.
+        heads (bool): Keep classification heads, which stand beside the
+            backbone in published files. Defaults to False.
 
     Returns:
-        dict[str, Tensor]: Tensors of the backbone, without that prefix.
+        dict[str, Tensor]: Tensors of the backbone, without the prefix.
     """
-    if prefix is None and any(k.startswith('backbone.') for k in tensors):
-        prefix = 'backbone.'
-    prefix = prefix.rstrip('.') + '.' if prefix else ''
-    # Classification heads stand beside the backbone in published files.
+    while prefix or any(name.startswith('backbone.') for name in tensors):
+        start = (prefix or 'backbone').rstrip('.') + '.'
+        tensors = {
+            name.removeprefix(start): value
+            for name, value in tensors.items()
+            if name.startswith(start)
+        }
+        prefix = None
     return {
-        name.removeprefix(prefix): value
+        name: value
         for name, value in tensors.items()
-        if name.startswith(prefix)
-        and not name.startswith(('head.', 'head_dist.'))
+        if heads or not name.startswith(HEADS)
     }
-
-
-def load_backbone(
-    backbone: nn.Module, path: str | os.PathLike, prefix: str | None = None
-) -> None:
-    """Fill a backbone from a checkpoint file, published or ours.
-
-    Args:
-        backbone (nn.Module): Backbone to fill.
-        path (str or PathLike): Checkpoint file.
-        prefix (str, optional): Prefix of the backbone's names; None finds
-            it. Defaults to None.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        CheckpointError: The file does not fit; the message names the tensors.
-    """
-    tensors = backbone_tensors(read_state_dict(path), prefix)
-    load_weights(backbone, tensors, path)
-    print_log(f'Loaded {len(tensors)} backbone tensors of {path}.', 'current')
 
 
 def load_checkpoint(
@@ -203,17 +168,11 @@ def load_checkpoint(
         model = model.module
     content = read_checkpoint(path)
     tensors, wanted = weights_of(content), model.state_dict()
-    named = state_dict_from_published if is_published(tensors) else dict
     fitting = {
         name: value
-        for name, value in named(tensors).items()
+        for name, value in state_dict_from_published(tensors).items()
         if name in wanted and wanted[name].shape == value.shape
     }
-    if not fitting and (not tensors or is_published(tensors)):
-        raise CheckpointError(
-            f'{path} is no file of mmengine. If it is a published one, '
-            f'convert it: python {_CONVERTER} {path} CONVERTED.pth'
-        )
     if fitting and partial:
         model.load_state_dict(fitting, strict=False)
     else:
@@ -238,8 +197,9 @@ def load_weights(
     """
     wanted = module.state_dict()
     try:
-        if is_published(tensors):
-            tensors = state_dict_from_published(tensors)
+        # A plain dict: torch then adds BatchNorm's counters, which files of
+        # old versions lack.
+        tensors = state_dict_from_published(tensors)
         wrong = [
             name
             for name, value in wanted.items()
@@ -247,40 +207,17 @@ def load_weights(
         ]
         if wrong:
             raise ValueError(f'No finite, dense floats: {", ".join(wrong)}')
-        # A plain dict: torch then adds BatchNorm's counters, which files of
-        # old versions lack.
-        module.load_state_dict(dict(tensors), strict=True)
+        module.load_state_dict(tensors, strict=True)
     except (ValueError, RuntimeError) as error:
         lines = [f'{source} does not fit.', *str(error).splitlines()]
-        lines = [textwrap.shorten(x, _LINE, placeholder=' ...') for x in lines]
         if not set(tensors) & set(wanted):
-            lines.append('No name matches: this is of another network.')
-        elif _is_fused(tensors) != _is_fused(wanted):
             lines.append(
-                'One side has its BatchNorm fused: build the backbone with '
-                f'deploy={_is_fused(tensors)} to load this file.'
+                'No name matches: this is of another network, or a published '
+                'file that tools/model_converters/mobilemamba_to_mm.py has to '
+                'convert first.'
             )
+        lines = [textwrap.shorten(x, _LINE, placeholder=' ...') for x in lines]
         raise CheckpointError('\n'.join(lines)) from error
-
-
-def _load_file(path: str) -> object:
-    """Read a checkpoint file: safetensors, or unpickled ``weights_only``."""
-    try:
-        if path.endswith('.safetensors'):
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        return torch.load(path, map_location='cpu', weights_only=True)
-    except ImportError as error:
-        raise ImportError(
-            f'{path} needs safetensors: `pip install safetensors`.'
-        ) from error
-    except Exception as error:
-        # Pickle and zip readers raise a dozen types for a damaged file.
-        raise CheckpointError(
-            f'{path} is no checkpoint that can be read safely: '
-            f'{type(error).__name__}: {str(error).partition(chr(10))[0]}'
-        ) from error
 
 
 def _is_weight(given: Tensor, wanted: Tensor) -> bool:
@@ -293,7 +230,3 @@ def _is_weight(given: Tensor, wanted: Tensor) -> bool:
         # A huge one of another shape takes no memory until it is looked at.
         and (given.shape != wanted.shape or bool(given.isfinite().all()))
     )
-
-
-def _is_fused(names: Mapping[str, Tensor]) -> bool:
-    return not any(name.endswith('.bn.weight') for name in names)

@@ -1,7 +1,6 @@
 """From one checkpoint file to another: published names, bare backbones."""
 
 import os
-import re
 
 import torch
 from torch import Tensor
@@ -10,6 +9,7 @@ from ..registry import MODELS
 from ..version import __version__
 from .atomic import atomic_write
 from .checkpoint import (
+    HEADS,
     CheckpointError,
     backbone_tensors,
     find_container,
@@ -17,9 +17,8 @@ from .checkpoint import (
     read_checkpoint,
     weights_of,
 )
-from .key_map import is_published, state_dict_from_published, to_published
+from .key_map import is_published, state_dict_from_published
 
-_HEADS = ('head.', 'head_dist.')
 # One of each set of widths that was published.
 _ARCHS = ('t2', 't4', 's6', 'b1')
 
@@ -49,25 +48,23 @@ def convert_file(
     """
     _check_free(dst, overwrite)
     content = read_checkpoint(src)
-    container = find_container(content, src, container)
+    container = container or find_container(content)
+    place = container or 'top level'
     tensors = weights_of(content, container)
     if not is_published(tensors):
         raise CheckpointError(
-            f'{src} has no names of a published MobileMamba. A file of ours '
-            'needs no conversion.'
+            f'{src}, {place}, has no names of a published MobileMamba. A file '
+            'of ours needs no conversion.'
         )
     arch = _find_arch(tensors, src)
     dense = any(name.startswith('backbone.') for name in tensors)
-    tensors = state_dict_from_published(tensors)
-    if not dense:
-        tensors = {
-            name if name.startswith(_HEADS) else f'backbone.{name}': value
-            for name, value in tensors.items()
-        }
-    _save(dst, tensors, arch=arch, source=os.path.basename(src))
+    ours = {
+        name if dense or name.startswith(HEADS) else f'backbone.{name}': value
+        for name, value in state_dict_from_published(tensors).items()
+    }
+    _save(dst, ours, arch=arch, source=os.path.basename(src))
     kind = 'dense model' if dense else 'classifier'
-    place = f', {container},' if container else ''
-    return f'{src}{place} {kind} with a {arch} backbone, written to {dst}'
+    return f'{src}, {place}: {kind} with a {arch} backbone, written to {dst}'
 
 
 def extract_backbone(
@@ -140,17 +137,9 @@ def _find_arch(tensors: dict[str, Tensor], src: str | os.PathLike) -> str:
     first = tensors.get('patch_embed.0.c.weight', torch.empty(0)).shape
     for arch in _ARCHS:
         with torch.device('meta'):  # without the time of initial values
-            model = MODELS.build(
-                dict(type='mmmobilemamba.MobileMamba', arch=arch)
-            ).to_empty(device='cpu')
+            config = dict(type='mmmobilemamba.MobileMamba', arch=arch)
+            model = MODELS.build(config).to_empty(device='cpu')
         if model.stem[0].conv.weight.shape == first:
             break
-    try:
-        load_weights(model, tensors, src)
-    except CheckpointError as error:
-        # By the names that the file has.
-        text = re.sub(
-            r'(stem|stages)(\.\w+)+', lambda x: to_published(x[0]), str(error)
-        )
-        raise CheckpointError(text) from error
+    load_weights(model, tensors, src)
     return arch

@@ -2,8 +2,7 @@
 
 Besides tensors such a file holds log histories: ``HistoryBuffer`` objects made
 of numpy arrays. torch >= 2.6 refuses them, and mmengine 0.10 passes no option
-on, so testing and resuming fail. :func:`allow_mmengine_checkpoints` lists
-exactly those pieces; nothing else becomes loadable.
+on, so testing and resuming fail. Exactly those pieces become loadable.
 
 Names in a file never reach numpy's own constructors, because
 ``numpy.ndarray`` with an object dtype takes raw bytes for pointers, and a
@@ -65,11 +64,6 @@ def _array(kind: type, shape: tuple, code: bytes) -> np.ndarray:
     return _rebuild_array(np.ndarray, (0,), b'b')
 
 
-def _scalar(dtype: np.dtype, data: bytes) -> np.generic:
-    """Return a numpy scalar."""
-    return _rebuild_scalar(dtype, data)
-
-
 def _named(path: str, target: Callable) -> Callable | tuple[Callable, str]:
     """Return what allow-lists ``target`` under the name ``path``."""
     if _TAKES_NAMES:
@@ -97,7 +91,7 @@ def _allowed() -> list:
     allowed.append(_named('numpy.dtype', _dtype))
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
         allowed.append(_named(f'{module}._reconstruct', _array))
-        allowed.append(_named(f'{module}.scalar', _scalar))
+        allowed.append(_named(f'{module}.scalar', _rebuild_scalar))
     # Files carry the name of Python 2, which newer torch versions translate.
     for module in ('builtins', '__builtin__'):
         allowed.append(_named(f'{module}.getattr', _getattr))
@@ -105,11 +99,10 @@ def _allowed() -> list:
 
 
 def allow_mmengine_checkpoints() -> None:
-    """Allow-list what mmengine's checkpoints hold besides tensors.
+    """Allow-list what mmengine's checkpoints hold, for the whole process.
 
-    It holds for the whole process; calling it again changes nothing. torch 2.4
-    and 2.5 load without restriction unless ``weights_only=True`` is passed, as
-    our tools do.
+    torch 2.4 and 2.5 load without restriction unless ``weights_only=True`` is
+    passed, as our tools do.
     """
     from mmengine.runner import checkpoint
 

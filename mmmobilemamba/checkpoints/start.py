@@ -8,11 +8,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
 
-from .checkpoint import (
-    CheckpointError,
-    load_checkpoint,
-    read_checkpoint,
-)
+from .checkpoint import CheckpointError, load_checkpoint, read_checkpoint
 
 _RESUME_ENTRIES = ('meta', 'state_dict', 'message_hub', 'optimizer')
 
@@ -40,8 +36,13 @@ def settle_start(runner: Runner, weights: str | None = None) -> None:
     if isinstance(runner._resume, str):  # FlexibleRunner's other form
         runner._resume, runner._load_from = True, runner._resume
     if runner._resume and runner._load_from is None:
-        path = _newest_of_all(runner)
-        runner._resume, runner._load_from = path is not None, path or weights
+        # One process decides for all.
+        answer = [_newest(runner) if is_main_process() else None]
+        broadcast_object_list(answer)
+        if isinstance(answer[0], CheckpointError):
+            raise answer[0]
+        runner._resume = answer[0] is not None
+        runner._load_from = answer[0] or weights
     elif runner._resume:
         _check_resume(runner, runner._load_from)
     if runner._load_from and not runner._resume:
@@ -56,43 +57,27 @@ def model_of(runner: Runner) -> nn.Module:
     return runner.model
 
 
-def _newest_of_all(runner: Runner) -> str | None:
-    """Let one process decide for all."""
-    answer = [None, '']
-    if is_main_process():
-        try:
-            answer[0] = _newest(runner)
-        except CheckpointError as error:
-            answer[1] = str(error)
-    broadcast_object_list(answer)
-    path, problem = answer
-    if problem:
-        raise CheckpointError(problem)
-    return path
-
-
-def _newest(runner: Runner) -> str | None:
-    foreign = ''
+def _newest(runner: Runner) -> str | CheckpointError | None:
+    """Return the newest checkpoint that fits, or why none is to be had."""
+    foreign = None
     for path in _checkpoints_of(runner.work_dir):
         try:
             _check_resume(runner, path)
         except (FileNotFoundError, CheckpointError) as error:
             if isinstance(error, _ForeignError):
-                foreign = path
+                foreign = CheckpointError(
+                    f'{runner.work_dir} holds the checkpoints of another '
+                    f'network, such as {path}, and none to resume from. '
+                    'Choose another folder with --work-dir.'
+                )
             reason = ' '.join(str(error).split())
             runner.logger.warning(
                 f'Passed over {path} for the checkpoint before: {reason}'
             )
-            continue
-        runner.logger.info(f'Training goes on from {path}.')
-        return path
-    if foreign:
-        raise CheckpointError(
-            f'{runner.work_dir} holds the checkpoints of another network, '
-            f'such as {foreign}, and none to resume from. Choose another '
-            'folder with --work-dir.'
-        )
-    return None
+        else:
+            runner.logger.info(f'Training goes on from {path}.')
+            return path
+    return foreign
 
 
 class _ForeignError(CheckpointError):
@@ -107,20 +92,17 @@ def _checkpoints_of(work_dir: str) -> list[str]:
     latest = None
     if osp.isfile(osp.join(work_dir, 'last_checkpoint')):
         latest = find_latest_checkpoint(work_dir)
-    latest = osp.abspath(latest) if latest else None
     # CheckpointHook may save to a folder of its own.
-    folders = {osp.abspath(work_dir)}
-    if latest:
-        folders.add(osp.dirname(latest))
-    paths = [
+    first = [Path(latest).absolute()] if latest else []
+    folders = {Path(work_dir).absolute(), *(path.parent for path in first)}
+    others = [
         path
         for folder in folders
-        for path in Path(folder).glob('*.pth')
-        if not path.name.startswith('best_')
+        for path in folder.glob('*.pth')
+        if not path.name.startswith('best_') and path not in first
     ]
-    paths = sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)
-    names = [str(path) for path in paths]
-    return [latest, *(x for x in names if x != latest)] if latest else names
+    others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
+    return [str(path) for path in first + others]
 
 
 def _check_resume(runner: Runner, path: str) -> None:
@@ -128,7 +110,13 @@ def _check_resume(runner: Runner, path: str) -> None:
     if osp.isdir(path):  # pieces, which a strategy puts together by itself
         return
     content = read_checkpoint(path)
-    _check_sums(osp.expanduser(path))
+    path = osp.expanduser(path)
+    # Check sums, which torch.load ignores; its format before 1.6 has none.
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as file:
+            broken = file.testzip()
+        if broken:
+            raise CheckpointError(f'{path} is damaged: {broken} changed.')
     missing = [name for name in _RESUME_ENTRIES if name not in content]
     if missing:
         raise CheckpointError(
@@ -140,13 +128,3 @@ def _check_resume(runner: Runner, path: str) -> None:
         load_checkpoint(model_of(runner), path)
     except CheckpointError as error:
         raise _ForeignError(str(error)) from error
-
-
-def _check_sums(path: str) -> None:
-    """Compare a file with the check sums in it, which torch.load ignores."""
-    if not zipfile.is_zipfile(path):  # torch's format before 1.6 has none
-        return
-    with zipfile.ZipFile(path) as file:
-        broken = file.testzip()
-    if broken:
-        raise CheckpointError(f'{path} is damaged: its part {broken} changed.')

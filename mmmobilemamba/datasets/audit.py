@@ -13,10 +13,10 @@ from mmengine.fileio import list_from_file
 from mmengine.registry import DATASETS
 from torch.utils.data import DataLoader, Dataset
 
+from .checked_pipeline import flat_boxes, header_of, name_of, run_steps
 from .coco_checks import check_coco, check_voc
 from .data_checks import label_range
 from .data_paths import find_datasets, type_name
-from .sample_checks import flat_boxes, header_of, name_of, run_steps
 
 # Images of more than 8 bits whose values all come to less are dark.
 _DARK = 16
@@ -66,12 +66,8 @@ def audit(
     limits = label_range(cfg.get('model') or {})
     folders: tuple[str, ...] = ()
     for split in splits:
-        loader = cfg.get(f'{split}_dataloader') or {}
-        found = find_datasets(
-            loader.get('dataset'), f'{split}_dataloader.dataset'
-        )
         reports = []
-        for key, part in found:
+        for key, part in find_datasets(cfg, split):
             report = Report(key)
             reports.append(report)
             try:
@@ -80,11 +76,11 @@ def audit(
                 # Whatever a host's data set makes of what is in the files.
                 if report.total or not report.faults:
                     report.faults.append(('', _said(error)))
-            if folders and report.folders and report.folders != folders:
+            folders = folders or report.folders
+            if report.folders and report.folders != folders:
                 only = ', '.join(sorted(set(folders) ^ set(report.folders)))
                 what = f'folders differ between data sets: {only}'
                 report.faults.append(('', what))
-            folders = folders or report.folders
         if reports:
             faults = _label_faults(reports, limits.get('ignore_index', 255))
             reports[0].faults += [('', fault) for fault in faults]
@@ -114,12 +110,12 @@ def one_class_faults(model: dict) -> list[str]:
 
 
 class _Samples(Dataset):
-    """Load samples without augmentation; give fault, file and labels."""
+    """Load samples without augmentation; give file, faults and labels."""
 
     def __init__(self, dataset, loading: list, limits: dict) -> None:
         self.dataset = dataset
         self.loading = Compose(loading).transforms
-        self.limits = dict(num_classes=None, ignore_index=255) | limits
+        self.limits = limits
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -180,7 +176,8 @@ def _read(report: Report, part: dict, limits: dict, workers, progress) -> None:
         for step in part.get('pipeline') or ()
         if isinstance(step, dict) and type_name(step).startswith('Load')
     ]
-    _check_files(report, part, steps)
+    masks = any(step.get('with_mask') for step in steps)
+    _check_files(report, part, masks)
     # With test_mode empty images stay in, as what is measured.
     changes = dict(pipeline=[], test_mode=True, serialize_data=False)
     dataset = DATASETS.build(dict(part, **changes))
@@ -195,9 +192,8 @@ def _read(report: Report, part: dict, limits: dict, workers, progress) -> None:
         )
         report.faults.append((str(part.get('data_root') or ''), what))
     report.total = len(dataset)
-    loaded = DataLoader(
-        _Samples(dataset, steps, limits), batch_size=None, num_workers=workers
-    )
+    samples = _Samples(dataset, steps, limits)
+    loaded = DataLoader(samples, batch_size=None, num_workers=workers)
     if progress is not None:
         loaded = progress(loaded, report.key, report.total)
     for name, faults, labels in loaded:
@@ -223,20 +219,20 @@ def _label_faults(reports: list[Report], ignore: int) -> Iterator[str]:
         )
     elif found == {0, 255} and ignore == 255:
         yield 'label images hold 0 and 255 only, and 255 is ignored'
+    # The parts of a set may each have some of the classes.
     seen = {
         name
         for report in reports
         for number, name in enumerate(report.classes)
         if report.objects[number]
     }
-    # The parts of a set may each have some of the classes.
     never = [n for n in reports[0].classes if n not in seen]
     if never:
         few = ', '.join(never[:20]) + (', ...' if never[20:] else '')
         yield f'{len(never)} classes of metainfo never occur: {few}'
 
 
-def _check_files(report: Report, part: dict, steps: list) -> None:
+def _check_files(report: Report, part: dict, masks: bool) -> None:
     """Check annotation files, for which the data set's own error is poor."""
     with DATASETS.switch_scope_and_registry(None) as registry:
         kind = part['type']
@@ -255,11 +251,10 @@ def _check_files(report: Report, part: dict, steps: list) -> None:
     if not os.path.isfile(listed):
         return
     # Not of those that load in a way of their own, such as LVIS.
-    loads = getattr(kind, 'load_data_list', None)
-    if getattr(loads, '__qualname__', '') == 'CocoDataset.load_data_list':
-        masks = any(step.get('with_mask') for step in steps)
+    loads = getattr(getattr(kind, 'load_data_list', 0), '__qualname__', '')
+    if loads == 'CocoDataset.load_data_list':
         faults, remarks = check_coco(listed, classes, masks)
-    elif getattr(loads, '__qualname__', '') == 'XMLDataset.load_data_list':
+    elif loads == 'XMLDataset.load_data_list':
         inner = (part.get('data_prefix') or {}).get('sub_data_root', '')
         folder = part.get('ann_subdir', 'Annotations')
         folder = os.path.join(root, inner, folder)

@@ -65,18 +65,17 @@ def check_coco(
     except (OSError, ValueError) as error:
         return [str(error)], []
     found: dict[str, list[str]] = defaultdict(list)
-    images = _index(content, 'images', found)
-    categories = _index(content, 'categories', found)
-    annotations = _index(content, 'annotations', found)
+    images, categories, annotations = (
+        _index(content[key], key, found) for key in _FORMS
+    )
     filled = set()
     for number, entry in annotations.items():
         image = images.get(entry['image_id'])
         fault = _object_fault(entry, image, categories, with_mask)
         if fault:
             name = image['file_name'] if image else 'no image'
-            found[fault[0]].append(
-                f'annotation {number} of {name}: {fault[1]}'
-            )
+            where = f'annotation {number} of {name}: {fault[1]}'
+            found[fault[0]].append(where)
         else:
             filled.add(entry['image_id'])
     faults = [
@@ -84,8 +83,20 @@ def check_coco(
         for kind, cases in found.items()
     ]
     names = [category['name'] for category in categories.values()]
-    if classes is not None:
-        faults += _class_faults(path, classes, names)
+    missing = [name for name in classes or () if name not in names]
+    order = tuple(name for name in names if name in (classes or ()))
+    if missing:
+        faults.append(
+            f'metainfo.classes names {", ".join(missing)}, which {path} does '
+            f'not have; its categories are {", ".join(names)}. The labels of '
+            'the others would move.'
+        )
+    elif classes and order != tuple(classes):
+        faults.append(
+            'metainfo.classes has another order than the categories of '
+            f'{path}, which labels are counted by, so that predictions would '
+            f'bear wrong names. Write them as {order!r}.'
+        )
     total = len(content['images'])
     empty = total - len(filled)
     return faults, [f'{path}: {empty} of {total} images have no usable box.']
@@ -146,21 +157,22 @@ def _is_number(value: object) -> bool:
     return type(value) in (int, float) and math.isfinite(value)
 
 
+def _is_id(value: object) -> bool:
+    return type(value) in (int, str)
+
+
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and bool(value)
 
 
-def _is_id(value: object) -> bool:
-    return type(value) in (int, str)
+def _is_side(value: object) -> bool:
+    return type(value) is int and value > 0
 
 
 # What loading and evaluation read of each entry.
 _FORMS: dict[str, dict[str, Callable]] = {
     'images': dict(
-        id=_is_id,
-        file_name=_is_name,
-        height=lambda v: type(v) is int and v > 0,
-        width=lambda v: type(v) is int and v > 0,
+        id=_is_id, file_name=_is_name, height=_is_side, width=_is_side
     ),
     'categories': dict(id=_is_id, name=_is_name),
     'annotations': dict(
@@ -168,32 +180,34 @@ _FORMS: dict[str, dict[str, Callable]] = {
         id=lambda v: _is_number(v) and v != 0,
         image_id=_is_id,
         category_id=_is_id,
-        bbox=lambda v: (
-            isinstance(v, list) and len(v) == 4 and all(map(_is_number, v))
-        ),
+        bbox=lambda v: isinstance(v, list) and _are_numbers(v, 4, 4),
         area=_is_number,
         iscrowd=lambda v: v in (0, 1),
     ),
 }
 
 
-def _index(content: dict, key: str, found: dict) -> dict:
+def _are_numbers(values: list, least: int, most: float) -> bool:
+    return least <= len(values) <= most and all(map(_is_number, values))
+
+
+def _index(entries: list, key: str, found: dict) -> dict:
     """Return the sound entries of a list by id, and note the others."""
     sound = {}
-    for number, entry in enumerate(content[key]):
+    for number, entry in enumerate(entries):
         where = f'entry {number}'
         if not isinstance(entry, dict):
             found[f'wrong {key}'].append(f'{where} is {entry!r}')
             continue
         where += f' (id {entry.get("id")!r})'
-        wrong = next(
-            (k for k, test in _FORMS[key].items() if not test(entry.get(k))),
-            None,
-        )
+        wrong = [
+            k for k, fits in _FORMS[key].items() if not fits(entry.get(k))
+        ]
         if wrong:
-            said = f'{wrong} {entry[wrong]!r}' if wrong in entry else wrong
-            kind = 'with a wrong' if wrong in entry else 'without'
-            found[f'{key} {kind} {wrong}'].append(f'{where}: {said}')
+            name = wrong[0]
+            kind = 'with a wrong' if name in entry else 'without'
+            value = f' {entry[name]!r}' if name in entry else ''
+            found[f'{key} {kind} {name}'].append(f'{where}: {name}{value}')
         elif entry['id'] in sound:
             found[f'{key} with the id of another'].append(where)
         else:
@@ -206,66 +220,34 @@ def _object_fault(
 ) -> tuple[str, str] | None:
     """Return the kind of fault of an annotation and what it is."""
     if image is None:
-        return (
-            'annotations of unknown images',
-            f'image_id {entry["image_id"]!r}',
-        )
+        what = f'image_id {entry["image_id"]!r}'
+        return 'annotations of unknown images', what
     if entry['category_id'] not in categories:
         known = ', '.join(map(str, categories))
-        return (
-            'annotations of unknown categories',
-            f'category_id {entry["category_id"]!r}, the file has {known}',
-        )
+        what = f'category_id {entry["category_id"]!r}, the file has {known}'
+        return 'annotations of unknown categories', what
     (x, y, width, height), area = entry['bbox'], entry['area']
-    size = image['height'], image['width']
+    size = [image['height'], image['width']]
     # What MMDetection's CocoDataset leaves out.
     if width < 1 or height < 1 or area <= 0:
         return 'boxes without area', f'bbox {entry["bbox"]}, area {area}'
     if min(x + width, size[1]) <= max(x, 0) or (
         min(y + height, size[0]) <= max(y, 0)
     ):
-        return (
-            'boxes outside of their image',
-            f'bbox {entry["bbox"]} in {size[1]}x{size[0]}',
-        )
+        what = f'bbox {entry["bbox"]} in {size[1]}x{size[0]}'
+        return 'boxes outside of their image', what
     mask = entry.get('segmentation')
+    what = f'segmentation {str(mask)[:60]}'
     if not mask:
-        kind = ('objects without a mask', f'segmentation {mask!r}')
-        return kind if with_mask else None
+        return ('objects without a mask', what) if with_mask else None
     if isinstance(mask, dict):
-        if 'counts' not in mask or mask.get('size') != list(size):
-            return (
-                'masks of another size than their image',
-                f'size {mask.get("size")} in {list(size)}',
-            )
+        if 'counts' not in mask or mask.get('size') != size:
+            return 'masks of another size than their image', what
     elif not isinstance(mask, list) or not all(
         isinstance(polygon, list)
-        and len(polygon) >= 6
         and len(polygon) % 2 == 0
-        and all(map(_is_number, polygon))
+        and _are_numbers(polygon, 6, math.inf)
         for polygon in mask
     ):
-        return (
-            'polygons of fewer than three points, or of no numbers',
-            f'segmentation {str(mask)[:60]}',
-        )
+        return 'polygons of fewer than three points, or of no numbers', what
     return None
-
-
-def _class_faults(path, classes, names) -> list[str]:
-    """Compare names: labels are counted in the order of the file."""
-    missing = [name for name in classes if name not in names]
-    if missing:
-        return [
-            f'metainfo.classes names {", ".join(missing)}, which {path} does '
-            f'not have; its categories are {", ".join(names)}. The labels of '
-            'the others would move.'
-        ]
-    order = [name for name in names if name in classes]
-    if order != list(classes):
-        return [
-            'metainfo.classes has another order than the categories of '
-            f'{path}, which labels are counted by, so that predictions would '
-            f'bear wrong names. Write them as {tuple(order)!r}.'
-        ]
-    return []

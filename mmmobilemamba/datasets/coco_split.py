@@ -52,11 +52,15 @@ def split_coco(
         if path.exists() and not overwrite:
             raise FileExistsError(f'{path} exists; overwrite replaces it.')
     content = read_coco(source)
-    images = content['images']
+    images, objects = content['images'], content['annotations']
     if len(images) < 2:
         raise ValueError(f'{source} must list two images or more to be split.')
+    rows = {image.get('id'): i for i, image in enumerate(images)}
+    columns = {x.get('id'): i for i, x in enumerate(content['categories'])}
+    counts = np.zeros((len(images), len(columns)), np.int64)
     try:
-        counts = _count(content)
+        for entry in objects:
+            counts[rows[entry['image_id']], columns[entry['category_id']]] += 1
     except (KeyError, TypeError) as error:
         raise ValueError(
             f'{source} cannot be split: an annotation is of an image or '
@@ -66,33 +70,21 @@ def split_coco(
     held_out = _choose(counts, val_share, seed)
     summary = {}
     with atomic_write(paths[0]) as train, atomic_write(paths[1]) as val:
-        for draft, name, chosen in (
-            (train, 'train', ~held_out),
-            (val, 'val', held_out),
+        for name, draft, chosen in (
+            ('train', train, ~held_out),
+            ('val', val, held_out),
         ):
-            part = [x for x, use in zip(images, chosen, strict=True) if use]
+            part = [x for x, use in zip(images, chosen) if use]
             ids = {image['id'] for image in part}
-            objects = [
-                x for x in content['annotations'] if x['image_id'] in ids
-            ]
-            text = json.dumps(dict(content, images=part, annotations=objects))
+            inside = [x for x in objects if x['image_id'] in ids]
+            text = json.dumps(dict(content, images=part, annotations=inside))
             draft.write_text(text)
             summary[name] = dict(images=len(part))
             for category, count in zip(
-                content['categories'], counts[chosen].sum(0), strict=True
+                content['categories'], counts[chosen].sum(0)
             ):
                 summary[name][str(category['name'])] = int(count)
     return summary
-
-
-def _count(content: dict) -> np.ndarray:
-    """Return the objects of each class, (images, classes)."""
-    rows = {image['id']: i for i, image in enumerate(content['images'])}
-    columns = {c['id']: i for i, c in enumerate(content['categories'])}
-    counts = np.zeros((len(rows), len(columns)), np.int64)
-    for entry in content['annotations']:
-        counts[rows[entry['image_id']], columns[entry['category_id']]] += 1
-    return counts
 
 
 def _choose(counts: np.ndarray, share: float, seed: int) -> np.ndarray:

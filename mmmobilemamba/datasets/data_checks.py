@@ -6,8 +6,6 @@ from mmengine.config import Config
 
 from .data_paths import find_datasets, type_name
 
-CHECKED = 'mmmobilemamba.CheckedPipeline'
-
 
 def _head_classes(model: dict) -> Iterator[int]:
     """Yield ``num_classes`` of every head, but proposals' heads."""
@@ -59,11 +57,8 @@ def set_data_checks(
         rules = dict(
             max_faulty=max_faulty if training else 0, drop_flat_boxes=training
         )
-        loader = cfg.get(f'{split}_dataloader') or {}
-        pipelines += [
-            (part, 'pipeline', rules)
-            for _, part in find_datasets(loader.get('dataset'))
-        ]
+        found = find_datasets(cfg, split)
+        pipelines += [(part, 'pipeline', rules) for _, part in found]
     # Other augmentations for the last epochs.
     pipelines += [
         (hook, 'switch_pipeline', dict(max_faulty=max_faulty))
@@ -73,5 +68,5 @@ def set_data_checks(
     for part, key, rules in pipelines:
         steps = part.get(key)
         if steps and type_name(steps[0]) != 'CheckedPipeline':
-            step = dict(type=CHECKED, transforms=steps)
+            step = dict(type='mmmobilemamba.CheckedPipeline', transforms=steps)
             part[key] = [dict(**step, **rules, **options)]

@@ -15,35 +15,36 @@ def type_name(part: dict | None) -> str:
     return getattr(kind, '__name__', str(kind)).rpartition('.')[2]
 
 
-def find_datasets(
-    dataset: dict | None, key: str = ''
-) -> Iterator[tuple[str, dict]]:
-    """Yield the data sets that read files, below wrappers of any kind.
+def find_datasets(cfg: Config, split: str) -> Iterator[tuple[str, dict]]:
+    """Yield the data sets of a config that read files, below any wrappers.
 
     Args:
-        dataset (dict, optional): Config of a data set.
-        key (str): Where it stands in its config. Defaults to ''.
+        cfg (Config): Config of a run.
+        split (str): ``'train'``, ``'val'`` or ``'test'``.
 
     Yields:
-        tuple[str, dict]: Key and config of each.
+        tuple[str, dict]: Where each stands in the config, and its config.
     """
-    if not isinstance(dataset, dict):
-        return
-    inner = [('dataset', dataset.get('dataset'))]
-    inner += [
-        (f'datasets.{number}', part)
-        for number, part in enumerate(dataset.get('datasets') or ())
-    ]
-    inner = [(name, part) for name, part in inner if part is not None]
-    if not inner:
-        yield key, dataset
-    for name, part in inner:
-        yield from find_datasets(part, f'{key}.{name}')
+    loader = cfg.get(f'{split}_dataloader') or {}
+    yield from _unwrap(loader.get('dataset'), f'{split}_dataloader.dataset')
 
 
 def first_dataset(dataset: dict) -> dict:
-    """Return the first data set of :func:`find_datasets`, as a config."""
-    return next(find_datasets(dataset))[1]
+    """Return the first data set that reads files, below any wrappers."""
+    return next(_unwrap(dataset, ''))[1]
+
+
+def _unwrap(dataset: dict | None, key: str) -> Iterator[tuple[str, dict]]:
+    if not isinstance(dataset, dict):
+        return
+    inner = {'dataset': dataset.get('dataset')}
+    for number, part in enumerate(dataset.get('datasets') or ()):
+        inner[f'datasets.{number}'] = part
+    inner = {name: part for name, part in inner.items() if part is not None}
+    if not inner:
+        yield key, dataset
+    for name, part in inner.items():
+        yield from _unwrap(part, f'{key}.{name}')
 
 
 def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
@@ -60,10 +61,7 @@ def check_data(cfg: Config, splits: tuple[str, ...]) -> None:
     """
     missing: dict[str, list[str]] = {}
     for split in splits:
-        loader = cfg.get(f'{split}_dataloader') or {}
-        found = find_datasets(
-            loader.get('dataset'), f'{split}_dataloader.dataset'
-        )
+        found = find_datasets(cfg, split)
         paths = [pair for key, part in found for pair in _paths(part, key)]
         paths += _evaluator_paths(cfg, f'{split}_evaluator')
         for key, path in paths:

@@ -11,31 +11,101 @@ import os.path as osp
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath
 
-from .image_folders import Samples, check_key, list_folders  # noqa: F401
-
+# What MMPretrain's own data sets look for.
+IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif')
 _COMMIT_EVERY = 1000
-# Pages of 4 KiB that an entry may leave partly empty, and the tree.
-_OVERHEAD = 3 * 4096
+# An upper bound: the file grows as it is filled.
+_MAP_SIZE = 1 << 40
+
+Samples = list[tuple[str, int]]
+
+
+def list_folders(root: str | os.PathLike) -> Samples:
+    """List the images of a folder with one folder per class.
+
+    Order and labels are those of MMPretrain's ``CustomDataset``.
+
+    Args:
+        root (str or PathLike): Folder.
+
+    Returns:
+        list[tuple[str, int]]: Relative path and label of each image.
+
+    Raises:
+        FileNotFoundError: There is no such folder.
+        ValueError: It has no folder with images.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f'Folder {root} does not exist.')
+    samples = [
+        (f'{osp.relpath(folder, root).replace(os.sep, "/")}/{file}', label)
+        for label, name in enumerate(
+            sorted(entry.name for entry in root.iterdir() if entry.is_dir())
+        )
+        for folder, _, files in os.walk(root / name)
+        for file in files
+        if file.lower().endswith(IMAGE_SUFFIXES)
+    ]
+    if not samples:
+        raise ValueError(
+            f'Folder {root} has no folder per class with images '
+            f'({", ".join(IMAGE_SUFFIXES)}).'
+        )
+    return sorted(samples, key=lambda sample: (sample[1], sample[0]))
+
+
+def read_list(path: str) -> Samples:
+    """Read a list such as ``meta/train.txt``: a path and a label per line.
+
+    Args:
+        path (str): Text file.
+
+    Returns:
+        list[tuple[str, int]]: Relative path and label of each image.
+
+    Raises:
+        ValueError: A line is no path and label, or lists a path again.
+    """
+    samples = {}
+    with open(path, encoding='utf-8') as file:
+        for number, line in enumerate(map(str.strip, file), start=1):
+            name, _, label = line.rpartition(' ')
+            if line and not (name and label.isdigit()) or name in samples:
+                wrong = (
+                    'lists again' if name in samples else 'is no path, label'
+                )
+                raise ValueError(f'{path}:{number} {wrong}: {line!r}.')
+            if line:
+                samples[name] = int(label)
+    if not samples:
+        raise ValueError(f'{path} lists no images.')
+    return list(samples.items())
 
 
 def check_images(
     root: str, samples: Samples, target: str, overwrite: bool
-) -> int:
-    """Return the bytes that an LMDB of images may take.
+) -> None:
+    """Raise an OSError or ValueError before hours of packing.
 
-    Raises an OSError or ValueError before hours of packing: where it is
-    there already, an image is missing, or a path cannot be a key.
+    That is where the LMDB is there already, an image is missing, or a path
+    cannot be a key.
     """
     if osp.exists(target) and not overwrite:
         raise FileExistsError(
             f'{target} exists; choose another folder or pass --overwrite.'
         )
     for name, _ in samples:
-        check_key(name)
-    return sum(
-        osp.getsize(osp.join(root, name)) + _OVERHEAD for name, _ in samples
-    )
+        path = PurePosixPath(name)
+        plain = name == str(path) and name.isascii() and '\\' not in name
+        if path.is_absolute() or '..' in path.parts or not plain:
+            raise ValueError(
+                f'{name!r} cannot be a key: it must be a plain relative path '
+                'in ASCII characters, below the folder.'
+            )
+        os.stat(osp.join(root, name))
 
 
 def write_image_lmdb(
@@ -61,6 +131,8 @@ def write_image_lmdb(
 
     Raises:
         ImportError: The package lmdb is missing.
+        OSError: As :func:`check_images`.
+        ValueError: The same.
     """
     try:
         import lmdb
@@ -69,31 +141,25 @@ def write_image_lmdb(
             'Writing an LMDB needs the package lmdb: pip install lmdb.'
         ) from error
     target = osp.join(out_dir, f'{split}.lmdb')
-    size = check_images(root, samples, target, overwrite)
+    check_images(root, samples, target, overwrite)
     os.makedirs(osp.join(out_dir, 'meta'), exist_ok=True)
-    building = tempfile.mkdtemp(dir=out_dir, prefix=f'.{split}-')
-    try:
-        # A map is an upper bound: the file grows as it is filled.
-        with lmdb.open(
-            building, map_size=2 * size + (1 << 26), meminit=False
-        ) as env:
+    with tempfile.TemporaryDirectory(dir=out_dir, prefix=f'.{split}-') as temp:
+        building = osp.join(temp, 'lmdb')
+        with lmdb.open(building, map_size=_MAP_SIZE, meminit=False) as env:
             transaction = env.begin(write=True)
             for count, (name, _) in enumerate(progress(samples), start=1):
-                with open(osp.join(root, name), 'rb') as file:
-                    transaction.put(name.encode('ascii'), file.read())
+                data = Path(root, name).read_bytes()
+                transaction.put(name.encode('ascii'), data)
                 if count % _COMMIT_EVERY == 0:
                     transaction.commit()
                     transaction = env.begin(write=True)
             transaction.commit()
             env.sync(True)
         os.unlink(osp.join(building, 'lock.mdb'))
-        os.chmod(building, 0o755)
-        listed = osp.join(building, 'samples.txt')
-        with open(listed, 'w', encoding='utf-8') as file:
-            file.writelines(f'{name} {label}\n' for name, label in samples)
+        listed = Path(temp, 'samples.txt')
+        lines = [f'{name} {label}\n' for name, label in samples]
+        listed.write_text(''.join(lines), encoding='utf-8')
         if osp.exists(target):
             shutil.rmtree(target)
         os.replace(listed, osp.join(out_dir, 'meta', f'{split}.txt'))
         os.replace(building, target)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)

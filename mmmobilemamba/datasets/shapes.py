@@ -2,13 +2,13 @@
 
 import json
 import os
-import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 SHAPES_CLASSES = ('circle', 'rectangle', 'triangle')
 SHAPES_PALETTE = [(220, 60, 60), (60, 180, 75), (65, 105, 225)]
@@ -47,41 +47,33 @@ class ShapesScene:
 
     def label_map(self) -> np.ndarray:
         """Return the class of every pixel, uint8 (size, size)."""
-        label_map = np.zeros(self.image.shape[:2], dtype=np.uint8)
-        for mask, label in zip(self.masks, self.labels):
-            label_map[mask] = label + 1
-        return label_map
+        return (self.masks * (self.labels + 1)[:, None, None]).sum(
+            0, dtype=np.uint8
+        )
 
 
-def make_scene(
-    index: int,
-    seed: int = 0,
-    size: int = 160,
-    min_object: int = 20,
-    max_object: int = 80,
-) -> ShapesScene:
+def make_scene(index: int, seed: int = 0, size: int = 160) -> ShapesScene:
     """Draw one scene, the same one for the same arguments.
 
-    It holds one to five objects of random class, size, colour and rotation.
-    Circles are plain, rectangles striped and triangles chequered, so that a
-    network learns them within minutes; colours say nothing. None of the
-    annotated objects is hidden beyond ``1 - MIN_VISIBLE`` of its area.
+    It holds one to five objects of random class, colour, rotation and size,
+    from an eighth to half of the image's. Circles are plain, rectangles
+    striped and triangles chequered, so that a network learns them within
+    minutes; colours say nothing. None of the annotated objects is hidden
+    beyond ``1 - MIN_VISIBLE`` of its area.
 
     Args:
         index (int): Number of the scene within its seed.
         seed (int): Seed of the series. Defaults to 0.
-        size (int): Side of the image in pixels. Defaults to 160.
-        min_object (int): Smallest side of an object in pixels. Defaults to
-            20.
-        max_object (int): Largest side in pixels. Defaults to 80.
+        size (int): Side of the image in pixels, 64 or more. Defaults to 160.
 
     Returns:
         ShapesScene: Image, masks and labels.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: The size is smaller.
     """
-    _check_sizes(size, min_object, max_object)
+    if size < 64:
+        raise ValueError(f'size must be at least 64, got {size}.')
     rng = np.random.default_rng([seed, index])
     image = _ground(rng, size)
     ground_colour = image.mean((0, 1))
@@ -91,13 +83,20 @@ def make_scene(
     labels: list[int] = []
     for _ in range(int(rng.integers(1, MAX_OBJECTS + 1))):
         label = int(rng.integers(len(SHAPES_CLASSES)))
-        outline = _outline(rng, SHAPES_CLASSES[label], min_object, max_object)
-        coverage = _place(rng, outline, size, masks, full_masks)
-        if coverage is None:
-            continue
-        full = coverage >= 0.5
-        masks = [mask & ~full for mask in masks]
-        masks.append(full)
+        outline = _outline(rng, size, SHAPES_CLASSES[label])
+        for _ in range(_PLACING_TRIES):
+            offset = rng.uniform(0, size - outline.max(0))
+            coverage = _coverage(outline + offset, size)
+            full = coverage >= 0.5
+            left = [mask & ~full for mask in masks]
+            if all(
+                mask.sum() >= MIN_VISIBLE * whole.sum()
+                for mask, whole in zip(left, full_masks)
+            ):
+                break
+        else:
+            continue  # no place for it
+        masks = [*left, full]
         full_masks.append(full)
         labels.append(label)
         paint = _paint(rng, size, ground_colour, SHAPES_CLASSES[label])
@@ -109,15 +108,6 @@ def make_scene(
         full_masks=np.stack(full_masks),
         labels=np.array(labels, dtype=np.int64),
     )
-
-
-def _check_sizes(size: int, min_object: int, max_object: int) -> None:
-    if not 16 <= 2 * min_object <= max_object <= size - 2:
-        raise ValueError(
-            'min_object must be at least 8, max_object at least twice that, '
-            'and size at least max_object + 2, got '
-            f'min_object={min_object}, max_object={max_object}, size={size}.'
-        )
 
 
 def _smooth_noise(
@@ -142,17 +132,14 @@ def _stripes(
 
 def _checks(rng: np.random.Generator, size: int) -> np.ndarray:
     """Return a chequered pattern of -1 and 1, fields of 5 to 7 pixels."""
-    field = rng.integers(5, 8)
-    rows, cols = np.mgrid[:size, :size] // field
+    rows, cols = np.mgrid[:size, :size] // rng.integers(5, 8)
     return ((rows + cols) % 2 * 2.0 - 1)[..., None]
 
 
 def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
     """Return textured ground: base colour, clouds, stripes and grain."""
-    ground = np.broadcast_to(rng.uniform(60, 195, 3), (size, size, 3)).astype(
-        np.float32
-    )
-    ground = ground + 18 * _smooth_noise(rng, size, 4, 3)
+    ground = np.full((size, size, 3), rng.uniform(60, 195, 3), np.float32)
+    ground += 18 * _smooth_noise(rng, size, 4, 3)
     ground += 8 * _smooth_noise(rng, size, size // 8, 1)
     ground += rng.uniform(0, 10) * _stripes(rng, size, 5, 16)
     ground += rng.normal(0, 5, (size, size, 1))
@@ -174,9 +161,7 @@ def _paint(
     return paint + rng.normal(0, 4, (size, size, 1))
 
 
-def _outline(
-    rng: np.random.Generator, kind: str, min_object: int, max_object: int
-) -> np.ndarray:
+def _outline(rng: np.random.Generator, size: int, kind: str) -> np.ndarray:
     """Return corners as x, y from (0, 0) on; a circle's are its box's."""
     if kind == 'circle':
         outline = np.array([[0.0, 0.0], [1.0, 1.0]])
@@ -196,9 +181,8 @@ def _outline(
         outline = corners @ rotation.T
         outline -= outline.min(0)
         outline /= outline.max()
-    lowest = min_object / outline.max(0).min()
-    assert lowest <= max_object, 'an outline is flatter than 1 to 2'
-    return outline * rng.uniform(lowest, max_object)
+    lowest = size // 8 / outline.max(0).min()
+    return outline * rng.uniform(lowest, size // 2)
 
 
 def _coverage(outline: np.ndarray, size: int) -> np.ndarray:
@@ -209,47 +193,23 @@ def _coverage(outline: np.ndarray, size: int) -> np.ndarray:
         start + (np.arange((end - start) * _SUBPIXELS) + 0.5) / _SUBPIXELS
         for start, end in zip(first, last)
     ]
+    cols, rows = cols[None], rows[:, None]
     if len(outline) == 2:
         centre = outline.mean(0)
         radius = (outline[1] - outline[0])[0] / 2
-        inside = (cols[None] - centre[0]) ** 2 + (
-            rows[:, None] - centre[1]
-        ) ** 2 <= radius**2
+        inside = (cols - centre[0]) ** 2 + (rows - centre[1]) ** 2 <= radius**2
     else:
-        # the corners run in the direction that puts the inside on the left
-        inside = np.ones((len(rows), len(cols)), dtype=bool)
+        # The corners run in the direction that has the inside on the left.
+        inside = np.True_
         for start, end in zip(outline, np.roll(outline, -1, axis=0)):
             edge = end - start
-            inside &= (
-                edge[0] * (rows[:, None] - start[1])
-                - edge[1] * (cols[None] - start[0])
-                >= 0
-            )
+            sides = edge[0] * (rows - start[1]) - edge[1] * (cols - start[0])
+            inside = inside & (sides >= 0)
     coverage = np.zeros((size, size), dtype=np.float32)
     height, width = last[::-1] - first[::-1]
     blocks = inside.reshape(height, _SUBPIXELS, width, _SUBPIXELS)
     coverage[first[1] : last[1], first[0] : last[0]] = blocks.mean((1, 3))
     return coverage
-
-
-def _place(
-    rng: np.random.Generator,
-    outline: np.ndarray,
-    size: int,
-    masks: list[np.ndarray],
-    full_masks: list[np.ndarray],
-) -> np.ndarray | None:
-    """Return the coverage at a place that hides no other object too much."""
-    for _ in range(_PLACING_TRIES):
-        offset = rng.uniform(0, size - outline.max(0))
-        coverage = _coverage(outline + offset, size)
-        full = coverage >= 0.5
-        if all(
-            (mask & ~full).sum() >= MIN_VISIBLE * whole.sum()
-            for mask, whole in zip(masks, full_masks)
-        ):
-            return coverage
-    return None
 
 
 def make_shapes(
@@ -258,9 +218,6 @@ def make_shapes(
     num_val: int = 100,
     size: int = 160,
     seed: int = 0,
-    val_seed: int | None = None,
-    min_object: int = 20,
-    max_object: int = 80,
     overwrite: bool = False,
 ) -> bool:
     """Write a training and a validation set for detection and segmentation.
@@ -280,12 +237,8 @@ def make_shapes(
         num_train (int): Number of training scenes. Defaults to 800.
         num_val (int): Number of held-out scenes. Defaults to 100.
         size (int): Side of the images in pixels. Defaults to 160.
-        seed (int): Seed of the training scenes. Defaults to 0.
-        val_seed (int, optional): That of the held-out ones. Defaults to
-            None, which is ``seed + 1000000``.
-        min_object (int): Smallest side of an object in pixels.
-            Defaults to 20.
-        max_object (int): Largest side. Defaults to 80.
+        seed (int): Seed of the training scenes; that of the held-out ones is
+            a million higher. Defaults to 0.
         overwrite (bool): Whether to replace a folder that was made with
             other settings. Defaults to False.
 
@@ -297,17 +250,10 @@ def make_shapes(
         ValueError: If an argument is out of range.
         FileExistsError: If ``out_dir`` holds something else.
     """
-    val_seed = seed + 1000000 if val_seed is None else val_seed
-    _check_sizes(size, min_object, max_object)
-    if min(num_train, num_val) < 1 or min(seed, val_seed) < 0:
+    if min(num_train, num_val) < 1 or seed < 0:
         raise ValueError(
-            'num_train and num_val must be at least 1 and seeds at least 0, '
-            f'got {num_train}, {num_val}, {seed}, {val_seed}.'
-        )
-    if val_seed == seed:
-        raise ValueError(
-            f'val_seed must differ from seed, {seed}, or the held-out scenes '
-            'are training scenes.'
+            'num_train and num_val must be at least 1 and seed at least 0, '
+            f'got {num_train}, {num_val}, {seed}.'
         )
     settings = dict(
         generator_version=GENERATOR_VERSION,
@@ -315,50 +261,35 @@ def make_shapes(
         num_val=num_val,
         size=size,
         seed=seed,
-        val_seed=val_seed,
-        min_object=min_object,
-        max_object=max_object,
     )
-
     out_dir = Path(out_dir).absolute()
-    if _can_reuse(out_dir, settings, overwrite):
-        return False
+    if out_dir.is_file() or (out_dir.is_dir() and any(out_dir.iterdir())):
+        if _holds(out_dir, settings, overwrite):
+            return False
     out_dir.parent.mkdir(parents=True, exist_ok=True)
-    temp_dir = Path(
-        tempfile.mkdtemp(prefix=f'.{out_dir.name}-', dir=out_dir.parent)
-    )
-    try:
-        fresh = temp_dir / 'new'
-        for split, count, split_seed in (
-            ('train', num_train, seed),
-            ('val', num_val, val_seed),
-        ):
-            _write_split(
-                fresh, split, count, split_seed, size, min_object, max_object
-            )
+    with tempfile.TemporaryDirectory(
+        prefix=f'.{out_dir.name}-', dir=out_dir.parent
+    ) as temp_dir:
+        fresh = Path(temp_dir, 'new')
+        _write_split(fresh, 'train', num_train, seed, size)
+        _write_split(fresh, 'val', num_val, seed + 1_000_000, size)
         (fresh / SETTINGS_FILE).write_text(json.dumps(settings, indent=2))
         if out_dir.exists():
-            # a plain rename over an empty folder is not portable
-            out_dir.rename(temp_dir / 'old')
+            # A plain rename over an empty folder is not portable.
+            out_dir.rename(Path(temp_dir, 'old'))
         fresh.rename(out_dir)
-    finally:
-        shutil.rmtree(temp_dir, ignore_errors=True)
     return True
 
 
-def _can_reuse(out_dir: Path, settings: dict, overwrite: bool) -> bool:
+def _holds(out_dir: Path, settings: dict, overwrite: bool) -> bool:
     """Tell whether the folder holds this data; raise if it holds another."""
-    if not out_dir.exists() or (
-        out_dir.is_dir() and not any(out_dir.iterdir())
-    ):
-        return False
-    settings_file = out_dir / SETTINGS_FILE
-    if not settings_file.is_file():
+    path = out_dir / SETTINGS_FILE
+    if not path.is_file():
         raise FileExistsError(
             f'{out_dir} was not made by this generator (it has no '
             f'{SETTINGS_FILE}); choose another folder.'
         )
-    found = json.loads(settings_file.read_text())
+    found = json.loads(path.read_text())
     other = [
         f'{key} is {found.get(key)}, asked for {value}'
         for key, value in settings.items()
@@ -373,72 +304,42 @@ def _can_reuse(out_dir: Path, settings: dict, overwrite: bool) -> bool:
 
 
 def _write_split(
-    root: Path,
-    split: str,
-    count: int,
-    seed: int,
-    size: int,
-    min_object: int,
-    max_object: int,
+    root: Path, split: str, count: int, seed: int, size: int
 ) -> None:
-    # comes with mmdet; reading the constants above must not need it
+    # It comes with mmdet; reading the constants above must not need it.
     from pycocotools import mask as coco_mask
 
-    image_dir = root / 'images' / split
-    label_dir = root / 'labels' / split
-    for folder in (image_dir, label_dir, root / 'annotations'):
-        folder.mkdir(parents=True, exist_ok=True)
+    for kind in ('images', 'labels'):
+        (root / kind / split).mkdir(parents=True)
     images, annotations = [], []
     for index in range(count):
-        scene = make_scene(index, seed, size, min_object, max_object)
+        scene = make_scene(index, seed, size)
         name = f'{index:06d}.png'
-        _write_png(image_dir / name, scene.image[..., ::-1])
-        _write_png(label_dir / name, scene.label_map())
-        images.append(
-            dict(id=index + 1, file_name=name, width=size, height=size)
-        )
-        for mask, label in zip(scene.masks, scene.labels):
-            rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-            rle['counts'] = rle['counts'].decode('ascii')
+        Image.fromarray(scene.image).save(root / 'images' / split / name)
+        labels = Image.fromarray(scene.label_map())
+        labels.save(root / 'labels' / split / name)
+        image = dict(id=index + 1, file_name=name, width=size, height=size)
+        images.append(image)
+        masks = scene.masks.transpose(1, 2, 0).astype(np.uint8, order='F')
+        for rle, label in zip(coco_mask.encode(masks), scene.labels):
             annotations.append(
                 dict(
                     id=len(annotations) + 1,
                     image_id=index + 1,
                     category_id=int(label) + 1,
-                    segmentation=rle,
-                    area=int(mask.sum()),
-                    bbox=_bbox(mask),
+                    segmentation=dict(rle, counts=rle['counts'].decode()),
+                    area=int(coco_mask.area(rle)),
+                    bbox=coco_mask.toBbox(rle).tolist(),
                     iscrowd=0,
                 )
             )
-    coco = dict(
-        info=dict(
-            description='Geometric shapes on textured ground; objects are '
-            f'visible to at least {MIN_VISIBLE:.0%}',
-            seed=seed,
-            version=str(GENERATOR_VERSION),
-        ),
-        licenses=[],
+    content = dict(
         images=images,
         annotations=annotations,
         categories=[
-            dict(id=number, name=name, supercategory='shape')
-            for number, name in enumerate(SHAPES_CLASSES, 1)
+            dict(id=n, name=x) for n, x in enumerate(SHAPES_CLASSES, 1)
         ],
     )
     path = root / 'annotations' / f'instances_{split}.json'
-    path.write_text(json.dumps(coco))
-
-
-def _bbox(mask: np.ndarray) -> list[float]:
-    """Return the tight box of a mask as x, y, width, height in pixels."""
-    rows, cols = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    left, top = cols[0], rows[0]
-    width, height = cols[-1] + 1 - left, rows[-1] + 1 - top
-    return [float(left), float(top), float(width), float(height)]
-
-
-def _write_png(path: Path, pixels: np.ndarray) -> None:
-    # cv2.imwrite returns False instead of raising
-    if not cv2.imwrite(str(path), pixels):
-        raise OSError(f'cannot write {path}')
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content))

@@ -1,45 +1,62 @@
-"""Arguments of the tools that export a model or run an exported file."""
+"""What the tools are told that export a model or run an exported file."""
 
+import os
 from argparse import ArgumentParser, Namespace
+from dataclasses import dataclass
 
+from mmengine.config import Config
 from torch import nn
 
 from ..apis.command_line import add_cfg_options
 from ..apis.config import load_config
 from ..apis.inference import load_model
 from ..checkpoints.checkpoint import check_checkpoint_file
+from ..datasets.data_paths import first_dataset
 from . import RUNTIMES, is_onnx
-from .options import ExportOptions, image_size, kind_of
 
-_SWITCHES = dict(
-    preprocess='take uint8 pixels in the order blue, green, red, with mean, '
-    'deviation and channel order inside',
-    backbone='export the maps of the backbone alone',
-)
+MIN_SIDE = 32  # pixels, of the backbone
+KINDS = dict(mmdet='detector', mmseg='segmentor', mmpretrain='classifier')
+
+
+@dataclass
+class ExportOptions:
+    """How a model is exported."""
+
+    # Height and width in pixels, of the traced image where the size is free.
+    size: tuple[int, int]
+    dynamic_size: bool = False  # leave it free
+    dynamic_batch: bool = False  # leave the batch free, which is 1 otherwise
+    # Take uint8 pixels as OpenCV reads them; mean, std and order are inside.
+    preprocess: bool = False
+    backbone: bool = False  # export its maps alone
+    tolerance: float = 1e-4  # largest relative error
+
+    def check(self, out: str | os.PathLike, suffix: str) -> None:
+        """Raise ValueError where an option is out of range."""
+        if not str(out).endswith(suffix):
+            raise ValueError(f'out must end in {suffix}, got {out}.')
+        if min(self.size) < MIN_SIDE:
+            raise ValueError(
+                f'size must be {MIN_SIDE}x{MIN_SIDE} pixels or more, got '
+                f'{self.size[0]}x{self.size[1]}.'
+            )
 
 
 def add_runtime_arguments(parser: ArgumentParser) -> None:
     """Add what runs an exported file to the parser of a tool."""
-    parser.add_argument(
-        '--runtime',
-        choices=RUNTIMES,
-        help=f'what runs an .onnx file; default: {RUNTIMES[0]}',
-    )
-    parser.add_argument(
-        '--threads', type=int, help='threads that run an .onnx file'
-    )
+    text = f'what runs an .onnx file; default: {RUNTIMES[0]}'
+    parser.add_argument('--runtime', choices=RUNTIMES, help=text)
+    text = 'threads that run an .onnx file'
+    parser.add_argument('--threads', type=int, help=text)
 
 
 def runtime_of(args: Namespace) -> dict:
     """Return ``runtime`` and ``threads``, or refuse them for a checkpoint."""
-    if not is_onnx(args.checkpoint):
-        for name in ('runtime', 'threads'):
-            value = getattr(args, name)
-            if value is not None:
-                raise ValueError(
-                    f'--{name} {value} is for an .onnx file; '
-                    f'{args.checkpoint} is a checkpoint.'
-                )
+    if not is_onnx(args.checkpoint) and (args.runtime or args.threads):
+        raise ValueError(
+            '--runtime and --threads are for an .onnx file; '
+            f'{args.checkpoint} is a checkpoint.'
+        )
     return dict(runtime=args.runtime or RUNTIMES[0], threads=args.threads)
 
 
@@ -49,15 +66,14 @@ def add_export_arguments(parser: ArgumentParser, suffix: str) -> None:
     add('config', help='config file of any of the libraries')
     add('checkpoint', help='checkpoint file of its model')
     add('out', help=f'what to write, ending in {suffix}')
-    add(
-        '--size',
-        type=int,
-        nargs=2,
-        metavar=('HEIGHT', 'WIDTH'),
-        help="pixels of an image; default: those of the config's test",
-    )
-    for name, text in _SWITCHES.items():
-        add(f'--{name}', action='store_true', help=text)
+    text = "pixels of an image; default: those of the config's test"
+    sides = dict(nargs=2, metavar=('HEIGHT', 'WIDTH'))
+    add('--size', type=int, **sides, help=text)
+    text = 'take uint8 pixels in the order blue, green, red, with mean, '
+    text += 'deviation and channel order inside'
+    add('--preprocess', action='store_true', help=text)
+    text = 'export the maps of the backbone alone'
+    add('--backbone', action='store_true', help=text)
     add_cfg_options(parser)
 
 
@@ -69,14 +85,31 @@ def read_export_arguments(
     Takes the arguments by name, and what the export is called with besides
     them; returns the model, its kind, what to write, and the options.
     """
-    args = dict(args)
-    config, checkpoint, out, cfg_options = (
-        args.pop(key) for key in ('config', 'checkpoint', 'out', 'cfg_options')
-    )
+    names = ('config', 'checkpoint', 'out', 'cfg_options')
+    config, checkpoint, out, cfg_options = map(args.pop, names)
     check_checkpoint_file(checkpoint)
     cfg = load_config(config, cfg_options)
     args['size'] = tuple(args['size'] or image_size(cfg))
     options = ExportOptions(**args)
     options.check(out, suffix)
-    kind = 'backbone' if options.backbone else kind_of(cfg)
-    return load_model(cfg, checkpoint, 'cpu'), kind, out, options
+    model = load_model(cfg, checkpoint, 'cpu')
+    kind = 'backbone' if options.backbone else KINDS[cfg.default_scope]
+    return model, kind, out, options
+
+
+def image_size(cfg: Config) -> tuple[int, int]:
+    """Read height and width of a test image, or of a window, in pixels."""
+    test_cfg = cfg.model.get('test_cfg') or {}
+    if test_cfg.get('mode') == 'slide':
+        return tuple(test_cfg['crop_size'])
+    size = None
+    for step in first_dataset(cfg.test_dataloader.dataset).pipeline:
+        # widths come first, and crops are square
+        size = step.get('crop_size') or step.get('scale') or size
+    sides = (size, size) if isinstance(size, int) else tuple(size or ())
+    if len(sides) != 2 or min(sides) < 1:
+        raise ValueError(
+            "The config's test pipeline does not say the size of an image; "
+            'pass --size HEIGHT WIDTH.'
+        )
+    return sides[::-1]

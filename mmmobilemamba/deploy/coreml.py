@@ -11,9 +11,9 @@ from torch import nn
 
 from ..ops import export_form
 from . import METADATA
+from .arguments import ExportOptions
 from .images import random_image
 from .networks import build_network, describe
-from .options import ExportOptions
 
 SUFFIX = '.mlpackage'
 # What coremltools has no counterpart of.
@@ -51,8 +51,23 @@ def export_coreml(
     options.check(out, SUFFIX)
     metadata = dict(describe(model, kind, options), precision=precision)
     shape = (1, metadata['channels'], *options.size)
-    _check(kind, out, options, shape[1])
-    ct = _import_coremltools()
+    if kind == 'detector':
+        raise ValueError(
+            'Detectors are not converted to CoreML; --backbone converts the '
+            'maps of their backbone, and export_onnx.py all of them.'
+        )
+    if options.dynamic_size or options.dynamic_batch:
+        raise ValueError('Size and batch are fixed in CoreML.')
+    if options.preprocess and shape[1] != 3:
+        raise ValueError(f'CoreML takes images of 3 channels, got {shape[1]}.')
+    if os.path.lexists(out):
+        raise FileExistsError(f'{out} is there already; remove it first.')
+    # Without its news that this is no Mac.
+    logging.getLogger('coremltools').addFilter(
+        lambda record: not record.getMessage().startswith('Failed to load _ML')
+    )
+    import coremltools as ct
+
     network = build_network(model, kind, options)
     image = random_image(metadata, options.size, seed=0).float()
     with torch.no_grad(), export_form():
@@ -62,20 +77,14 @@ def export_coreml(
     if options.preprocess:
         colours = ct.colorlayout.BGR
         tensor = ct.ImageType('image', shape=shape, color_layout=colours)
-    try:
-        package = ct.convert(
-            traced,
-            inputs=[tensor],
-            outputs=[ct.TensorType(name=n) for n in network.output_names],
-            convert_to='mlprogram',
-            compute_precision=getattr(ct.precision, precision.upper()),
-            skip_model_load=True,  # nothing here could run it
-        )
-    except (NotImplementedError, ValueError, TypeError) as error:
-        raise ValueError(
-            f'{type(model).__name__} cannot be converted by coremltools '
-            f'{ct.__version__} with torch {torch.__version__}: {error}'
-        ) from error
+    package = ct.convert(
+        traced,
+        inputs=[tensor],
+        outputs=[ct.TensorType(name=n) for n in network.output_names],
+        convert_to='mlprogram',
+        compute_precision=getattr(ct.precision, precision.upper()),
+        skip_model_load=True,  # nothing here could run it
+    )
     package.user_defined_metadata[METADATA] = json.dumps(metadata)
     path = Path(out).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,34 +98,3 @@ def export_coreml(
         'as CoreML runs on a Mac only: compare there what MLModel.predict of '
         'coremltools gives with the model in PyTorch.'
     )
-
-
-def _check(kind: str, out, options: ExportOptions, channels: int) -> None:
-    """Refuse what cannot be converted, before the work."""
-    if kind == 'detector':
-        raise ValueError(
-            'Detectors are not converted to CoreML; --backbone converts the '
-            'maps of their backbone, and export_onnx.py all of them.'
-        )
-    if options.dynamic_size or options.dynamic_batch:
-        raise ValueError('Size and batch are fixed in CoreML.')
-    if options.preprocess and channels != 3:
-        raise ValueError(
-            f'With preprocess CoreML takes 3 channels, got {channels}.'
-        )
-    if os.path.lexists(out):
-        raise FileExistsError(f'{out} is there already; remove it first.')
-
-
-def _import_coremltools():
-    """Import coremltools without its news that this is no Mac."""
-    logging.getLogger('coremltools').addFilter(
-        lambda record: not record.getMessage().startswith('Failed to load _ML')
-    )
-    try:
-        import coremltools
-    except ImportError as error:
-        raise ImportError(
-            'coremltools is not installed; run `pip install coremltools`.'
-        ) from error
-    return coremltools

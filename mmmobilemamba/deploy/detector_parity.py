@@ -19,86 +19,70 @@ def compare_detector(
     model: nn.Module,
     got: dict[str, np.ndarray],
     image: Tensor,
-    tolerance: float,
     result: Comparison,
 ) -> None:
     """Compare an exported detector with its model; add to ``result``."""
     divisor = preprocess_settings(model)['pad_divisor']
-    size = height, width = image.shape[2:]
+    size = height, width = tuple(image.shape[2:])
     image = F.pad(image, (0, -width % divisor, 0, -height % divisor))
     feats = model.extract_feat(image)
-    head = dense_head(model)
+    file = {name: torch.from_numpy(value) for name, value in got.items()}
     # Decoding multiplies what differs by the sides of large anchors, so that
     # boxes are looked up among those of the file's own maps.
-    maps = dict(cls=[], reg=[])
-    for kind, values in zip(maps, head(feats), strict=True):
-        for i, value in enumerate(values):
-            name = f'dense_{kind}{i}'
-            result.add(name, got[name], value, tolerance)
-            maps[kind].append(torch.from_numpy(got[name]))
-    boxes, shares = _decoded_anchors(head, *maps.values(), size)
-    least = head.test_cfg.get('score_thr', 0.0)
-    if hasattr(model, 'roi_head'):
-        labels = np.where(got['proposal_scores'] > 0, 0, -1)
-        found = (got['proposals'], got['proposal_scores'], labels)
-        _check_found(result, found, boxes, shares, least, tolerance)
-        boxes, shares = _compare_second_stage(
-            model.roi_head, got, feats, size, tolerance, result
-        )
-        least = model.roi_head.test_cfg.score_thr
-    found = tuple(got[name][0] for name in ('boxes', 'scores', 'labels'))
-    _check_found(result, found, boxes, shares, least, tolerance)
-    result.boxes = int((found[2] >= 0).sum())
-
-
-def _decoded_anchors(head, scores, deltas, size) -> tuple[Tensor, Tensor]:
-    """Return the boxes (n, 1, 4) and scores (n, classes) of all anchors."""
+    head = dense_head(model)
+    scores, deltas = [], []
+    for kind, own, maps in zip(
+        ('cls', 'reg'), (scores, deltas), head(feats), strict=True
+    ):
+        for i, value in enumerate(maps):
+            result.add(f'dense_{kind}{i}', got[f'dense_{kind}{i}'], value)
+            own.append(file[f'dense_{kind}{i}'])
     priors = head.prior_generator.grid_priors(
-        [score.shape[-2:] for score in scores], device=scores[0].device
+        [score.shape[-2:] for score in scores], device=image.device
     )
     deltas = torch.cat([d.permute(0, 2, 3, 1).reshape(-1, 4) for d in deltas])
-    boxes = head.bbox_coder.decode(
-        torch.cat(priors), deltas, max_shape=tuple(size)
-    )
-    shares = torch.cat([probabilities(head, score) for score in scores])
-    return boxes[:, None], shares
-
-
-def _compare_second_stage(
-    roi_head, got, feats, size, tolerance: float, result: Comparison
-) -> tuple[Tensor, Tensor]:
-    """Run it on the file's proposals; return its boxes and scores."""
-    rois = rois_of(torch.from_numpy(got['proposals']))
-    given = roi_head._bbox_forward(feats, rois)
-    result.add('roi_cls', got['roi_cls'], given['cls_score'], tolerance)
-    result.add('roi_reg', got['roi_reg'], given['bbox_pred'], tolerance)
-    scores, deltas = map(torch.from_numpy, (got['roi_cls'], got['roi_reg']))
-    if roi_head.with_mask:
-        places = rois_of(torch.from_numpy(got['boxes'][0]))
-        masks = roi_head._mask_forward(feats, places)['mask_preds'].sigmoid()
-        labels = torch.from_numpy(got['labels'][0])
-        masks = masks_of(roi_head.mask_head, masks, labels)
-        result.add('masks', got['masks'][0], masks, tolerance)
-    coder = roi_head.bbox_head.bbox_coder
-    boxes = coder.decode(rois[:, 1:], deltas, max_shape=tuple(size))
-    return boxes.reshape(len(rois), -1, 4), scores.softmax(-1)[:, :-1]
+    boxes = head.bbox_coder.decode(torch.cat(priors), deltas, max_shape=size)
+    boxes = boxes[:, None]  # one for all classes
+    scores = torch.cat([probabilities(head, score) for score in scores])
+    least = head.test_cfg.get('score_thr', 0.0)
+    if hasattr(model, 'roi_head'):
+        found = file['proposals'], file['proposal_scores']
+        labels = -(found[1] <= 0).long()
+        _check_found(result, (*found, labels), boxes, scores, least)
+        head = model.roi_head
+        rois = rois_of(file['proposals'])
+        given = head._bbox_forward(feats, rois)
+        result.add('roi_cls', got['roi_cls'], given['cls_score'])
+        result.add('roi_reg', got['roi_reg'], given['bbox_pred'])
+        if head.with_mask:
+            places = rois_of(file['boxes'][0])
+            masks = head._mask_forward(feats, places)['mask_preds'].sigmoid()
+            masks = masks_of(head.mask_head, masks, file['labels'][0])
+            result.add('masks', got['masks'][0], masks)
+        boxes = head.bbox_head.bbox_coder.decode(
+            rois[:, 1:], file['roi_reg'], max_shape=size
+        ).reshape(len(rois), -1, 4)
+        scores = file['roi_cls'].softmax(-1)[:, :-1]
+        least = head.test_cfg.score_thr
+    found = tuple(file[name][0] for name in ('boxes', 'scores', 'labels'))
+    _check_found(result, found, boxes, scores, least)
+    result.boxes = int((found[2] >= 0).sum())
 
 
 def _check_found(
     result: Comparison,
-    found: tuple[np.ndarray, ...],
+    found: tuple[Tensor, ...],
     boxes: Tensor,
     scores: Tensor,
     least: float,
-    tolerance: float,
 ) -> None:
     """Look boxes up among all that the model predicts, and the best first.
 
     Two boxes that overlap may suppress each other in either order where they
     score alike, but the best score of all stays.
     """
-    places, shares, labels = map(torch.from_numpy, found)
-    there, wrong = labels >= 0, 0
+    places, shares, labels = found
+    tolerance, there, wrong = result.tolerance, labels >= 0, 0
     for place, share, label in zip(
         places[there], shares[there], labels[there], strict=True
     ):
@@ -107,9 +91,8 @@ def _check_found(
         away = (boxes[alike, column] - place).abs().amax(-1)
         wrong += not (away <= tolerance * max(result.size)).any()
     if wrong:
-        result.problems.append(
-            f'{wrong} boxes are none that the model predicts'
-        )
+        text = f'{wrong} boxes are none that the model predicts'
+        result.problems.append(text)
     # A box may have no area, and is left out then.
     area = (boxes[..., 2:] - boxes[..., :2] > 0).all(-1)
     best = (scores * area).max()

@@ -8,11 +8,10 @@ from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
 from torch import Tensor, nn
-from torchvision.ops import roi_align
+from torchvision.ops import nms, roi_align
 
-from .boxes import suppress, top_k
+from .arguments import ExportOptions
 from .networks import Network
-from .options import ExportOptions
 
 
 class Detector(Network):
@@ -35,9 +34,7 @@ class Detector(Network):
                 'detectors with anchors, Faster R-CNN and Mask R-CNN can.'
             )
         self.head = head = dense_head(model)
-        plain = isinstance(head, AnchorHead)
-        plain = plain and not hasattr(head, 'atss_centerness')
-        _check(head, plain, head, head.test_cfg)
+        _check(head, head, isinstance(head, AnchorHead))
         self.output_names = ('boxes', 'scores', 'labels')
         levels = range(len(head.prior_generator.strides))
         self.inner_names = tuple(
@@ -53,13 +50,12 @@ class Detector(Network):
                 extractors.append(head.mask_roi_extractor)
             plain = type(head) is StandardRoIHead and all(
                 type(extractor) is SingleRoIExtractor
-                and all(
-                    layer.aligned and layer.pool_mode == 'avg'
-                    for layer in extractor.roi_layers
-                )
+                and layer.aligned
+                and layer.pool_mode == 'avg'
                 for extractor in extractors
+                for layer in extractor.roi_layers
             )
-            _check(head, plain, head.bbox_head, head.test_cfg)
+            _check(head, head.bbox_head, plain)
 
     def compute(self, x: Tensor) -> tuple[Tensor, ...]:
         size = height, width = self.size_of(x)
@@ -103,7 +99,10 @@ class Detector(Network):
         for level, (score, delta, prior) in enumerate(
             zip(cls_scores, bbox_preds, priors, strict=True)
         ):
-            score, place = top_k(probabilities(head, score).flatten(), count)
+            score = probabilities(head, score).flatten()
+            there = torch.as_tensor(score.shape[0])
+            most = torch.minimum(there, torch.tensor(count))
+            score, place = torch.topk(score, most)
             anchor = torch.div(place, head.num_classes, rounding_mode='trunc')
             label = place - anchor * head.num_classes
             if self.two_stages:
@@ -200,17 +199,48 @@ def _choose(candidates: tuple, cfg) -> tuple[Tensor, ...]:
     return suppress(*candidates, cfg.nms.iou_threshold, least, cfg.max_per_img)
 
 
-def _check(head: nn.Module, plain: bool, coded: nn.Module, cfg) -> None:
+def suppress(
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    iou_thr: float,
+    score_thr: float,
+    count: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Suppress overlapping boxes within each label; keep the best.
+
+    Takes boxes (n, 4) as left, top, right, bottom in pixels, scores (n,) and
+    int64 labels (n,), and returns those that are left, ``count`` at most, the
+    best first. Without any it is one row of 0, 0 and -1, as runtimes stumble
+    over empty tensors.
+    """
+    at = (scores > score_thr).nonzero().flatten()
+    boxes, scores, labels = boxes[at], scores[at], labels[at]
+    nothing = boxes.new_zeros(1, 4)
+    # As mmcv: boxes of different labels are moved so that none overlap.
+    span = torch.cat((boxes, nothing)).max() + 1
+    moved = boxes + labels[:, None].to(boxes.dtype) * span
+    kept = nms(moved, scores, iou_thr)[:count]
+    rows = torch.as_tensor(kept.shape[0]).clamp(min=1)
+    return (
+        torch.cat((boxes[kept], nothing))[:rows],
+        # Some runtimes round a sigmoid to more than 1.
+        torch.cat((scores[kept].clamp(0, 1), nothing[0, :1]))[:rows],
+        torch.cat((labels[kept], labels.new_full((1,), -1)))[:rows],
+    )
+
+
+def _check(head: nn.Module, coded: nn.Module, plain: bool) -> None:
     """Refuse a head that predicts by other rules."""
-    if not plain:
+    cfg, why = head.test_cfg.get('nms', {}), None
+    if not plain or hasattr(head, 'atss_centerness'):
         why = (
             'anchor heads such as RetinaHead, SSDHead and RPNHead can be, and '
             'StandardRoIHead with SingleRoIExtractor and aligned RoIAlign'
         )
     elif type(coded.bbox_coder) is not DeltaXYWHBBoxCoder:
         why = f'its boxes are coded by {type(coded.bbox_coder).__name__}'
-    elif cfg.nms.get('type', 'nms') != 'nms' or cfg.nms.get('class_agnostic'):
-        why = f'plain nms within each class can be, got nms={dict(cfg.nms)}'
-    else:
-        return
-    raise ValueError(f'{type(head).__name__} cannot be exported: {why}.')
+    elif cfg.get('type', 'nms') != 'nms' or cfg.get('class_agnostic'):
+        why = f'plain nms within each class can be, got nms={dict(cfg)}'
+    if why:
+        raise ValueError(f'{type(head).__name__} cannot be exported: {why}.')

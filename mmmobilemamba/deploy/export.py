@@ -1,18 +1,18 @@
 """Exporting a model of any of the three libraries to ONNX, with proof."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx
 import onnxruntime
-from torch import nn
+from torch import Tensor, nn
 
 from ..checkpoints.atomic import atomic_write
+from .arguments import MIN_SIDE, ExportOptions
 from .graph import make_graph
 from .images import as_input, random_image
-from .networks import Network, Preprocess, build_network, describe
-from .options import MIN_SIDE, ExportOptions
+from .networks import Preprocess, build_network, describe
 from .parity import Comparison, compare
 
 
@@ -46,56 +46,21 @@ def export_model(
     options.check(out, '.onnx')
     metadata = describe(model, kind, options)
     network = build_network(model, kind, options)
-    free = [0] * options.dynamic_batch + [2, 3] * options.dynamic_size
-    graph = make_graph(
-        network,
-        random_image(metadata, options.size, seed=0),
-        network.output_names,
-        metadata,
-        free,
-        network.inner_names,
-    )
-    comparisons = _prove(model, network, graph, metadata, images)
-    with atomic_write(out) as draft:
-        onnx.save(graph, draft)
-    return comparisons
-
-
-def _prove(
-    model: nn.Module,
-    network: Network,
-    graph: onnx.ModelProto,
-    metadata: dict,
-    images: Sequence[tuple[str, np.ndarray]],
-) -> list[Comparison]:
-    """Compare a graph with its model; raise where it differs."""
-    options = network.options
     names = [*network.output_names, *network.inner_names]
-    exposed = onnx.ModelProto()
-    exposed.CopyFrom(graph)
-    exposed.graph.output.extend(
-        onnx.ValueInfoProto(name=name) for name in network.inner_names
-    )
+    free = [0] * options.dynamic_batch + [2, 3] * options.dynamic_size
+    traced = random_image(metadata, options.size, seed=0)
+    graph = make_graph(network, traced, names, metadata, free)
     session = onnxruntime.InferenceSession(
-        exposed.SerializeToString(), providers=['CPUExecutionProvider']
+        graph.SerializeToString(), providers=['CPUExecutionProvider']
     )
-    sizes = _check_sizes(options)
-    jobs = []
-    for i in range(3):  # a fixed size leaves one: other noise instead
-        size = sizes[i % len(sizes)]
-        noise = random_image(metadata, size, seed=i + 1)
-        jobs.append(('noise', noise))
-    for i, (name, pixels) in enumerate(images):
-        size = sizes[i % len(sizes)]
-        jobs.append((name, as_input(pixels, size, metadata)))
     comparisons = []
-    for name, image in jobs:
+    for name, image in _check_images(options, metadata, images):
         values = session.run(names, {'image': image.numpy()})
         got = dict(zip(names, values, strict=True))
         if options.preprocess:
             image = Preprocess(**metadata['normalize'])(image)
-        kind, tolerance = metadata['kind'], options.tolerance
-        comparisons.append(compare(name, model, kind, got, image, tolerance))
+        result = compare(name, model, kind, got, image, options.tolerance)
+        comparisons.append(result)
     wrong = sum(bool(c.problems) for c in comparisons)
     if wrong:
         found = '\n'.join(map(str, comparisons))
@@ -104,17 +69,27 @@ def _prove(
             f'of {len(comparisons)} images, so that no file was written:\n'
             f'{found}'
         )
+    # What is compared beyond the outputs stays within.
+    del graph.graph.output[len(network.output_names) :]
+    with atomic_write(out) as draft:
+        onnx.save(graph, draft)
     return comparisons
 
 
-def _check_sizes(options: ExportOptions) -> list[tuple[int, int]]:
-    """Return three sizes, two of them odd, or the only one that is taken."""
+def _check_images(
+    options: ExportOptions,
+    metadata: dict,
+    images: Sequence[tuple[str, np.ndarray]],
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield names and batches, of three sizes where the size is free."""
     height, width = options.size
-    if not options.dynamic_size:
-        return [(height, width)]
-    smaller = (
-        max(height * 2 // 3, MIN_SIDE) | 1,
-        max(width // 2, MIN_SIDE) | 1,
-    )
-    larger = (height + 13 | 1, width + height // 4 + 6)
-    return [(height, width), smaller, larger]
+    sizes = [options.size]
+    if options.dynamic_size:  # a smaller and a larger one, of odd sides
+        smaller = (max(height * 2 // 3, MIN_SIDE), max(width // 2, MIN_SIDE))
+        sizes.append((smaller[0] | 1, smaller[1] | 1))
+        sizes.append((height + 13 | 1, width + height // 4 + 6))
+    for i in range(3):
+        size = sizes[i % len(sizes)]
+        yield 'noise', random_image(metadata, size, seed=i + 1)
+    for i, (name, pixels) in enumerate(images):
+        yield name, as_input(pixels, sizes[i % len(sizes)], metadata)

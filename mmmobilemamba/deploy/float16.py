@@ -54,11 +54,8 @@ def to_float16(src: str | os.PathLike, out: str | os.PathLike) -> str:
 
 
 def _join_casts(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Leave in float32 what goes from one float32 node to the next.
-
-    The converter casts the output of each such node to float16, in which the
-    scan's exponentials overflow, and back, with one name for every reader.
-    """
+    """Leave in float32 what goes from one float32 node to the next; the
+    converter casts it to float16, where exponentials overflow, and back."""
     nodes, source = {}, {}
     for node in model.graph.node:
         nodes.setdefault(tuple(node.output), node)

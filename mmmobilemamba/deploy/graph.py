@@ -6,7 +6,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 
 import onnx
 import onnxruntime
@@ -28,7 +28,6 @@ def make_graph(
     output_names: Sequence[str],
     metadata: dict,
     free: Sequence[int] = (),
-    inner_names: Sequence[str] = (),
 ) -> onnx.ModelProto:
     """Trace a network and simplify its graph.
 
@@ -40,48 +39,38 @@ def make_graph(
         metadata (dict): What a runtime has to know, as JSON holds it.
         free (Sequence[int]): Dimensions of the input that are free. Defaults
             to none.
-        inner_names (Sequence[str]): Names of further outputs, which stay
-            within the graph. Defaults to none.
 
     Returns:
         onnx.ModelProto: Checked model of standard operators.
     """
     names = ('batch', 'channels', 'height', 'width')
     file = io.BytesIO()
-    with ExitStack() as stack:
-        stack.enter_context(export_form(free_size=2 in free))
-        stack.enter_context(_own_symbols())
-        stack.enter_context(torch.no_grad())
+    with (
+        export_form(free_size=2 in free),
+        _own_symbols(),
+        torch.no_grad(),
         # The tracer warns of every shape that becomes a number, and prints
         # the whole graph where it fails.
-        stack.enter_context(warnings.catch_warnings())
-        stack.enter_context(redirect_stdout(io.StringIO()))
+        warnings.catch_warnings(),
+        redirect_stdout(io.StringIO()),
+    ):
         warnings.simplefilter('ignore')
-        try:
-            torch.onnx.export(
-                network,
-                (image,),
-                file,
-                dynamo=False,
-                opset_version=OPSET,
-                input_names=['image'],
-                output_names=[*output_names, *inner_names],
-                dynamic_axes={'image': {i: names[i] for i in free}},
-            )
-        except torch.onnx.OnnxExporterError as error:
-            reason = str(error).partition('\n')[0]
-            raise ValueError(
-                f'The model cannot be traced: {reason}'
-            ) from error
+        torch.onnx.export(
+            network,
+            (image,),
+            file,
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=['image'],
+            output_names=[*output_names],
+            dynamic_axes={'image': {i: names[i] for i in free}},
+        )
     model = onnx.load_model_from_string(file.getvalue())
     for output in model.graph.output:
         # They are the traced ones; onnxruntime infers what is fixed.
         for dim in output.type.tensor_type.shape.dim:
             dim.Clear()
     model = _simplify(model)
-    outputs = [o for o in model.graph.output if o.name in output_names]
-    del model.graph.output[:]
-    model.graph.output.extend(outputs)
     model.producer_name, model.producer_version = METADATA, __version__
     set_metadata(model, metadata)
     onnx.checker.check_model(model, full_check=True)
@@ -130,11 +119,8 @@ def _own_symbols() -> Iterator[None]:
 
 
 def _simplify(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Fold constants and drop what computes nothing.
-
-    onnxruntime does so at the lowest level of its optimiser, whose results
-    are standard operators.
-    """
+    """Fold constants and drop what computes nothing, by the lowest level of
+    onnxruntime's optimiser, whose results are standard operators."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = (
         onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC

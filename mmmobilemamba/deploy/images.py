@@ -1,7 +1,6 @@
 """Images on which an exported network is compared or calibrated."""
 
 import os
-from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -9,46 +8,35 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..apis.inference import find_images
+from ..apis.inference import IMAGE_SUFFIXES, find_images
 from .networks import Preprocess
 
 
 def read_images(
-    folder: str | os.PathLike, count: int, channels: int
+    path: str | os.PathLike, count: int, channels: int
 ) -> list[tuple[str, np.ndarray]]:
-    """Read images of a folder, or of the folders within, evenly.
+    """Read an image, or images of a folder and those within, evenly.
 
     Returns at most ``count`` names and pixels (height, width, channels),
-    colours as BGR. Raises ValueError for files that are no images, and names
-    all such, or have another number of channels than a network takes.
+    colours as BGR. Raises ValueError for a file that is no image, or has
+    another number of channels than a network takes.
     """
-    try:
-        paths = find_images(folder)
-    except FileNotFoundError:
-        paths = []
-        for inner in sorted(Path(folder).glob('*/')):
-            with suppress(FileNotFoundError):
-                paths += find_images(inner)
-        if not paths:
-            raise
+    paths = sorted(
+        file
+        for file in Path(path).rglob('*')
+        if file.suffix.lower() in IMAGE_SUFFIXES
+    )
+    paths = paths or find_images(path)  # a file, or an error
     step = max(len(paths) / count, 1)
-    paths = [paths[int(i * step)] for i in range(min(count, len(paths)))]
     flag = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_UNCHANGED
-    images, bad = [], []
-    for path in paths:
-        pixels = cv2.imread(os.fspath(path), flag)
-        if pixels is None:
-            bad.append(str(path))
-            continue
-        pixels = np.atleast_3d(pixels)
-        if pixels.shape[2] != channels:
-            raise ValueError(
-                f'{path} has {pixels.shape[2]} channels, and the network '
-                f'takes images of {channels}.'
-            )
-        images.append((path.name, pixels))
-    if bad:
-        raise ValueError(f'No images that can be read: {", ".join(bad)}.')
+    images = []
+    for i in range(min(count, len(paths))):
+        file = paths[int(i * step)]
+        pixels = cv2.imread(os.fspath(file), flag)
+        pixels = None if pixels is None else np.atleast_3d(pixels)
+        if pixels is None or pixels.shape[2] != channels:
+            raise ValueError(f'{file} is no image of {channels} channels.')
+        images.append((file.name, pixels))
     return images
 
 
@@ -69,10 +57,9 @@ def random_image(about: dict, size: tuple[int, int], seed: int) -> Tensor:
 
 
 def as_input(pixels: np.ndarray, size: tuple[int, int], about: dict) -> Tensor:
-    """Turn pixels (H, W, channels) into a batch as a network takes it.
+    """Resize pixels (H, W, channels) to a batch as a network takes it.
 
-    ``size`` is height and width to resize to, ``about`` the metadata of the
-    network.
+    ``about`` is the metadata of the network.
     """
     image = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None]
     image = nn.functional.interpolate(

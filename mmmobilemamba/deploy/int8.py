@@ -4,7 +4,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,19 +23,15 @@ from .graph import set_metadata
 from .images import as_input, read_images
 from .session import Session
 
-# Nodes of the scan carry the name of its module.
-SCAN = '/ss2d/'
-METHODS = dict(
-    minmax=CalibrationMethod.MinMax,
-    percentile=CalibrationMethod.Percentile,
-    entropy=CalibrationMethod.Entropy,
-)
+# In the names of nodes of the scan; "ss2d_1" is that of another stage.
+SCAN = '/ss2d'
+METHODS = {method.name.lower(): method for method in CalibrationMethod}
 
 
 class _Images(CalibrationDataReader):
     """Feed images to onnxruntime's calibration, and show how far it is."""
 
-    def __init__(self, images: Sequence[np.ndarray]):
+    def __init__(self, images: list[np.ndarray]):
         self.left = track_iter_progress(images, file=sys.stderr)
 
     def get_next(self):
@@ -78,7 +74,7 @@ def quantize(
     if count < 1:
         raise ValueError(f'count must be 1 or more, got {count}.')
     session = load_float(src, out, threads)
-    about = session.metadata
+    about, model = session.metadata, onnx.load(src)
     size = tuple(about['size'] or about['traced_size'])
     images = [
         as_input(pixels, size, about).numpy()
@@ -89,7 +85,22 @@ def quantize(
         name, before = measure(Path(src))
     with atomic_write(out) as draft:
         print_log('Calibrating', logger='current')
-        _quantize(Path(src), draft, images, METHODS[method], about)
+        quantize_static(
+            Path(src),
+            draft,
+            _Images(images),
+            op_types_to_quantize=['Conv', 'Gemm'],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            # Of signed ones the sums of two products overflow on processors
+            # without VNNI unless they have 7 bits, which costs accuracy.
+            weight_type=QuantType.QUInt8,
+            nodes_to_exclude=nodes_of_scan(model) + _residual_filters(model),
+            calibrate_method=METHODS[method],
+        )
+        model = onnx.load(draft)
+        set_metadata(model, dict(about, precision='int8'))
+        onnx.save(model, draft)
         report = [sizes(src, draft)]
         if measure:
             print_log('Evaluating the int8 network', logger='current')
@@ -128,11 +139,8 @@ def sizes(*paths: str | os.PathLike) -> str:
 
 def nodes_of_scan(model: onnx.ModelProto) -> list[str]:
     """Name the operators of the scan, convolutions left out."""
-    return [
-        node.name
-        for node in model.graph.node
-        if SCAN in node.name and node.op_type != 'Conv'
-    ]
+    nodes = (node for node in model.graph.node if node.op_type != 'Conv')
+    return [node.name for node in nodes if SCAN in node.name]
 
 
 def _residual_filters(model: onnx.ModelProto) -> list[str]:
@@ -151,26 +159,6 @@ def _residual_filters(model: onnx.ModelProto) -> list[str]:
         and node.input[0] in sums
         and any(a.name == 'group' and a.i > 1 for a in node.attribute)
     ]
-
-
-def _quantize(src: Path, out: Path, images, method, metadata: dict) -> None:
-    model = onnx.load(src)
-    quantize_static(
-        src,
-        out,
-        _Images(images),
-        op_types_to_quantize=['Conv', 'Gemm'],
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        # Of signed ones the sums of two products overflow on processors
-        # without VNNI unless they have 7 bits, which costs accuracy.
-        weight_type=QuantType.QUInt8,
-        nodes_to_exclude=nodes_of_scan(model) + _residual_filters(model),
-        calibrate_method=method,
-    )
-    model = onnx.load(out)
-    set_metadata(model, dict(metadata, precision='int8'))
-    onnx.save(model, out)
 
 
 def _latency(first: Session, second: Session, image: np.ndarray) -> str:

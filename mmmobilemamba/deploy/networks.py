@@ -1,15 +1,15 @@
 """Models of the hosts as networks with one image in and named tensors out."""
 
-from collections.abc import Sequence
 from copy import deepcopy
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.utils import _pair
 
+from ..apis.input_size import input_channels
 from ..ops import MAX_TOKENS
-from .layers import replace_layers
-from .options import MIN_SIDE, ExportOptions
+from .arguments import MIN_SIDE, ExportOptions
 
 # The scan of a graph of free size holds for so many cells of 16x16 pixels;
 # sides are rounded up to them.
@@ -68,13 +68,13 @@ class Network(nn.Module):
         self.preprocess = nn.Identity()
         if options.preprocess:
             self.preprocess = Preprocess(**self.settings)
-        replace_layers(model)
+        _replace_layers(model)
         self.model, self.options = model, options
 
-    def size_of(self, image: Tensor) -> Sequence:
+    def size_of(self, image: Tensor) -> tuple:
         """Return height and width, as numbers where they are fixed."""
-        size = image.shape[2:]
-        return size if self.options.dynamic_size else tuple(map(int, size))
+        free = self.options.dynamic_size
+        return tuple(n if free else int(n) for n in image.shape[2:])
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Map images (batch, channels, H, W) to the named outputs."""
@@ -128,7 +128,7 @@ def describe(model: nn.Module, kind: str, options: ExportOptions) -> dict:
         kind=kind,
         size=None if options.dynamic_size else list(options.size),
         batch=None if options.dynamic_batch else 1,
-        channels=_channels_of(getattr(model, 'backbone', model)),
+        channels=input_channels(getattr(model, 'backbone', model)),
         min_size=MIN_SIDE,
         max_pixels=MAX_PIXELS if options.dynamic_size else None,
         preprocess=options.preprocess,
@@ -150,12 +150,6 @@ def describe(model: nn.Module, kind: str, options: ExportOptions) -> dict:
     return metadata
 
 
-def _channels_of(model: nn.Module) -> int:
-    """Return the channels that the first convolution takes."""
-    convs = (m for m in model.modules() if isinstance(m, nn.Conv2d))
-    return next((conv.in_channels for conv in convs), 3)
-
-
 def build_network(
     model: nn.Module, kind: str, options: ExportOptions
 ) -> Network:
@@ -163,9 +157,7 @@ def build_network(
     model = deepcopy(model)
     backbone = getattr(model, 'backbone', None)
     if kind == 'backbone' and backbone is None:
-        raise ValueError(
-            f'{type(model).__name__} has no backbone to export by itself.'
-        )
+        raise ValueError(f'{type(model).__name__} has no backbone to export.')
     if hasattr(backbone, 'switch_to_deploy'):
         backbone.switch_to_deploy()
     kinds = dict(backbone=Backbone, classifier=Classifier, segmentor=Segmentor)
@@ -175,3 +167,46 @@ def build_network(
 
         kinds[kind] = Detector
     return kinds[kind](model, options).eval().requires_grad_(False)
+
+
+class MatrixPool(nn.Module):
+    """AdaptiveAvgPool2d that ONNX holds where a size is no multiple."""
+
+    def __init__(self, output_size):
+        super().__init__()
+        self.output_size = _pair(output_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, channels, H, W) to (batch, channels, *output_size)."""
+        rows = _shares(x.shape[2], self.output_size[0])
+        columns = _shares(x.shape[3], self.output_size[1])
+        return rows @ x @ columns.t()
+
+
+def _shares(size, bins: int) -> Tensor:
+    """Return (bins, size): the share of every pixel in every mean."""
+    pixel, bin_ = torch.arange(size), torch.arange(bins)[:, None]
+    # from floor(bin * size / bins) to below ceil((bin + 1) * size / bins)
+    within = pixel >= torch.div(bin_ * size, bins, rounding_mode='trunc')
+    within = (within & (pixel * bins < (bin_ + 1) * size)).float()
+    return within / within.sum(1, keepdim=True)
+
+
+def _replace_layers(module: nn.Module) -> None:
+    """Replace layers that a tracer cannot follow at every size, in place."""
+    for name, child in module.named_children():
+        # By name, as the library may be absent.
+        kind = f'{type(child).__module__}.{type(child).__name__}'
+        if isinstance(child, nn.AdaptiveAvgPool2d):
+            size = _pair(child.output_size)
+            # ONNX has an operator for the mean of a whole map.
+            if size != (1, 1) and None not in size:
+                setattr(module, name, MatrixPool(size))
+        elif kind == 'mmseg.models.utils.wrappers.Upsample':
+            # It computes the size in Python, which stays the traced one.
+            layer = nn.Upsample(
+                child.size, child.scale_factor, child.mode, child.align_corners
+            )
+            setattr(module, name, layer)
+        else:
+            _replace_layers(child)

@@ -8,13 +8,12 @@ import torch
 import torch.nn.functional as F
 from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseModel
-from mmengine.registry import DATASETS, init_default_scope
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ..datasets.data_paths import first_dataset
+from ..apis.inference import load_model
 from ..registry import MODELS
-from .options import KINDS
+from .arguments import KINDS
 from .session import Session
 
 
@@ -43,8 +42,14 @@ class OnnxModel(BaseModel):
         threads: int | None = None,
     ):
         session = Session(path, runtime, threads)
-        super().__init__(_outside(data_preprocessor, session.metadata))
-        self.session, self.metadata = session, session.metadata
+        about, outside = session.metadata, deepcopy(data_preprocessor)
+        if outside and about['kind'] == 'detector':
+            outside['pad_size_divisor'] = 1
+        if outside and about['preprocess']:  # that is inside
+            swaps = {'bgr_to_rgb', 'rgb_to_bgr', 'to_rgb'} & outside.keys()
+            outside.update(dict.fromkeys(swaps, False), mean=None, std=None)
+        super().__init__(outside)
+        self.session, self.metadata = session, about
         self.test_cfg = ConfigDict(test_cfg or {})
         # The libraries ask the first parameter for a model's device.
         self.nothing = nn.Parameter(torch.empty(0), requires_grad=False)
@@ -93,7 +98,13 @@ class OnnxModel(BaseModel):
         for x, sample in zip(inputs, samples, strict=True):
             # Without what fills a batch of different sizes.
             height, width = sample.img_shape[:2]
-            out = self._run(self._fit(x[:, :height, :width]))
+            x = x[:, :height, :width]
+            if size := self.metadata['size']:
+                # Up to a fixed size, right and bottom; of a larger image the
+                # session says what is wrong.
+                pads = [max(m - n, 0) for m, n in zip(size, x.shape[1:])]
+                x = F.pad(x, (0, pads[1], 0, pads[0]))
+            out = self._run(x)
             there = out['labels'][0] >= 0
             found = {key: value[0][there] for key, value in out.items()}
             limit = found['boxes'].new_tensor([width, height] * 2)
@@ -103,24 +114,11 @@ class OnnxModel(BaseModel):
                 bboxes=boxes, scores=found['scores'], labels=found['labels']
             )
             if 'masks' in found:
-                result.masks = paste_masks(
-                    found['masks'],
-                    boxes,
-                    tuple(sample.ori_shape[:2]),
-                    self.metadata['mask_threshold'],
-                )
+                size = sample.ori_shape[:2]
+                least = self.metadata['mask_threshold']
+                result.masks = paste_masks(found['masks'], boxes, size, least)
             sample.pred_instances = result
         return samples
-
-    def _fit(self, x: Tensor) -> Tensor:
-        """Fill a smaller image up to a fixed size, right and bottom."""
-        size = self.metadata['size']
-        if not size:
-            return x
-        pads = [side - there for side, there in zip(size, x.shape[1:])]
-        if min(pads) < 0:  # the session says what is wrong
-            return x
-        return F.pad(x, (0, pads[1], 0, pads[0]))
 
     def _run_each(self, inputs: Tensor, name: str) -> Tensor:
         """Run images one by one and return one output of all."""
@@ -147,39 +145,16 @@ def paste_masks(
     return pasted
 
 
-def _outside(data_preprocessor: dict | None, metadata: dict) -> dict | None:
-    """Leave out of a data preprocessor what the network has inside."""
-    settings = deepcopy(data_preprocessor)
-    if settings is None:
-        return None
-    if metadata['kind'] == 'detector':
-        settings.update(pad_size_divisor=1)
-    if metadata['preprocess']:
-        settings.update(mean=None, std=None)
-        for key in ('bgr_to_rgb', 'rgb_to_bgr', 'to_rgb'):
-            if key in settings:
-                settings[key] = False
-    return settings
-
-
 def use_onnx(
     cfg: Config,
     path: str | os.PathLike,
     runtime: str = 'onnxruntime',
     threads: int | None = None,
 ) -> None:
-    """Put an exported network into the place of a config's model.
+    """Put an exported network into the place of a config's model, in place.
 
-    Args:
-        cfg (Config): Config of the model that was exported, changed in
-            place.
-        path (str or PathLike): File of ``tools/deploy/export_onnx.py``.
-        runtime (str): See :class:`Session`. Defaults to ``'onnxruntime'``.
-        threads (int, optional): See :class:`Session`. Defaults to None.
-
-    Raises:
-        ValueError: The network is of another kind than the config's model;
-            further errors are those of :class:`Session`.
+    ``path``, ``runtime`` and ``threads`` are those of :class:`Session`. Raises
+    ValueError for a network of another kind than the config's model.
     """
     kind = Session(path, runtime, threads).metadata['kind']
     scope = cfg.get('default_scope')
@@ -189,9 +164,8 @@ def use_onnx(
             f'{KINDS.get(scope)}.'
         )
     outside = cfg.pop('data_preprocessor', None)
-    preprocessor = deepcopy(
-        cfg.model.get('data_preprocessor') or outside or ConfigDict()
-    )
+    preprocessor = cfg.model.get('data_preprocessor') or outside
+    preprocessor = deepcopy(preprocessor or ConfigDict())
     if kind == 'classifier':
         preprocessor.setdefault('type', 'ClsDataPreprocessor')
     cfg.model = ConfigDict(
@@ -212,12 +186,4 @@ def load_onnx_model(cfg: Config, *args, **kwargs) -> OnnxModel:
     :func:`mmmobilemamba.apis.inference.predict` takes.
     """
     use_onnx(cfg, *args, **kwargs)
-    dataset = first_dataset(cfg.test_dataloader.dataset)
-    init_default_scope(cfg.default_scope)
-    model = MODELS.build(cfg.model)
-    meta = DATASETS.build(dict(dataset, lazy_init=True)).metainfo
-    cfg.setdefault('test_pipeline', dataset.pipeline)
-    # Names that the libraries' inference functions look for.
-    model.cfg = model._config = cfg
-    model.dataset_meta = model._dataset_meta = dict(meta)
-    return model.eval()
+    return load_model(cfg, None, 'cpu')

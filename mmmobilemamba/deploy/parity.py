@@ -13,24 +13,21 @@ class Comparison:
 
     image: str
     size: tuple[int, int]
+    tolerance: float
     error: float = 0.0
     boxes: int | None = None
     problems: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        text = (
-            f'{self.image} {self.size[0]}x{self.size[1]}: relative error '
-            f'{self.error:.1e}'
-        )
-        if self.boxes is not None:
-            text += f', {self.boxes} boxes'
-        return '; '.join([text, *self.problems])
+        found = '' if self.boxes is None else f', {self.boxes} boxes'
+        text = f'{self.image} {self.size[0]}x{self.size[1]}: relative error '
+        return '; '.join([f'{text}{self.error:.1e}{found}', *self.problems])
 
-    def add(self, name: str, got: np.ndarray, wanted: Tensor, most: float):
+    def add(self, name: str, got: np.ndarray, wanted: Tensor) -> None:
         """Compare a tensor of the file with the model's."""
         error = relative_error(got, wanted.numpy())
         self.error = max(self.error, error)
-        if not error <= most:
+        if not error <= self.tolerance:
             self.problems.append(f'{name} differs by {error:.1e}')
 
 
@@ -48,21 +45,21 @@ def compare(
     ``image`` is what goes into the model, (batch, channels, H, W).
     """
     size = tuple(image.shape[2:])
-    result = Comparison(name, size)
+    result = Comparison(name, size, tolerance)
     if kind == 'detector':
         # Imports MMDetection, which the others do without.
         from .detector_parity import compare_detector
 
-        compare_detector(model, got, image, tolerance, result)
+        compare_detector(model, got, image, result)
     elif kind == 'backbone':
         for i, value in enumerate(model.backbone(image)):
-            result.add(f'map{i}', got[f'map{i}'], value, tolerance)
+            result.add(f'map{i}', got[f'map{i}'], value)
     elif kind == 'classifier':
         scores = torch.softmax(model(image, mode='tensor'), 1)
-        result.add('scores', got['scores'], scores, tolerance)
+        result.add('scores', got['scores'], scores)
     else:
         logits = model.encode_decode(image, [dict(img_shape=size)])
-        result.add('logits', got['logits'], logits, tolerance)
+        result.add('logits', got['logits'], logits)
     return result
 
 

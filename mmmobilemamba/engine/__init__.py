@@ -4,9 +4,8 @@
 changes what ``torch.load`` accepts, and that has to be asked for.
 """
 
-from .atomic_checkpoint_hook import UnsavedError
 from .distributed import CPUDistributedDataParallel
-from .hooks import ChannelsLastHook, ThroughputHook
+from .hooks import ChannelsLastHook
 from .layer_decay import LayerDecayOptimWrapperConstructor
 from .optim_wrapper import CPUAmpOptimWrapper
 from .resumable_checkpoint_hook import ResumableCheckpointHook
@@ -17,6 +16,4 @@ __all__ = [
     'ChannelsLastHook',
     'LayerDecayOptimWrapperConstructor',
     'ResumableCheckpointHook',
-    'ThroughputHook',
-    'UnsavedError',
 ]

@@ -17,26 +17,15 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from mmmobilemamba.registry import MODEL_WRAPPERS
 
-_WRAPPER = 'mmmobilemamba.CPUDistributedDataParallel'
-# Launcher -> variables of rank, local rank and number of processes, and what
-# sets them.
-_VARIABLES = {
-    'pytorch': (
-        ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'),
-        'tools/dist_train.sh or torchrun',
-    ),
+_KEYS = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE')
+# Launcher -> what sets its variables, and which ones stand for those keys.
+_LAUNCHERS = {
+    'pytorch': ('tools/dist_train.sh or torchrun', _KEYS),
     'slurm': (
-        ('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS'),
         'tools/slurm_train.sh or srun',
+        ('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS'),
     ),
-    'mpi': (
-        (
-            'OMPI_COMM_WORLD_RANK',
-            'OMPI_COMM_WORLD_LOCAL_RANK',
-            'OMPI_COMM_WORLD_SIZE',
-        ),
-        'mpirun',
-    ),
+    'mpi': ('mpirun', [f'OMPI_COMM_WORLD_{key}' for key in _KEYS]),
 }
 
 
@@ -85,10 +74,17 @@ def setup_distributed(cfg: Config) -> None:
     """
     if cfg.launcher == 'none':
         return
-    ranks = _ranks(cfg.launcher)
+    starter, names = _LAUNCHERS[cfg.launcher]
+    unset = [name for name in names if name not in os.environ]
+    if unset:
+        raise ValueError(
+            f'--launcher {cfg.launcher} needs {", ".join(unset)} in the '
+            f'environment; start the processes with {starter}.'
+        )
     if get_device() != 'cpu':
         return
-    os.environ.update({key: str(value) for key, value in ranks.items()})
+    for key, name in zip(_KEYS, names):
+        os.environ[key] = os.environ[name]
     os.environ.setdefault('MASTER_ADDR', _master_address(cfg.launcher))
     os.environ.setdefault('MASTER_PORT', '29500')
     if not distributed.is_initialized():
@@ -102,7 +98,7 @@ def setup_distributed(cfg: Config) -> None:
     else:
         return
     if wrapper.get('type') in (None, 'MMDistributedDataParallel'):
-        wrapper.type = _WRAPPER
+        wrapper.type = 'mmmobilemamba.CPUDistributedDataParallel'
         wrapper.setdefault(
             'find_unused_parameters', cfg.get('find_unused_parameters', False)
         )
@@ -147,28 +143,10 @@ def _timeout(cfg: Config) -> dict[str, timedelta]:
     return dict(timeout=timedelta(seconds=seconds))
 
 
-def _ranks(launcher: str) -> dict[str, int]:
-    """Read rank, local rank and number of processes as the launcher says."""
-    names, starter = _VARIABLES[launcher]
-    unset = [name for name in names if name not in os.environ]
-    if unset:
-        raise ValueError(
-            f'--launcher {launcher} needs {", ".join(unset)} in the '
-            f'environment; start the processes with {starter}.'
-        )
-    keys, _ = _VARIABLES['pytorch']
-    return {key: int(os.environ[name]) for key, name in zip(keys, names)}
-
-
 def _master_address(launcher: str) -> str:
     """Return the first host of a Slurm job, or this machine."""
     hosts = os.environ.get('SLURM_NODELIST')
     if launcher != 'slurm' or not hosts:
         return '127.0.0.1'
-    listed = subprocess.run(
-        ['scontrol', 'show', 'hostnames', hosts],
-        capture_output=True,
-        check=True,
-        text=True,
-    )
-    return listed.stdout.split()[0]
+    command = ['scontrol', 'show', 'hostnames', hosts]
+    return subprocess.check_output(command, text=True).split()[0]

@@ -1,7 +1,6 @@
-"""Hooks for long trainings."""
+"""A hook that sets the memory format of a training."""
 
 import torch
-from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
@@ -51,35 +50,3 @@ def _to_channels_last(module: nn.Module, args: tuple, output: dict) -> dict:
 
 def _to_contiguous(module: nn.Module, args: tuple) -> tuple:
     return tuple(x.contiguous() if isinstance(x, Tensor) else x for x in args)
-
-
-@HOOKS.register_module()
-class ThroughputHook(Hook):
-    """Log the images that all processes together train on per second.
-
-    The log and the visualizer get it as ``images_per_s``: images of one
-    iteration over the mean time of the last ones, data loading included.
-
-    Args:
-        window (int): Iterations to average over. Defaults to 50.
-    """
-
-    # After IterTimerHook, which comes first at this priority, and before
-    # LoggerHook.
-    priority = 'NORMAL'
-
-    def __init__(self, window: int = 50) -> None:
-        self.window = window
-
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: dict | None = None,
-        outputs: dict | None = None,
-    ) -> None:
-        """Update the throughput."""
-        hub = runner.message_hub
-        seconds = hub.get_scalar('train/time').mean(self.window)
-        images = len(data_batch['inputs']) * get_world_size()
-        hub.update_scalar('train/images_per_s', images / seconds)

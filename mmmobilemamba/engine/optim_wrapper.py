@@ -56,33 +56,26 @@ def _float32_islands(model: nn.Module) -> Iterator[None]:
     """Replace the forward functions that cannot do with bfloat16."""
     replaced = []
     for module in model.modules():
-        if type(module).__module__.startswith('mmcv.ops'):
-            forward = _computing_float32(module.forward)
-        elif hasattr(module, 'predict_by_feat'):
-            forward = _returning_float32(module.forward)
-        else:
-            continue
-        replaced.append((module, module.__dict__.get('forward')))
-        module.forward = forward
+        operator = type(module).__module__.startswith('mmcv.ops')
+        if operator or hasattr(module, 'predict_by_feat'):
+            replaced.append((module, module.__dict__.get('forward')))
+            wrap = _computing_float32 if operator else _returning_float32
+            module.forward = wrap(module.forward)
     try:
         yield
     finally:
         for module, own in replaced:
-            if own is None:
-                del module.forward
-            else:
+            del module.forward
+            if own is not None:
                 module.forward = own
 
 
 def _computing_float32(forward: Callable) -> Callable:
     @functools.wraps(forward)
     def wrapped(feat: Tensor, *args, **kwargs):
+        args, kwargs = _to(torch.float32, ((feat, *args), kwargs))
         with torch.autocast('cpu', enabled=False):
-            output = forward(
-                *_to(torch.float32, (feat, *args)),
-                **_to(torch.float32, kwargs),
-            )
-        return _to(feat.dtype, output)
+            return _to(feat.dtype, forward(*args, **kwargs))
 
     return wrapped
 

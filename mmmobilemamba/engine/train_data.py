@@ -1,19 +1,110 @@
-"""Where a training stands in its data, and how another run goes on there."""
+"""Where a training stands in its data, and how another run goes on there.
 
+The main process has random states, which a checkpoint keeps. Workers start
+anew with each run, so their numbers follow from the batch that they load.
+"""
+
+import itertools
+import random
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
+import numpy as np
+import torch
 from mmengine.dist import get_rank
 from mmengine.registry import DATA_SAMPLERS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
-from torch import Generator
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
     IterableDataset,
     Sampler,
+    get_worker_info,
 )
 
-from .random_states import ResumableBatches
+
+def get_random_states() -> dict:
+    """Return the states of Python, NumPy, torch and CUDA in this process.
+
+    Returns:
+        dict: Nothing but tensors, numbers and tuples, so that
+        ``torch.load(weights_only=True)`` reads it.
+    """
+    _, key, pos, has_gauss, gauss = np.random.get_state()
+    key = torch.from_numpy(key.astype(np.int64))
+    states = dict(
+        python=random.getstate(),
+        numpy=dict(key=key, pos=pos, has_gauss=has_gauss, gauss=gauss),
+        torch=torch.get_rng_state(),
+    )
+    if torch.cuda.is_initialized():
+        states['cuda'] = torch.cuda.get_rng_state()
+    return states
+
+
+def set_random_states(states: dict) -> None:
+    """Set what :func:`get_random_states` returned."""
+    random.setstate(states['python'])
+    # A checkpoint is loaded to the device of the model.
+    key, *rest = states['numpy'].values()
+    key = key.cpu().numpy().astype(np.uint32)
+    np.random.set_state(('MT19937', key, *rest))
+    torch.set_rng_state(states['torch'].cpu())
+    if 'cuda' in states and torch.cuda.is_available():
+        torch.cuda.set_rng_state(states['cuda'].cpu())
+
+
+@dataclass
+class SeededBatch:
+    """Indices of a batch; a worker that reads them seeds itself.
+
+    Args:
+        indices (list[int]): Indices of the samples.
+        seed (tuple[int]): Non-negative numbers that name the batch.
+    """
+
+    indices: list[int]
+    seed: tuple[int, ...]
+
+    def __iter__(self) -> Iterator[int]:
+        # Without workers the samples share the numbers of the main process.
+        if get_worker_info() is not None:
+            words = np.random.SeedSequence(self.seed).generate_state(8)
+            random.seed(words[:4].tobytes())
+            np.random.seed(words[4:6])
+            torch.default_generator.manual_seed(int(words[6:].view('u8')[0]))
+        return iter(self.indices)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class ResumableBatches:
+    """Batch sampler that starts anywhere and numbers the batches of a run.
+
+    Args:
+        batches (Iterable): Batch sampler to take the indices from.
+        seed (int): Seed of the run.
+        rank (int): Number of the process.
+    """
+
+    def __init__(self, batches: Iterable, seed: int, rank: int) -> None:
+        self.batches = batches
+        self.sampler = getattr(batches, 'sampler', None)
+        self.seed = (seed, rank)
+        # Batches of the whole run before the next one.
+        self.number = 0
+        # Batches that the next pass leaves out, without loading them.
+        self.skip = 0
+
+    def __iter__(self) -> Iterator[SeededBatch]:
+        skip, self.skip = self.skip, 0
+        for indices in itertools.islice(self.batches, skip, None):
+            self.number += 1
+            yield SeededBatch(list(indices), (*self.seed, self.number - 1))
+
+    def __len__(self) -> int:
+        return len(self.batches)
 
 
 class TrainData:
@@ -46,7 +137,7 @@ class TrainData:
         object.__setattr__(self.loader, 'sampler', sampler)
         object.__setattr__(self.loader, 'batch_sampler', self.batches)
         # Iterators draw a number; it shall not come from the training's.
-        self.loader.generator = Generator()
+        self.loader.generator = torch.Generator()
 
     @staticmethod
     def obstacle(runner: Runner) -> str:
@@ -71,38 +162,21 @@ class TrainData:
         kind = type(self.loop.dataloader_iterator)
         self.loop.dataloader_iterator = None
         self.loader._iterator = None  # persistent workers
-        iterator = kind(self.loader)
-        iterator._epoch = self.sampler_epoch
-        self.loop.dataloader_iterator = _Advanced(iterator, runner.iter)
+        self.iterator = kind(self.loader)
+        self.iterator._epoch = self.sampler_epoch
+        # The loop first takes as many steps as it has done.
+        done = itertools.repeat(None, runner.iter)
+        self.loop.dataloader_iterator = itertools.chain(done, self.iterator)
 
     def position(self, epoch: int, iteration: int) -> dict:
         """Return what a resumed run has to know, after so many of both."""
-        passes = epoch
-        if not self.by_epoch:
-            passes = self.loop.dataloader_iterator.iterator._epoch
+        passes = epoch if self.by_epoch else self.iterator._epoch
         return dict(
             sampler_seed=getattr(self.loader.sampler, 'seed', None),
             sampler_epoch=passes,
             skip=iteration - passes * len(self.loader),
             length=len(self.loader),
         )
-
-
-class _Advanced:
-    """Iterator at the right place, for a loop that first takes steps to it."""
-
-    def __init__(self, iterator: Iterator, steps: int) -> None:
-        self.iterator = iterator
-        self.steps = steps
-
-    def __iter__(self) -> Iterator:
-        return self
-
-    def __next__(self):
-        if self.steps > 0:
-            self.steps -= 1
-            return None
-        return next(self.iterator)
 
 
 def _new_samplers(
@@ -113,12 +187,9 @@ def _new_samplers(
     sampler = DATA_SAMPLERS.build(
         cfg['sampler'], default_args=dict(dataset=loader.dataset, seed=seed)
     )
-    batch_cfg = cfg.get('batch_sampler')
-    if batch_cfg is None:
-        return sampler, BatchSampler(
-            sampler, loader.batch_size, loader.drop_last
-        )
+    options = dict(sampler=sampler, batch_size=cfg['batch_size'])
+    if cfg.get('batch_sampler') is None:
+        return sampler, BatchSampler(drop_last=loader.drop_last, **options)
     return sampler, DATA_SAMPLERS.build(
-        batch_cfg,
-        default_args=dict(sampler=sampler, batch_size=cfg['batch_size']),
+        cfg['batch_sampler'], default_args=options
     )

@@ -1,17 +1,17 @@
 """Operators of the network; the compiled extension is optional."""
 
-from .export import export_form, is_exporting, size_is_free
-from .gated_norm import gated_layer_norm
+from .export import export_form, is_exporting
 from .scan import (
     BACKENDS,
     ENV_NAME,
     INSTALL_COMMAND,
     bidirectional_scan,
     find_extension,
+    gated_layer_norm,
     scan_backend,
 )
 from .scan_pytorch import MAX_TOKENS
-from .wavelet import haar_dwt2d, haar_iwt2d, wavelet_conv2d
+from .wavelet import wavelet_conv2d
 
 __all__ = [
     'BACKENDS',
@@ -22,10 +22,7 @@ __all__ = [
     'export_form',
     'find_extension',
     'gated_layer_norm',
-    'haar_dwt2d',
-    'haar_iwt2d',
     'is_exporting',
     'scan_backend',
-    'size_is_free',
     'wavelet_conv2d',
 ]

@@ -11,12 +11,7 @@ _free_size = False
 
 @contextmanager
 def export_form(free_size: bool = False) -> Iterator[None]:
-    """Say what a graph that is traced within has to hold for.
-
-    Args:
-        free_size (bool): Take forms that hold for maps of every size.
-            Defaults to False, the traced size alone.
-    """
+    """Say whether a graph traced within has to hold for maps of every size."""
     global _free_size
     before, _free_size = _free_size, free_size
     try:
@@ -25,14 +20,14 @@ def export_form(free_size: bool = False) -> Iterator[None]:
         _free_size = before
 
 
+def size_is_free() -> bool:
+    """Return whether what is traced has to hold for maps of every size."""
+    return _free_size
+
+
 def is_exporting() -> bool:
     """Return whether a graph of PyTorch's own operators is being recorded."""
     if torch.compiler.is_compiling():
         # torch.compiler.is_exporting() is True in compiled code, too.
         return getattr(torch.compiler, '_is_exporting_flag', False)
     return torch.jit.is_tracing()
-
-
-def size_is_free() -> bool:
-    """Return whether what is traced has to hold for maps of every size."""
-    return _free_size

@@ -1,4 +1,4 @@
-"""Which implementation of the scan runs. The only importer of the extension.
+"""The scan by one of three backends. The only importer of the extension.
 
 ``extension`` is the compiled ``selective_scan`` package, ``parallel`` plain
 PyTorch over all tokens at once, ``reference`` the loop over tokens.
@@ -8,8 +8,11 @@ import functools
 import importlib
 import logging
 import os
+from dataclasses import dataclass
+from types import ModuleType
 
 import torch
+import torch.nn.functional as F
 from mmengine.logging import print_log
 from packaging.version import Version
 from torch import Tensor
@@ -23,22 +26,26 @@ INSTALL_COMMAND = 'pip install --no-build-isolation ./ext/selective_scan'
 MIN_VERSION = '0.6'
 
 
-class _Extension:
-    """The extension, if it is at hand, looked for once.
+@dataclass
+class Extension:
+    """The extension, as far as it is at hand."""
 
-    Attributes:
-        module (ModuleType, optional): The imported package.
-        inference (ModuleType, optional): Its operators with packed weights,
-            where it has vector code for this processor; oneDNN has faster
-            code than plain C++ for every one.
-        devices (tuple[str]): Device types that it has kernels for.
-        why (str): What stood in the way of the import.
-    """
+    module: ModuleType | None = None
+    # Its operators with packed weights, where it has vector code for this
+    # processor; oneDNN has faster code than plain C++ for every one.
+    inference: ModuleType | None = None
+    devices: tuple[str, ...] = ()  # types that it has kernels for
+    why: str = ''  # it is not there
 
-    def __init__(self):
-        self.module = self.inference = None
-        self.devices: tuple[str, ...] = ()
-        self.why = ''
+
+# A global and no cached function, so that compiled graphs can read it.
+_extension: Extension | None = None
+
+
+def find_extension() -> Extension:
+    """Import the extension at the first call; return what was found."""
+    global _extension
+    if _extension is None:
         try:
             module = importlib.import_module('selective_scan')
             if Version(module.__version__) < Version(MIN_VERSION):
@@ -46,27 +53,17 @@ class _Extension:
                     f'version {module.__version__} is older than {MIN_VERSION}'
                 )
         except ImportError as error:
-            self.why = str(error)
+            _extension = Extension(why=str(error))
         except Exception as error:
             # Built against another torch, or broken in another way.
-            self.why = f'it does not load: {error}'
+            _extension = Extension(why=f'it does not load: {error}')
         else:
-            self.module = module
-            cuda = module.built_with_cuda()
-            self.devices = ('cpu', 'cuda') if cuda else ('cpu',)
-            if module.cpu_variant() != 'plain':
-                self.inference = module.inference
-
-
-# A global and no cached function, so that compiled graphs can read it.
-_extension: _Extension | None = None
-
-
-def find_extension() -> _Extension:
-    """Import the extension at the first call; return what was found."""
-    global _extension
-    if _extension is None:
-        _extension = _Extension()
+            fast = module.cpu_variant() != 'plain'
+            _extension = Extension(
+                module,
+                module.inference if fast else None,
+                ('cpu', 'cuda') if module.built_with_cuda() else ('cpu',),
+            )
     return _extension
 
 
@@ -83,12 +80,9 @@ def _warn_once(why: str) -> None:
 def scan_backend() -> str:
     """Return the name of the backend that a new model will use.
 
-    The environment variable ``MMMOBILEMAMBA_SCAN`` chooses by hand; without
-    it the extension is taken where it is installed, plain PyTorch otherwise,
-    with one warning.
-
-    Returns:
-        str: ``'extension'``, ``'parallel'`` or ``'reference'``.
+    It is ``'extension'``, ``'parallel'`` or ``'reference'``. The environment
+    variable ``MMMOBILEMAMBA_SCAN`` chooses by hand; without it the extension
+    is taken where it is installed, plain PyTorch otherwise, with one warning.
 
     Raises:
         ValueError: The variable holds another name.
@@ -114,9 +108,8 @@ def scan_backend() -> str:
     return 'parallel'
 
 
-def extension_for(x: Tensor, backend: str | None):
+def extension_for(x: Tensor, backend: str) -> ModuleType | None:
     """Return the extension's package where an operator on ``x`` takes it."""
-    backend = backend or scan_backend()
     if backend != 'extension' or is_exporting():
         return None
     found = find_extension()
@@ -137,7 +130,7 @@ def bidirectional_scan(
     dt_bias: Tensor,
     A: Tensor,
     D: Tensor,
-    backend: str | None = None,
+    backend: str,
 ) -> Tensor:
     """Scan the tokens forwards and backwards and sum both results.
 
@@ -153,8 +146,7 @@ def bidirectional_scan(
         A (Tensor): Continuous decay, (directions, inner, state); negative
             in use.
         D (Tensor): Skip weights, (directions, inner).
-        backend (str, optional): Backend name; None takes
-            :func:`scan_backend`. Defaults to None.
+        backend (str): As :func:`scan_backend` names it.
 
     Returns:
         Tensor: Sum of the directions, of the shape and dtype of ``u``. The
@@ -162,10 +154,39 @@ def bidirectional_scan(
 
     Source: MobileMamba (arXiv:2411.15941), section 3.3.
     """
-    backend = backend or scan_backend()
+    module = extension_for(u, backend) or scan_pytorch
+    options = {}
     if backend == 'reference':
-        scan = scan_pytorch.bidirectional_scan_loop
-    else:
-        module = extension_for(u, backend) or scan_pytorch
-        scan = module.bidirectional_scan
-    return scan(u, proj, dt_proj, dt_bias, A, D)
+        options['recurrence'] = scan_pytorch.recurrence_loop
+    return module.bidirectional_scan(
+        u, proj, dt_proj, dt_bias, A, D, **options
+    )
+
+
+def gated_layer_norm(
+    x: Tensor,
+    z: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    backend: str,
+) -> Tensor:
+    """Compute ``layer_norm(x) * silu(z)``, the norm over channels.
+
+    Args:
+        x (Tensor): Tokens (batch, channels, length), floating, contiguous or
+            channels-last; the result has its shape and dtype.
+        z (Tensor): Gates as ``x``; a slice of channels will do.
+        weight (Tensor): Weight of the norm, (channels,).
+        bias (Tensor): Bias of the norm, (channels,).
+        eps (float): Added to the variance.
+        backend (str): As :func:`scan_backend` names it.
+    """
+    extension = extension_for(x, backend)
+    if extension is not None:
+        return extension.gated_layer_norm(x, z, weight, bias, eps)
+    dtype = scan_pytorch.state_dtype(x.dtype)
+    weight, bias = weight.to(dtype), bias.to(dtype)
+    y = x.transpose(1, 2).to(dtype)
+    y = F.layer_norm(y, weight.shape, weight, bias, eps).transpose(1, 2)
+    return (y * F.silu(z.to(dtype))).to(x.dtype)

@@ -1,7 +1,7 @@
-"""The scan in plain PyTorch: a loop as reference, and chunks of tokens.
+"""The scan in plain PyTorch, over chunks of tokens or token by token.
 
 The recurrence ``h_t = a_t h_(t-1) + b_t`` is associative, so the tokens are
-cut into chunks of ``CHUNK``: all chunks are scanned at once, one step per
+cut into chunks of about ``CHUNK``: all are scanned at once, one step per
 position inside the chunk, the chunks' last states are scanned by the same
 function, and the state that enters each chunk is added back. A sequence of
 length L takes ``CHUNK * log(L) / log(CHUNK)`` steps on whole tensors and about
@@ -9,6 +9,8 @@ three multiply-adds per element. Tensors are token-major, (batch, length,
 channels), so that every step reads whole rows; a channels_last feature map
 already is.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -29,46 +31,19 @@ def state_dtype(dtype: torch.dtype) -> torch.dtype:
     return dtype if dtype == torch.float64 else torch.float32
 
 
-def bidirectional_scan_loop(
-    u: Tensor,
-    proj: Tensor,
-    dt_proj: Tensor,
-    dt_bias: Tensor,
-    A: Tensor,
-    D: Tensor,
-) -> Tensor:
-    """Run both directions token by token: slow, exact, the measure.
-
-    ``h_t = exp(delta_t A) h_(t-1) + delta_t B_t u_t``, ``y_t = C_t h_t + D
-    u_t``. See :func:`mmmobilemamba.ops.bidirectional_scan` for the arguments.
-
-    Source: Mamba (arXiv:2312.00752), equation 2 with the simplified
-    discretisation of B; MobileMamba (arXiv:2411.15941), section 3.3.
-    """
-    dtype = state_dtype(u.dtype)
-    x, rows, dt_proj, dt_bias, A, D = (
-        value.to(dtype) for value in (u, proj, dt_proj, dt_bias, A, D)
-    )
-    length, rank, state = u.shape[2], dt_proj.shape[2], A.shape[2]
-    out = x * D.sum(0)[:, None]
-    for k in range(rows.shape[1]):
-        dt, B, C = rows[:, k].split([rank, state, state], dim=1)
-        delta = F.softplus(dt_proj[k] @ dt + dt_bias[k][:, None])
-        h = x.new_zeros(*x.shape[:2], state)
-        y: list = [None] * length
-        for t in reversed(range(length)) if k == 1 else range(length):
-            inflow = (delta[..., t] * x[..., t])[..., None] * B[:, None, :, t]
-            h = torch.exp(delta[..., t, None] * A[k]) * h + inflow
-            y[t] = (h * C[:, None, :, t]).sum(-1)
-        out = out + torch.stack(y, -1)
-    return out.to(u.dtype)
-
-
 def _shift(x: Tensor, forward: bool) -> Tensor:
     """Move ``x`` by one along dimension 1; a zero enters at the free end."""
     empty = torch.zeros_like(x[:, :1])
     parts = (empty, x[:, :-1]) if forward else (x[:, 1:], empty)
     return torch.cat(parts, dim=1)
+
+
+def _chunk_of(length: int) -> int:
+    """Return a chunk near CHUNK that needs no padding, which copies."""
+    if length <= 2 * CHUNK:
+        return length
+    near = [n for n in range(5, 13) if length % n == 0]
+    return min(near, key=lambda n: abs(n - CHUNK)) if near else CHUNK
 
 
 def _scan(
@@ -80,7 +55,7 @@ def _scan(
     free = size_is_free()
     if not free and length <= 1:
         return b
-    chunk = CHUNK if free else min(CHUNK, length)
+    chunk = CHUNK if free else _chunk_of(length)
     # Of positive numbers only: ONNX divides integers towards zero.
     count = (length + chunk - 1) // chunk
     pad = count * chunk - length
@@ -102,7 +77,7 @@ def _scan(
         state.append(b)
     h = torch.cat(state[::order], dim=2)
     if several:
-        ends = _scan(a[:, :, 0], b[:, :, 0], reverse, levels - 1)
+        ends = _scan(a.squeeze(2), b.squeeze(2), reverse, levels - 1)
         enter = _shift(ends, forward=not reverse).unsqueeze(2)
         h = torch.addcmul(h, torch.cat(decay[::order], dim=2), enter)
     h = h.flatten(1, 2)
@@ -110,11 +85,7 @@ def _scan(
 
 
 class _LinearRecurrence(torch.autograd.Function):
-    """Scan whose backward is a scan the other way.
-
-    Autograd through the chunks would keep every partial state and decay; here
-    only a and h are kept.
-    """
+    """Scan whose backward is one the other way, and keeps only a and h."""
 
     @staticmethod
     def forward(ctx, a: Tensor, b: Tensor, reverse: bool) -> Tensor:
@@ -134,21 +105,22 @@ class _LinearRecurrence(torch.autograd.Function):
         return db * _shift(h, forward), db, None
 
 
-def linear_recurrence(a: Tensor, b: Tensor, reverse: bool = False) -> Tensor:
-    """Solve ``h_t = a_t h_(t-1) + b_t`` with ``h_0 = 0`` along dimension 1.
+def linear_recurrence(a: Tensor, b: Tensor, reverse: bool) -> Tensor:
+    """Solve ``h_t = a_t h_(t-1) + b_t``, all (batch, length, ...), by chunks.
 
-    Args:
-        a (Tensor): Decays, (batch, length, ...), floating.
-        b (Tensor): Inputs of the same shape and dtype.
-        reverse (bool): Run from the last token to the first. Defaults to
-            False.
-
-    Returns:
-        Tensor: All states, of the shape of ``b``.
+    ``h_0`` is 0; with ``reverse`` it runs from the last token to the first.
     """
     if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
         return _LinearRecurrence.apply(a, b, reverse)
     return _scan(a, b, reverse)
+
+
+def recurrence_loop(a: Tensor, b: Tensor, reverse: bool) -> Tensor:
+    """Solve the same token by token: slow, exact, the measure."""
+    h, states = torch.zeros_like(b[:, 0]), [b] * b.shape[1]
+    for t in reversed(range(len(states))) if reverse else range(len(states)):
+        h = states[t] = a[:, t] * h + b[:, t]
+    return torch.stack(states, dim=1)
 
 
 def bidirectional_scan(
@@ -158,32 +130,31 @@ def bidirectional_scan(
     dt_bias: Tensor,
     A: Tensor,
     D: Tensor,
+    recurrence: Callable[[Tensor, Tensor, bool], Tensor] = linear_recurrence,
 ) -> Tensor:
-    """Run both directions over all tokens at once, flipping nothing.
+    """Run both directions, flipping nothing.
 
-    See :func:`mmmobilemamba.ops.bidirectional_scan` for the arguments.
+    ``h_t = exp(delta_t A) h_(t-1) + delta_t B_t u_t``, ``y_t = C_t h_t + D
+    u_t``. See :func:`mmmobilemamba.ops.bidirectional_scan` for the arguments.
+
+    Source: Mamba (arXiv:2312.00752), equation 2 with the simplified
+    discretisation of B; MobileMamba (arXiv:2411.15941), section 3.3.
     """
     dtype = state_dtype(u.dtype)
+    dt_proj, dt_bias, A, D = (p.to(dtype) for p in (dt_proj, dt_bias, A, D))
     rank, state = dt_proj.shape[2], A.shape[2]
     x = u.to(dtype).transpose(1, 2)  # (batch, L, inner)
     rows = proj.to(dtype).transpose(2, 3)  # (batch, K, L, rank + 2 N)
-    y = x * D.to(dtype).sum(0)
+    y = x * D.sum(0)
     for k in range(proj.shape[1]):
         dt, B, C = rows[:, k].split([rank, state, state], dim=2)
-        step = F.softplus(
-            F.linear(dt, dt_proj[k].to(dtype), dt_bias[k].to(dtype))
-        )
-        decay, inflow = A[k].to(dtype), step * x
+        delta = F.softplus(F.linear(dt, dt_proj[k], dt_bias[k]))
         if state == 1:
-            h = linear_recurrence(
-                torch.exp(step * decay[:, 0]), inflow * B, reverse=k == 1
-            )
-            y = torch.addcmul(y, h, C)
+            decay = torch.exp(delta * A[k, :, 0])
+            y = torch.addcmul(y, recurrence(decay, delta * x * B, k == 1), C)
         else:
-            h = linear_recurrence(
-                torch.exp(step[..., None] * decay),
-                inflow[..., None] * B[:, :, None],
-                reverse=k == 1,
-            )
+            decay = torch.exp(delta[..., None] * A[k])
+            inflow = (delta * x)[..., None] * B[:, :, None]
+            h = recurrence(decay, inflow, k == 1)
             y = y + (h * C[:, :, None]).sum(-1)
     return y.to(u.dtype).transpose(1, 2)

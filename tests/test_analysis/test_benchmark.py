@@ -87,9 +87,6 @@ def test_broken_network_is_not_timed(tiny, monkeypatch):
     tiny(nn.Sequential(nn.Conv2d(3, 3, 1), infinite))
     with pytest.raises(ValueError, match='t2 gives values not finite'):
         run('t2')
-    tiny(nn.Linear(5, 5))
-    with pytest.raises(ValueError, match='t2 does not run on 8x8'):
-        run('t2')
 
 
 def test_exported_file(tmp_path):
@@ -103,7 +100,7 @@ def test_exported_file(tmp_path):
             f'(float[N, 1, {sides}] image) => (float[N, 1, {sides}] output) '
             f'{{ output = {operator}(image) }}'
         )
-        said = dict(size=size, batch=None, min_size=1)
+        said = dict(size=size, batch=None, min_size=1, channels=1)
         onnx.helper.set_model_props(model, {METADATA: json.dumps(said)})
         onnx.save(model, tmp_path / name)
         return str(tmp_path / name)

@@ -1,5 +1,6 @@
 """Every config loads, builds and has the published form and recipe."""
 
+from fnmatch import fnmatch
 from functools import cache
 from math import cos, pi
 from pathlib import Path
@@ -7,18 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from golden import official_keys
+from golden import official_keys, to_published
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
+from pytest import approx
 
-from mmmobilemamba.checkpoints.key_map import (
-    from_published,
-    is_haar_filter,
-    to_published,
-)
+from mmmobilemamba.checkpoints.key_map import from_published, is_haar_filter
 
 for library in ('mmdet', 'mmseg', 'mmpretrain', 'timm'):
     pytest.importorskip(library)
@@ -31,25 +29,23 @@ CONFIGS = {
 }
 METAFILES = sorted(ROOT.glob('configs/**/metafile.yml'))
 
-# config: name in official_keys.json, published parameters in millions
-# (without the auxiliary head, with the fixed Haar filters)
+# Config -> name in official_keys.json.
 DENSE = {
-    'mask-rcnn_mobilemamba-b1_fpn_1x_coco': ('mask_rcnn', 38.0),
-    'retinanet_mobilemamba-b1_fpn_1x_coco': ('retinanet', 27.1),
-    'ssdlite_mobilemamba-b1_8xb24-600e_coco-320px': ('ssdlite_320', 18.0),
-    'ssdlite_mobilemamba-b1_8xb24-600e_coco-512px': ('ssdlite_512', 18.0),
-    'fpn_mobilemamba-b4_4xb8-160k_ade20k-512x512': ('sem_fpn', 19.8),
-    'deeplabv3_mobilemamba-b4_4xb8-80k_ade20k-512x512': ('deeplabv3', 23.0),
-    'pspnet_mobilemamba-b4_4xb8-80k_ade20k-512x512': ('pspnet', 20.5),
+    'mask-rcnn_mobilemamba-b1_fpn_1x_coco': 'mask_rcnn',
+    'retinanet_mobilemamba-b1_fpn_1x_coco': 'retinanet',
+    'ssdlite_mobilemamba-b1_8xb24-600e_coco-320px': 'ssdlite_320',
+    'ssdlite_mobilemamba-b1_8xb24-600e_coco-512px': 'ssdlite_512',
+    'fpn_mobilemamba-b4_4xb8-160k_ade20k-512x512': 'sem_fpn',
+    'deeplabv3_mobilemamba-b4_4xb8-80k_ade20k-512x512': 'deeplabv3',
+    'pspnet_mobilemamba-b4_4xb8-80k_ade20k-512x512': 'pspnet',
 }
-# config: published name, parameters without the Haar filters
 CLASSIFIERS = {
-    'mobilemamba-t2_8xb128-300e_in1k-192px': ('t2', 8806682),
-    'mobilemamba-t4_8xb128-300e_in1k-192px': ('t4', 14137690),
-    'mobilemamba-s6_8xb128-300e_in1k-224px': ('s6', 14996696),
-    'mobilemamba-b1_8xb128-300e_in1k-256px': ('b1', 17070625),
-    'mobilemamba-b2_8xb128-300e_in1k-384px': ('b1', 17070625),
-    'mobilemamba-b4_8xb128-300e_in1k-512px': ('b1', 17070625),
+    'mobilemamba-t2_8xb128-300e_in1k-192px': 't2',
+    'mobilemamba-t4_8xb128-300e_in1k-192px': 't4',
+    'mobilemamba-s6_8xb128-300e_in1k-224px': 's6',
+    'mobilemamba-b1_8xb128-300e_in1k-256px': 'b1',
+    'mobilemamba-b2_8xb128-300e_in1k-384px': 'b1',
+    'mobilemamba-b4_8xb128-300e_in1k-512px': 'b1',
 }
 STRIDES = {
     'mask-rcnn_mobilemamba-b1_fpn_1x_coco': [4, 8, 16, 32, 64],
@@ -60,8 +56,6 @@ STRIDES = {
     'mask-rcnn_timm-efficientvit-m5_fpn_1x_coco': [4, 8, 16, 32, 64],
     'mask-rcnn_timm-pvt-v2-b1_fpn_1x_coco': [4, 8, 16, 32, 64],
 }
-# Peak stochastic depth as published (arXiv:2405.07992).
-MAMBAOUT = {'femto': 0.025, 'tiny': 0.2, 'small': 0.4, 'base': 0.6}
 
 
 @cache
@@ -106,16 +100,9 @@ def decays(model, cfg) -> dict:
 
 def test_parameters_are_the_published_ones(dense):
     name, model = dense
-    published, millions = DENSE[name]
-    keys = official_keys()['downstream_parameters'][published]
+    keys = official_keys()['downstream_parameters'][DENSE[name]]
     ours = {k: list(p.shape) for k, p in model.named_parameters()}
     assert ours == in_our_names(keys)
-    count = sum(
-        torch.Size(shape).numel()
-        for key, shape in keys.items()
-        if not key.startswith('auxiliary_head')
-    )
-    assert count / 1e6 == pytest.approx(millions, abs=0.1)
 
 
 def test_no_decay_where_the_published_name_has_norm(dense):
@@ -182,7 +169,7 @@ def test_ssdlite_levels_anchors_and_data(px):
     ):
         sizes = (anchors[:, 2:] - anchors[:, :2])[:2, 0]
         expected = [small, (small * large) ** 0.5]
-        assert sizes.tolist() == pytest.approx(expected, abs=1e-3)
+        assert sizes.tolist() == approx(expected, abs=1e-3)
     cfg = load(name)
     data = cfg.train_dataloader.dataset
     assert (data.type, data.times) == ('RepeatDataset', 5)
@@ -193,21 +180,18 @@ def test_ssdlite_levels_anchors_and_data(px):
 
 def test_state_of_classifiers_is_the_published_one(classifier):
     name, model = classifier
-    published, count = CLASSIFIERS[name]
-    keys = official_keys()['classification_state_dict'][published]
+    keys = official_keys()['classification_state_dict'][CLASSIFIERS[name]]
     ours = {
         k.removeprefix('backbone.'): list(v.shape)
         for k, v in model.state_dict().items()
     }
     assert ours == in_our_names(keys)
-    assert sum(p.numel() for p in model.parameters()) == count
 
 
 def test_decay_of_classifiers(classifier):
     """No decay for what is 1-D in the published file or a bias."""
     name, model = classifier
-    keys = official_keys()['classification_state_dict']
-    keys = keys[CLASSIFIERS[name][0]]
+    keys = official_keys()['classification_state_dict'][CLASSIFIERS[name]]
     decayed = set()
     for ours, decay in decays(model, load(name)).items():
         key = to_published(ours.removeprefix('backbone.'))
@@ -218,29 +202,48 @@ def test_decay_of_classifiers(classifier):
         assert any(part in key for key in decayed), part
 
 
+# Configs by name -> images of a process, images that the rate is for,
+# and norm that gradients are clipped to, as published.
+RECIPES = {
+    'mask-rcnn_*_1x_*': (4, 16, 0.1),
+    'retinanet_*_1x_coco': (4, 16, 0.1),
+    'ssdlite_*': (24, 192, 0.1),
+    'fpn_*-160k_*': (8, 32, None),
+    'segformer_*': (8, 32, None),
+    '*_4xb8-80k_*': (8, 32, 0.1),
+    'mobilemamba-*_8xb128-*': (128, 1024, 5),
+    'mambaout-*': (512, 4096, None),
+}
+
+
+@pytest.mark.parametrize('pattern', RECIPES)
+def test_batches_and_gradients(pattern):
+    names = [name for name in CONFIGS if fnmatch(name, pattern)]
+    assert names
+    for cfg in map(load, names):
+        clip = cfg.optim_wrapper.get('clip_grad') or {}
+        size, auto = cfg.train_dataloader.batch_size, cfg.auto_scale_lr
+        found = (size, auto.base_batch_size, clip.get('max_norm'))
+        assert found == RECIPES[pattern]
+        assert not auto.get('enable')
+
+
 def test_recipe_of_classifiers(classifier):
     name, _ = classifier
     cfg, px = load(name), int(name.rsplit('-', 1)[1][:-2])
-    optimizer = cfg.optim_wrapper.optimizer
-    assert (optimizer.type, optimizer.lr) == ('AdamW', 3e-3)
-    assert optimizer.weight_decay == 0.05
+    optimizer, ema = cfg.optim_wrapper.optimizer, cfg.custom_hooks[0]
+    assert optimizer.type == 'AdamW'
     assert tuple(optimizer.betas) == (0.9, 0.999)
-    assert cfg.optim_wrapper.clip_grad.max_norm == 5
-    ema, throughput = cfg.custom_hooks
     assert (ema.type, ema.momentum) == ('EMAHook', 2e-4)
-    assert throughput.type == 'mmmobilemamba.ThroughputHook'
     # Every image once an epoch: no repeated augmentation.
     assert cfg.train_dataloader.sampler.type == 'DefaultSampler'
     alphas = {a.type: a.alpha for a in cfg.model.train_cfg.augments}
     assert alphas == {'Mixup': 0.8, 'CutMix': 1.0}
-    pipeline = cfg.train_dataloader.dataset.pipeline
-    _, crop, _, augment, erasing, *_ = pipeline
+    _, crop, _, augment, erasing, *_ = cfg.train_dataloader.dataset.pipeline
     assert [t[0].scale for t in crop.transforms] == [px, px]
     assert augment.policies == 'timm_increasing'
     assert (augment.magnitude_level, augment.magnitude_std) == (9, 0.5)
     assert (erasing.erase_prob, erasing.mode) == (0.25, 'rand')
-    assert cfg.train_dataloader.batch_size == 128
-    assert cfg.auto_scale_lr.base_batch_size == 1024
     for loader in (cfg.val_dataloader, cfg.test_dataloader):
         _, resize, crop, _ = loader.dataset.pipeline
         assert (resize.scale, resize.edge) == (int(px / 0.875), 'short')
@@ -248,7 +251,37 @@ def test_recipe_of_classifiers(classifier):
         assert crop.crop_size == px
 
 
-@cache
+@pytest.mark.parametrize('name', [n for n in CONFIGS if 'distill' in n])
+def test_distilled_recipe(name):
+    """What the plain recipe has, and the published teacher."""
+    cfg, plain = load(name), load(name.replace('distill-1000e', '300e'))
+    model = cfg.model
+    assert model.type == 'mmmobilemamba.DistilledClassifier'
+    teacher = dict(type='TimmClassifier', model_name='tresnet_v2_l')
+    assert model.teacher == teacher
+    assert (model.teacher_size, model.distill_mode) == (224, 'soft')
+    assert (model.distill_weight, model.temperature) == (5.0, 1.0)
+    for key in ('backbone', 'neck', 'head', 'train_cfg'):
+        assert model[key] == plain.model[key], key
+    for key in ('train_dataloader', 'val_dataloader', 'optim_wrapper'):
+        assert cfg[key] == plain[key], key
+    assert cfg.custom_hooks == plain.custom_hooks
+
+
+# Peak stochastic depth as published (arXiv:2405.07992).
+@pytest.mark.parametrize(
+    'size, rate',
+    [('femto', 0.025), ('tiny', 0.2), ('small', 0.4), ('base', 0.6)],
+)
+def test_recipe_of_mambaout(size, rate):
+    cfg = load(f'mambaout-{size}_8xb512-300e_in1k-224px')
+    assert cfg.model.model_name == f'mambaout_{size}'
+    assert cfg.model.drop_path_rate == rate
+    assert cfg.optim_wrapper.optimizer.lr == 4e-3
+    warmup, cosine = cfg.param_scheduler
+    assert (warmup.end, cosine.begin, cosine.end) == (20, 20, 300)
+
+
 def learning_rates(name: str, epoch_length: int) -> list:
     """Return the learning rate at the start of every iteration."""
     cfg = load(name)
@@ -274,53 +307,45 @@ def learning_rates(name: str, epoch_length: int) -> list:
     return rates
 
 
-@pytest.mark.parametrize(
-    'name, peak, epochs, epoch_length',
-    [
-        ('mask-rcnn_mobilemamba-b1_fpn_1x_coco', 2e-4, 12, 200),
-        ('retinanet_mobilemamba-b1_fpn_1x_coco', 2e-4, 12, 200),
-        ('ssdlite_mobilemamba-b1_8xb24-600e_coco-320px', 2.4e-3, 120, 20),
-        ('ssdlite_mobilemamba-b1_8xb24-600e_coco-512px', 2.4e-3, 120, 20),
-    ],
-)
-def test_detection_schedule(name, peak, epochs, epoch_length):
-    cfg = load(name)
-    assert cfg.train_cfg.max_epochs == epochs
-    assert cfg.train_cfg.val_interval == (5 if 'ssd' in name else 1)
-    assert cfg.optim_wrapper.clip_grad.max_norm == 0.1
-    rates = learning_rates(name, epoch_length)
-    assert rates[0] == pytest.approx(1e-5 * peak)
-    assert rates[250] == pytest.approx(peak / 2, rel=0.01)
-    assert rates[499] == pytest.approx(peak)
-    half = epochs // 2
-    assert rates[half * epoch_length] == pytest.approx(peak)
-    for epoch in (half + half // 2, epochs - 1):
-        want = peak * (1 + cos(pi * (epoch - half) / half)) / 2
-        assert rates[epoch * epoch_length] == pytest.approx(want)
+DETECTION = {0: 1e-5, 250: approx(0.5, rel=0.01), 499: 1}
+MASK_RCNN = {**DETECTION, 1200: 1, 1800: 0.5, 2200: (1 + cos(pi * 5 / 6)) / 2}
+SSDLITE = {**DETECTION, 1200: 1, 1800: 0.5, 2380: (1 + cos(pi * 59 / 60)) / 2}
+END, HALF = approx(0, abs=1e-6), approx(0.5, rel=1e-3)
+LONG = {0: 1e-6, 1499: 1, 80000: 1, 120000: HALF, 159999: END}
+SHORT = {0: 1e-5, 499: 1, 40000: 1, 60000: HALF, 79999: END}
+# Between the peak and a hundredth of it, at the middle and at the end.
+MIDDLE, LEAST = approx(0.505, rel=1e-3), approx(0.01, rel=1e-3)
 
 
 @pytest.mark.parametrize(
-    'name, iters, warmup, start, clip',
+    'pattern, length, peak, wanted',
     [
-        ('fpn_mobilemamba-b4_4xb8-160k', 160000, 1500, 1e-6, None),
-        ('deeplabv3_mobilemamba-b4_4xb8-80k', 80000, 500, 1e-5, 0.1),
-        ('pspnet_mobilemamba-b4_4xb8-80k', 80000, 500, 1e-5, 0.1),
+        ('mask-rcnn_mobilemamba-*_1x_*', 200, 2e-4, MASK_RCNN),
+        ('retinanet_mobilemamba-*_1x_*', 200, 2e-4, MASK_RCNN),
+        ('ssdlite_*', 20, 2.4e-3, SSDLITE),
+        ('fpn_*-160k_*', 1, 1.2e-4, LONG),
+        ('*_4xb8-80k_*', 1, 1.2e-4, SHORT),
+        (
+            *('mobilemamba-b1_8xb128-300e_*', 10, 3e-3),
+            {0: 1e-3, 200: 1, 1600: MIDDLE, 2999: LEAST},
+        ),
+        (
+            *('mobilemamba-b1_8xb128-distill-*', 10, 3e-3),
+            {0: 1e-3, 200: 1, 5100: MIDDLE, 9999: LEAST},
+        ),
     ],
 )
-def test_segmentation_schedule(name, iters, warmup, start, clip):
-    name, peak = f'{name}_ade20k-512x512', 1.2e-4
-    cfg = load(name)
-    assert cfg.train_cfg.max_iters == iters
-    assert cfg.train_cfg.val_interval == iters // 10
-    clip_grad = cfg.optim_wrapper.get('clip_grad')
-    assert (clip_grad and clip_grad.max_norm) == clip
-    rates = learning_rates(name, 1)
-    assert len(rates) == iters
-    assert rates[0] == pytest.approx(start * peak)
-    assert rates[warmup - 1] == pytest.approx(peak)
-    assert rates[iters // 2] == pytest.approx(peak)
-    assert rates[iters * 3 // 4] == pytest.approx(peak / 2, rel=1e-3)
-    assert rates[-1] < 1e-6 * peak
+def test_schedule(pattern, length, peak, wanted):
+    for name in CONFIGS:
+        if not fnmatch(name, pattern):
+            continue
+        rates = [rate / peak for rate in learning_rates(name, length)]
+        for iteration, factor in wanted.items():
+            exact = isinstance(factor, float | int)
+            assert rates[iteration] == (approx(factor) if exact else factor)
+        assert len(rates) // length == -(-(max(wanted) + 1) // length)
+        if 'distill' in name:  # by iteration, not by epoch
+            assert rates[5100] > rates[5101]
 
 
 def test_head_of_sem_fpn_learns_ten_times_faster():
@@ -331,72 +356,18 @@ def test_head_of_sem_fpn_learns_ten_times_faster():
     for group in wrapper.optimizer.param_groups:
         (key,) = map(names.get, group['params'])
         factor = 10 if key.startswith('decode_head.') else 1
-        assert group['lr'] == pytest.approx(factor * 1.2e-4), key
-
-
-@pytest.mark.parametrize('kind, epochs', [('', 300), ('distill-', 1000)])
-def test_classification_schedule(kind, epochs):
-    length = 10
-    name = f'mobilemamba-b1_8xb128-{kind}{epochs}e_in1k-256px'
-    rates = learning_rates(name, length)
-    assert len(rates) == epochs * length
-    assert rates[0] == pytest.approx(3e-6)
-    assert rates[20 * length] == pytest.approx(3e-3)
-    # By iteration, not by epoch.
-    half = (epochs + 20) // 2 * length
-    assert rates[half] > rates[half + 1]
-    assert rates[half] == pytest.approx((3e-3 + 3e-5) / 2, rel=1e-3)
-    assert rates[-1] == pytest.approx(3e-5, rel=1e-3)
-
-
-@pytest.mark.parametrize('name', [n for n in CONFIGS if 'distill' in n])
-def test_distilled_recipe(name):
-    """What the plain recipe has, and the published teacher."""
-    cfg = load(name)
-    plain = load(name.replace('distill-1000e', '300e'))
-    model = cfg.model
-    assert model.type == 'mmmobilemamba.DistilledClassifier'
-    teacher = dict(type='TimmClassifier', model_name='tresnet_v2_l')
-    assert model.teacher == teacher
-    assert (model.teacher_size, model.distill_mode) == (224, 'soft')
-    assert (model.distill_weight, model.temperature) == (5.0, 1.0)
-    assert cfg.train_cfg.max_epochs == 1000
-    for key in ('backbone', 'neck', 'head', 'train_cfg'):
-        assert model[key] == plain.model[key], key
-    for key in ('train_dataloader', 'val_dataloader', 'optim_wrapper'):
-        assert cfg[key] == plain[key], key
-    assert cfg.custom_hooks == plain.custom_hooks
-
-
-@pytest.mark.parametrize('size', MAMBAOUT)
-def test_recipe_of_mambaout(size):
-    cfg = load(f'mambaout-{size}_8xb512-300e_in1k-224px')
-    assert cfg.model.model_name == f'mambaout_{size}'
-    assert cfg.model.drop_path_rate == MAMBAOUT[size]
-    optimizer = cfg.optim_wrapper.optimizer
-    assert (optimizer.type, optimizer.lr) == ('AdamW', 4e-3)
-    assert cfg.train_dataloader.batch_size * 8 == 4096
-    assert cfg.auto_scale_lr.base_batch_size == 4096
-    warmup, cosine = cfg.param_scheduler
-    assert (warmup.end, cosine.begin, cosine.end) == (20, 20, 300)
+        assert group['lr'] == approx(factor * 1.2e-4), key
 
 
 def test_upernet_mambaout_has_the_published_size():
     model = build('upernet_mambaout-tiny_8xb2-160k_ade20k-512x512')
     count = sum(p.numel() for p in model.parameters())
-    assert count / 1e6 == pytest.approx(54, abs=0.1)
-
-
-BATCHES = {
-    **dict.fromkeys(('mask-rcnn', 'retinanet'), (4, 16)),
-    'ssdlite': (24, 192),
-    **dict.fromkeys(('fpn', 'deeplabv3', 'pspnet', 'segformer'), (8, 32)),
-}
+    assert count / 1e6 == approx(54, abs=0.1)
 
 
 @pytest.mark.parametrize('name', CONFIGS)
 def test_config_builds(name):
-    """Model and data pipelines of every config build, batches scale."""
+    """Model and data pipelines of every config build; nothing is fetched."""
     cfg = load(name)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         if name not in {**DENSE, **CLASSIFIERS, **STRIDES}:
@@ -406,11 +377,6 @@ def test_config_builds(name):
             Compose(dataset.get('dataset', dataset).pipeline)
     assert cfg.model.get('pretrained') is None
     assert 'init_cfg' not in cfg.model.get('backbone', {})
-    batch = BATCHES.get(name.split('_')[0])
-    if batch and not {'quickstart', 'own_data'} & set(CONFIGS[name].parts):
-        size, scale = cfg.train_dataloader.batch_size, cfg.auto_scale_lr
-        assert (size, scale.base_batch_size) == batch
-        assert scale.enable is False
 
 
 def test_names_are_unique_and_the_index_lists_every_metafile():

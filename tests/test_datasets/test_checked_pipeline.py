@@ -24,7 +24,7 @@ def build(tmp_path):
     made = {}
 
     def call(make, **options):
-        for host in ('mmdet', 'mmseg', 'mmpretrain'):
+        for host in PACK:
             pytest.importorskip(host)
         if make not in made:
             made[make] = make(tmp_path / make.__name__)
@@ -66,7 +66,7 @@ def small_mask(path):
         # OpenCV 4 fills the lower part with grey, OpenCV 5 gives nothing.
         (coco, 'images/0.jpg', lambda p: cut(p, 0.7), 'cut off|failed to'),
         (coco, 'images/0.jpg', lambda p: p.unlink(), 'FileNotFoundError'),
-        (coco, 'all.json', small_mask, '48x48.*80x64'),
+        (coco, 'all.json', small_mask, '80x64.*48x48'),
         (labels, 'labels/train/0.png', lambda p: cut(p, 0), 'LoadAnn.*failed'),
     ],
 )

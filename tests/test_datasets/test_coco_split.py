@@ -30,10 +30,8 @@ def source(tmp_path):
 
 
 def read(folder):
-    return [
-        json.loads((folder / f'{name}.json').read_text())
-        for name in ('train', 'val')
-    ]
+    names = 'train.json', 'val.json'
+    return [json.loads((folder / name).read_text()) for name in names]
 
 
 @pytest.fixture
@@ -53,10 +51,10 @@ def test_every_image_and_object_is_in_one_file(source, tmp_path, main, capsys):
         ids = [entry['id'] for entry in train[key] + val[key]]
         assert sorted(ids) == [entry['id'] for entry in whole[key]]
     for part in (train, val):
-        assert part['info'] == whole['info']
-        assert part['categories'] == whole['categories']
         ids = {image['id'] for image in part['images']}
         assert {entry['image_id'] for entry in part['annotations']} <= ids
+    for key in ('info', 'categories'):
+        assert train[key] == val[key] == whole[key]
 
 
 def test_a_rare_class_is_in_both_for_any_seed(source, tmp_path):

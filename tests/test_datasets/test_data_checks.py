@@ -3,14 +3,9 @@
 from copy import deepcopy
 
 import pytest
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 
-from mmmobilemamba.datasets.data_checks import (
-    CHECKED,
-    label_range,
-    set_data_checks,
-)
-from mmmobilemamba.datasets.data_paths import find_datasets
+from mmmobilemamba.datasets.data_checks import label_range, set_data_checks
 
 CASES = {
     'det/mask_rcnn/mask-rcnn_mobilemamba-b1_fpn_1x_coco': 80,
@@ -20,47 +15,11 @@ CASES = {
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_configs_run_with_checks(repo, name):
+def test_classes_of_configs(repo, name):
     for library in ('mmdet', 'mmseg', 'mmpretrain'):
         pytest.importorskip(library)
     cfg = Config.fromfile(repo / 'configs' / f'{name}.py')
-    before = deepcopy(cfg)
-    set_data_checks(cfg, ('train', 'val'), max_faulty=7)
-    for split, allowed in (('train', 7), ('val', 0)):
-        (found,) = find_datasets(cfg[f'{split}_dataloader'].dataset, split)
-        (old,) = find_datasets(before[f'{split}_dataloader'].dataset, split)
-        (step,) = found[1].pipeline
-        assert step.type == CHECKED
-        assert step.max_faulty == allowed
-        assert step.drop_flat_boxes == (split == 'train')
-        assert step.num_classes == CASES[name]
-        assert step.transforms == old[1].pipeline
-    # What others read from the config that a run leaves behind.
-    assert cfg.test_dataloader == before.test_dataloader
-    # A second time changes nothing.
-    once = deepcopy(cfg)
-    set_data_checks(cfg, ('train', 'val'), max_faulty=7)
-    assert cfg.train_dataloader == once.train_dataloader
-
-
-def test_data_sets_below_wrappers_and_later_pipelines():
-    load = dict(type='Load')
-    dataset = ConfigDict(
-        type='MultiImageMixDataset',
-        pipeline=[dict(type='Mosaic')],
-        dataset=dict(
-            type='ConcatDataset',
-            datasets=[dict(type='CocoDataset', pipeline=[load])],
-        ),
-    )
-    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
-    hook = dict(type='PipelineSwitchHook', switch_pipeline=[load])
-    cfg.custom_hooks = [hook]
-    set_data_checks(cfg, ('train',))
-    dataset = cfg.train_dataloader.dataset
-    assert dataset.pipeline[0].type == 'Mosaic'
-    assert dataset.dataset.datasets[0].pipeline[0].type == CHECKED
-    assert cfg.custom_hooks[0].switch_pipeline[0].type == CHECKED
+    assert label_range(cfg.model)['num_classes'] == CASES[name]
 
 
 def test_heads_of_every_stage_are_read_but_proposals():
@@ -73,3 +32,37 @@ def test_heads_of_every_stage_are_read_but_proposals():
     model['decode_head']['ignore_index'] = 9
     assert label_range(model) == dict(num_classes=3, ignore_index=9)
     assert label_range({}) == {}
+
+
+def test_data_sets_below_wrappers_and_later_pipelines():
+    load = [dict(type='Load')]
+    inner = dict(type='CocoDataset', pipeline=load)
+    dataset = dict(
+        type='MultiImageMixDataset',
+        pipeline=[dict(type='Mosaic')],
+        dataset=dict(type='ConcatDataset', datasets=[inner]),
+    )
+    cfg = dict(
+        model=dict(head=dict(num_classes=3)),
+        train_dataloader=dict(dataset=dataset),
+        val_dataloader=dict(dataset=inner),
+        test_dataloader=dict(dataset=inner),
+        custom_hooks=[dict(type='PipelineSwitchHook', switch_pipeline=load)],
+    )
+    cfg = Config(deepcopy(cfg))
+    set_data_checks(cfg, ('train', 'val'), max_faulty=7)
+    dataset = cfg.train_dataloader.dataset
+    assert dataset.pipeline[0].type == 'Mosaic'
+    checked = dict(
+        type='mmmobilemamba.CheckedPipeline', transforms=load, num_classes=3
+    )
+    train = dict(checked, max_faulty=7, drop_flat_boxes=True)
+    assert dataset.dataset.datasets[0].pipeline == [train]
+    # A metric is over all samples.
+    val = dict(checked, max_faulty=0, drop_flat_boxes=False)
+    assert cfg.val_dataloader.dataset.pipeline == [val]
+    assert cfg.test_dataloader.dataset.pipeline == load
+    assert cfg.custom_hooks[0].switch_pipeline == [dict(checked, max_faulty=7)]
+    once = deepcopy(cfg)
+    set_data_checks(cfg, ('train', 'val'), max_faulty=7)
+    assert cfg.to_dict() == once.to_dict()

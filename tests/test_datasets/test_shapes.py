@@ -1,6 +1,5 @@
 """The embedded data set: scenes, their annotations, the folder."""
 
-import json
 import runpy
 
 import cv2
@@ -45,10 +44,6 @@ def test_classes_counts_and_sizes(scenes):
     sides = np.stack([masks.any(axis).sum(-1) for axis in (1, 2)])
     # Corners thinner than a pixel may be lost at either end.
     assert 17 <= sides.min() < 30 < 70 < sides.max() <= 81
-    for scene in scenes:
-        assert scene.image.dtype == np.uint8
-        # The ground is textured.
-        assert scene.image[~scene.masks.any(0)].std(0).min() > 5
 
 
 def test_objects_overlap_but_none_is_almost_hidden(scenes):
@@ -91,24 +86,10 @@ def test_annotations_are_exact(folder):
                 assert (coco.annToMask(ann) == mask).all()
                 assert ann['category_id'] == label + 1
                 assert ann['area'] == mask.sum()
-                x, y, width, height = map(int, ann['bbox'])
-                inside = mask[y : y + height, x : x + width]
-                assert inside.sum() == mask.sum()
-                assert inside[0].any() and inside[-1].any()
-                assert inside[:, 0].any() and inside[:, -1].any()
-
-
-def test_scenes_do_not_depend_on_how_many_there_are(folder, tmp_path):
-    make_shapes(tmp_path / 'more', **{**SETTINGS, 'num_train': 6})
-    few = files_of(folder / 'images' / 'train')
-    more = files_of(tmp_path / 'more' / 'images' / 'train')
-    assert len(more) == 6
-    assert few.items() <= more.items()
-    # None of them is held out.
-    held_out = files_of(folder / 'images' / 'val').values()
-    assert not {*few.values()} & {*held_out}
-    with pytest.raises(ValueError, match='val_seed'):
-        make_shapes(tmp_path / 'same', **SETTINGS, val_seed=5)
+                rows, cols = (np.flatnonzero(mask.any(x)) for x in (1, 0))
+                assert ann['bbox'] == [
+                    *(cols[0], rows[0], np.ptp(cols) + 1, np.ptp(rows) + 1)
+                ]
 
 
 def test_what_is_there_is_taken_or_refused(folder, tmp_path):
@@ -134,24 +115,23 @@ def test_foreign_folder_is_left_alone(tmp_path, overwrite):
 
 
 def test_nothing_is_left_of_a_failed_run(tmp_path, monkeypatch):
-    def fail(path, pixels):
+    def fail(image, path):
         raise OSError('disk full')
 
-    monkeypatch.setattr(shapes, '_write_png', fail)
+    monkeypatch.setattr('PIL.Image.Image.save', fail)
     with pytest.raises(OSError, match='disk full'):
         make_shapes(tmp_path / 'data', **SETTINGS)
     assert not list(tmp_path.iterdir())
 
 
-def test_command(folder, tmp_path, repo, monkeypatch):
-    tool = repo / 'tools' / 'dataset_converters' / 'make_shapes.py'
+def test_command(folder, tmp_path, repo, monkeypatch, capsys):
+    tool = str(repo / 'tools' / 'dataset_converters' / 'make_shapes.py')
     args = ['make_shapes', str(tmp_path / 'data'), '--num-train=4']
     args += ['--num-val=3', '--size=96', '--seed=5']
     monkeypatch.setattr('sys.argv', args)
-    runpy.run_path(str(tool), run_name='__main__')
+    runpy.run_path(tool, run_name='__main__')
     assert files_of(tmp_path / 'data') == files_of(folder)
-    settings = json.loads((folder / 'shapes.json').read_text())
-    assert settings['val_seed'] == 1000005
     monkeypatch.setattr('sys.argv', [*args, '--num-val=0'])
-    with pytest.raises(SystemExit, match='num_val'):
-        runpy.run_path(str(tool), run_name='__main__')
+    with pytest.raises(SystemExit):
+        runpy.run_path(tool, run_name='__main__')
+    assert 'num_val' in capsys.readouterr().err

@@ -1,136 +1,87 @@
 """Tiny models of every kind, filled so that each part of them matters."""
 
-import textwrap
+from copy import deepcopy
 
 import pytest
 import torch
-from golden import made_tensor
-from mmengine.config import Config
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from mmmobilemamba.apis.config import load_config
 from mmmobilemamba.apis.inference import build_model
 
 pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
 
-_BACKBONE = """dict(
+CHANNELS = (32, 40, 48)
+BACKBONE = dict(
     _delete_=True,
     type='mmmobilemamba.MobileMamba',
+    # Two stages scan, as in every network of the paper.
     arch=dict(
-        channels=(32, 40, 48),
-        depths=(1, 1, 1),
-        global_ratios=(0.8, 0.0, 0.0)),
-    out_indices=(0, 1, 2))"""
-_TEXTS = dict(
-    classifier="""
-        default_scope = 'mmpretrain'
-        model = dict(
-            type='ImageClassifier',
-            data_preprocessor=dict(
-                num_classes=5,
-                mean=[120., 110., 100.],
-                std=[60., 61., 62.],
-                to_rgb=True),
-            backbone={last},
-            neck=dict(type='GlobalAveragePooling'),
-            head=dict(
-                type='mmmobilemamba.BNLinearClsHead',
-                num_classes=5,
-                in_channels=48))
-    """,
-    segmentor="""
-        _base_ = 'mmseg::_base_/models/fpn_r50.py'
-        default_scope = 'mmseg'
-        model = dict(
-            backbone={backbone},
-            neck=dict(in_channels=[32, 40, 48], out_channels=16, num_outs=3),
-            decode_head=dict(
-                in_channels=[16, 16, 16],
-                in_index=[0, 1, 2],
-                feature_strides=[16, 32, 64],
-                channels=16,
-                num_classes=4))
-    """,
-    retinanet="""
-        _base_ = 'mmdet::_base_/models/retinanet_r50_fpn.py'
-        default_scope = 'mmdet'
-        model = dict(
-            backbone={backbone},
-            neck=dict(
-                _delete_=True,
-                type='mmmobilemamba.DeconvFPN',
-                in_channels=[32, 40, 48],
-                out_channels=16,
-                num_finer=1,
-                num_coarser=1),
-            bbox_head=dict(
-                num_classes=3,
-                in_channels=16,
-                feat_channels=16,
-                stacked_convs=1),
-            test_cfg=dict(nms_pre=100, max_per_img=20))
-    """,
-    mask_rcnn="""
-        _base_ = 'mmdet::_base_/models/mask-rcnn_r50_fpn.py'
-        default_scope = 'mmdet'
-        extractor = dict(out_channels=16, featmap_strides=[16, 32, 64])
-        narrow = dict(in_channels=16, num_classes=3)
-        model = dict(
-            backbone={backbone},
-            neck=dict(
-                in_channels=[32, 40, 48], out_channels=16, num_outs=3),
-            rpn_head=dict(
-                in_channels=16,
-                feat_channels=16,
-                anchor_generator=dict(scales=[2], strides=[16, 32, 64])),
-            roi_head=dict(
-                bbox_roi_extractor=extractor,
-                bbox_head=dict(**narrow, fc_out_channels=16),
-                mask_roi_extractor=extractor,
-                mask_head=dict(**narrow, num_convs=1, conv_out_channels=16)),
-            test_cfg=dict(
-                rpn=dict(nms_pre=50, max_per_img=20),
-                rcnn=dict(max_per_img=8)))
-    """,
+        channels=CHANNELS, depths=(1, 1, 1), global_ratios=(0.8, 0.8, 0.0)
+    ),
+)
+FEW = dict(nms_pre=50, max_per_img=20)
+PYRAMID = dict(backbone=BACKBONE, neck=dict(in_channels=CHANNELS))
+MODELS = dict(
+    classifier=(
+        'own_data/mobilemamba-t2_image-folders-64px',
+        dict(
+            backbone=dict(BACKBONE, out_indices=(2,)),
+            head=dict(in_channels=CHANNELS[-1]),
+        ),
+    ),
+    segmentor=('quickstart/fpn_mobilemamba-nano_shapes-160px', PYRAMID),
+    retinanet=(
+        'own_data/retinanet_mobilemamba-t2_voc-192px',
+        dict(backbone=dict(backbone=BACKBONE), test_cfg=FEW),
+    ),
+    mask_rcnn=(
+        'quickstart/mask-rcnn_mobilemamba-nano_shapes-160px',
+        dict(PYRAMID, test_cfg=dict(rpn=FEW, rcnn=dict(max_per_img=8))),
+    ),
 )
 
 
-def fill(model):
-    """Give a model weights with which no branch computes nothing."""
-    state = {}
-    for name, value in model.state_dict().items():
-        # names as golden.py knows them
-        old = name.replace('A_log', 'A_logs').replace('dt_proj_', 'dt_projs_')
-        made = value
-        if 'backbone' in name or value.dim() == 0:
-            made = made_tensor(old, list(value.shape)).to(value.dtype)
-        elif name.endswith('weight') and value.dim() > 1:
-            generator = torch.Generator().manual_seed(len(state))
-            noise = torch.randn(value.shape, generator=generator)
-            made = noise * value[0].numel() ** -0.5
-        state[name] = made
-    model.load_state_dict(state)
+@torch.no_grad()
+def fill(model, heads=('rpn_head', 'roi_head.bbox_head', 'bbox_head')):
+    """Let every branch count, and the backbone's values keep their scale."""
+    for norm in model.modules():
+        if isinstance(norm, _BatchNorm):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.uniform_(norm.bias, -0.3, 0.3)
+            norm.momentum = 1.0
+    for name, value in model.named_parameters():
+        if name.startswith(tuple(heads)) and value.dim() > 1:
+            nn.init.normal_(value, std=value[0].numel() ** -0.5)
+    model.train()
+    getattr(model, 'backbone', model)(torch.randn(4, 3, 192, 192))
     return model.eval()
 
 
+@pytest.fixture(scope='session', name='fill')
+def give_fill():
+    return fill
+
+
 @pytest.fixture(scope='session')
-def make_model(tmp_path_factory):
+def make_model(repo):
     """Give a function that builds a tiny model by its name."""
-    folder = tmp_path_factory.mktemp('models')
-    last = _BACKBONE.replace('(0, 1, 2)', '(2,)')
-    last = last.replace('_delete_=True,', '')
-    hosts = dict(classifier='mmpretrain', segmentor='mmseg')
     made = {}
 
     def make(name, **changes):
-        pytest.importorskip(hosts.get(name, 'mmdet'))
+        for library in ('mmdet', 'mmseg', 'mmpretrain'):
+            pytest.importorskip(library)
         key = (name, *changes.items())
         if key not in made:
-            path = folder / f'{name}.py'
-            text = textwrap.dedent(_TEXTS[name])
-            path.write_text(text.format(backbone=_BACKBONE, last=last))
-            cfg = Config.fromfile(path)
+            torch.manual_seed(0)
+            path, model = MODELS[name]
+            cfg = load_config(repo / f'configs/{path}.py')
+            cfg.merge_from_dict(deepcopy(dict(model=model)))
             cfg.merge_from_dict(changes)
-            made[key] = fill(build_model(cfg))
+            model = build_model(cfg)
+            made[key] = model.eval() if changes else fill(model)
         return made[key]
 
     return make
@@ -139,19 +90,18 @@ def make_model(tmp_path_factory):
 @pytest.fixture(scope='session')
 def export(make_model, tmp_path_factory):
     """Give a function that exports a tiny model, once for all tests."""
+    from mmmobilemamba.deploy.arguments import ExportOptions
     from mmmobilemamba.deploy.export import export_model
-    from mmmobilemamba.deploy.options import ExportOptions
 
     folder = tmp_path_factory.mktemp('exported')
-    kinds = dict(classifier='classifier', segmentor='segmentor')
     made = {}
 
-    def call(name, kind=None, **options):
-        key = (name, kind, *sorted(options.items()))
+    def call(name, **options):
+        key = (name, *sorted(options.items()))
         if key not in made:
             path = folder / f'{len(made)}.onnx'
             settings = ExportOptions(size=(96, 80), **options)
-            kind = kind or kinds.get(name, 'detector')
+            kind = name if name in ('classifier', 'segmentor') else 'detector'
             report = export_model(make_model(name), kind, path, settings)
             made[key] = path, report
         return made[key]

@@ -2,20 +2,18 @@
 
 import pytest
 import torch
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 for library in ('mmdet', 'mmseg', 'mmpretrain', 'timm'):
     pytest.importorskip(library)
 
 from mmmobilemamba.apis.config import load_config  # noqa: E402
 from mmmobilemamba.apis.inference import load_model  # noqa: E402
-from mmmobilemamba.deploy.export import export_model  # noqa: E402
-from mmmobilemamba.deploy.options import (  # noqa: E402
+from mmmobilemamba.deploy.arguments import (  # noqa: E402
+    KINDS,
     ExportOptions,
     image_size,
-    kind_of,
 )
+from mmmobilemamba.deploy.export import export_model  # noqa: E402
 
 # Every network of the paper, and the peer of its own family.
 SIZES = ('t2', 't4', 's6', 'b1', 'b2', 'b4')
@@ -29,25 +27,12 @@ CONFIGS = (
 )
 
 
-@torch.no_grad()
-def fill(model):
-    """Let every branch count, and the backbone's values keep their scale."""
-    for norm in model.modules():
-        if isinstance(norm, _BatchNorm):
-            nn.init.uniform_(norm.weight, 0.5, 1.5)
-            nn.init.uniform_(norm.bias, -0.3, 0.3)
-            norm.momentum = 1.0
-    model.train()
-    getattr(model, 'backbone', model)(torch.randn(4, 3, 192, 192))
-    model.eval()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize('pattern', CONFIGS)
-def test_config(repo, tmp_path, pattern):
+def test_config(repo, tmp_path, fill, pattern):
     (path,) = repo.glob(f'configs/{pattern}.py')
     cfg = load_config(path)
-    kind, size = kind_of(cfg), image_size(cfg)
+    kind, size = KINDS[cfg.default_scope], image_size(cfg)
     if size == (800, 1333):
         size = (800, 1344)  # as the padded image
     # Untrained heads give every class nearly the same low score.
@@ -56,8 +41,7 @@ def test_config(repo, tmp_path, pattern):
     if 'score_thr' in test_cfg:
         test_cfg.score_thr = 1e-3
     torch.manual_seed(0)
-    model = load_model(cfg, None, 'cpu')
-    fill(model)
+    model = fill(load_model(cfg, None, 'cpu'), heads=())
     options = ExportOptions(size=size)
     comparisons = export_model(model, kind, tmp_path / 'model.onnx', options)
     print(path.stem, *comparisons, sep='\n')

@@ -8,8 +8,8 @@ ct = pytest.importorskip(
     'coremltools', reason='coremltools is not installed', exc_type=ImportError
 )
 
+from mmmobilemamba.deploy.arguments import ExportOptions  # noqa: E402
 from mmmobilemamba.deploy.coreml import export_coreml  # noqa: E402
-from mmmobilemamba.deploy.options import ExportOptions  # noqa: E402
 
 SIZE = (96, 80)
 
@@ -18,7 +18,7 @@ SIZE = (96, 80)
     ('name', 'kind', 'outputs', 'preprocess'),
     [
         ('segmentor', 'segmentor', ['logits'], True),
-        ('retinanet', 'backbone', ['map0', 'map1', 'map2'], False),
+        ('mask_rcnn', 'backbone', ['map0', 'map1', 'map2'], False),
     ],
 )
 def test_package(make_model, tmp_path, name, kind, outputs, preprocess):

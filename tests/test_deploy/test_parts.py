@@ -7,9 +7,9 @@ import torch
 from mmcv.ops import batched_nms
 from torch import nn
 
-from mmmobilemamba.deploy.boxes import suppress
+from mmmobilemamba.deploy.detectors import suppress
 from mmmobilemamba.deploy.graph import make_graph
-from mmmobilemamba.deploy.layers import MatrixPool
+from mmmobilemamba.deploy.networks import MatrixPool
 from mmmobilemamba.models.layers.mixer import GlobalPath
 
 

@@ -35,10 +35,10 @@ def test_images_that_a_file_does_not_take(export):
     session = Session(export('classifier', preprocess=True)[0])
     with pytest.raises(ValueError, match='96x80'):
         session(np.zeros((1, 3, 96, 96), np.uint8))
-    with pytest.raises(ValueError, match='--dynamic-batch'):
+    with pytest.raises(ValueError, match='1x3x96x80'):
         session(np.zeros((2, 3, 96, 80), np.uint8))
     free = Session(export('segmentor', dynamic_size=True)[0])
-    with pytest.raises(ValueError, match='32x32'):
+    with pytest.raises(ValueError, match='32'):
         free(np.zeros((1, 3, 31, 80), np.float32))
 
 

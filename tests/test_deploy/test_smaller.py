@@ -19,11 +19,12 @@ def network(export):
 def images(tmp_path_factory):
     """A folder per class."""
     folder = tmp_path_factory.mktemp('images')
-    for seed in range(3):
-        coarse = np.random.default_rng(seed).integers(0, 256, (9, 8, 3))
-        image = cv2.resize(coarse.astype(np.uint8), (80, 96))
-        (folder / str(seed)).mkdir()
-        cv2.imwrite(f'{folder}/{seed}/{seed}.png', image)
+    random = np.random.default_rng(0)
+    for name in 'abc':
+        (folder / name).mkdir()
+        coarse = random.integers(0, 256, (9, 8, 3), np.uint8)
+        image = cv2.resize(coarse, (80, 96))
+        cv2.imwrite(f'{folder}/{name}/0.png', image)
     return folder
 
 
@@ -84,14 +85,12 @@ def test_loss_of_the_metric_leaves_no_file(network, images, tmp_path):
     assert out.is_file()
 
 
-def test_bad_input_is_named(network, images, quantised, tmp_path):
+def test_bad_input_is_named(network, quantised, tmp_path):
     out = tmp_path / 'model.onnx'
     (tmp_path / 'a.png').write_text('words')
-    (tmp_path / 'empty').mkdir()
     # The evaluation takes long, and comes later.
-    for folder, error in (('', ValueError), ('empty', FileNotFoundError)):
-        with pytest.raises(error, match=folder or 'a.png'):
-            quantize(network, out, tmp_path / folder, measure=pytest.fail)
+    with pytest.raises(ValueError, match='a.png'):
+        quantize(network, out, tmp_path, measure=pytest.fail)
     with pytest.raises(ValueError, match='int8 already'):
         to_float16(quantised[0], out)
     assert not out.exists()

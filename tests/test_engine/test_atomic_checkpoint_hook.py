@@ -1,57 +1,43 @@
 """No fault while a checkpoint is written costs one that was there."""
 
+import itertools
 import os
 import resource
-import uuid
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
-from toy_training import toy_config
+from toy_training import train_toy
 
-from mmmobilemamba.engine.atomic_checkpoint_hook import UnsavedError
+from mmmobilemamba.engine.resumable_checkpoint_hook import UnsavedError
 
 
 class CrashError(BaseException):
     """Passes every ``except Exception``, as the end of a process does."""
 
 
-class Fuse:
-    """Let the nth of the calls that it counts crash."""
+def let_crash(monkeypatch, number):
+    """Let that call of those that change what is on the disk crash."""
+    calls = itertools.count(1)
 
-    def __init__(self, left):
-        self.left = left
-
-    def counted(self, name):
-        step = getattr(os, name)
-
+    def counted(name, step):
         def call(*args, **kwargs):
-            self.left -= 1
-            if self.left == 0:
+            if next(calls) == number:
                 raise CrashError(name)
             return step(*args, **kwargs)
 
         return call
 
+    for name in ('fsync', 'replace', 'remove'):
+        step = getattr(os, name)
+        monkeypatch.setattr(os, name, counted(name, step))
+
 
 @pytest.fixture
 def train(tmp_path):
     """Give a function that trains in the folder of the test."""
-
-    def call(name='run', resume=True, hooks=(), **kwargs):
-        cfg = toy_config(tmp_path / name, **kwargs)
-        number = uuid.uuid4().hex
-        runner = Runner(
-            resume=resume, experiment_name=f'{name}_{number}', **cfg
-        )
-        for hook in hooks:
-            runner.register_hook(hook)
-        runner.train()
-        return runner
-
-    return call
+    return lambda name='run', **kwargs: train_toy(tmp_path / name, **kwargs)
 
 
 def epochs(folder):
@@ -68,11 +54,9 @@ def test_a_crash_at_any_step_of_saving(tmp_path, train, monkeypatch):
     """Each step that changes a name is the last one of some run."""
     found = set()
     for crash in range(1, 100):
-        fuse = Fuse(crash)
         folder = f'run{crash}'
         with monkeypatch.context() as patch:
-            for name in ('fsync', 'replace', 'remove'):
-                patch.setattr(f'os.{name}', fuse.counted(name))
+            let_crash(patch, crash)
             try:
                 train(folder, max_keep_ckpts=1, save_best='acc', length=2)
                 break
@@ -146,7 +130,7 @@ BALLAST = dict(type='ToyModel', ballast=100_000)
 
 def test_full_at_the_end(tmp_path, train, fill):
     with pytest.raises(UnsavedError, match='epoch_4.pth is not saved: File'):
-        train(model=BALLAST, hooks=[fill(2, 9, 200_000)], max_keep_ckpts=1)
+        train(model=BALLAST, register=[fill(2, 9, 200_000)], max_keep_ckpts=1)
     folder = tmp_path / 'run'
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, -1))
     assert epochs(folder) == ['epoch_2.pth']
@@ -165,7 +149,7 @@ def test_best_unsaved_is_an_error_and_no_record(tmp_path, train, fill):
             hub = runner.message_hub
 
     with pytest.raises(UnsavedError, match='the best checkpoint is not'):
-        train(model=BALLAST, hooks=[Keep(2, 9, 200_000)], save_best='acc')
+        train(model=BALLAST, register=[Keep(2, 9, 200_000)], save_best='acc')
     best = hub.get_info('best_ckpt')
     assert [str(path) for path in tmp_path.glob('run/best_*')] == [best]
     assert 'epoch_2' in best
@@ -174,7 +158,7 @@ def test_best_unsaved_is_an_error_and_no_record(tmp_path, train, fill):
 def test_full_for_a_while(tmp_path, train, fill):
     train(
         model=BALLAST,
-        hooks=[fill(1, 3, 200_000)],
+        register=[fill(1, 3, 200_000)],
         max_keep_ckpts=1,
         save_best='acc',
     )

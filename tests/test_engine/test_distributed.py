@@ -1,5 +1,7 @@
+import os
 import time
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,89 +14,63 @@ from mmmobilemamba.engine.distributed import (
     setup_distributed,
 )
 
+WRAPPER = 'mmmobilemamba.CPUDistributedDataParallel'
+
 
 @pytest.fixture
-def group(monkeypatch):
-    """Record what would be joined, instead of waiting for the others."""
+def slurm(monkeypatch):
+    """Give what would be joined, and variables of Slurm."""
     joined = []
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(distributed, 'get_device', lambda: 'cpu')
     monkeypatch.setattr(
         torch.distributed,
         'init_process_group',
         lambda *args, **kwargs: joined.append((*args, kwargs)),
     )
-    for name in ('MASTER_ADDR', 'MASTER_PORT', 'RANK', 'WORLD_SIZE'):
-        monkeypatch.delenv(name, raising=False)
-    # Set once, so that what the function sets is undone afterwards.
-    for name in ('MASTER_ADDR', 'MASTER_PORT', 'LOCAL_RANK'):
-        monkeypatch.setenv(name, '')
-        monkeypatch.delenv(name)
-    return joined
-
-
-def slurm(monkeypatch, **variables):
     values = dict(SLURM_PROCID='3', SLURM_LOCALID='1', SLURM_NTASKS='4')
-    for name in ('RANK', 'WORLD_SIZE'):
-        monkeypatch.setenv(name, '')
-    for name, value in {**values, **variables}.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(os, 'environ', values)
+    return SimpleNamespace(joined=joined, environment=values)
 
 
-def test_one_process_needs_nothing(group):
-    cfg = Config(dict(launcher='none'))
+def setup(**options):
+    cfg = Config(dict(options, launcher='slurm'))
     setup_distributed(cfg)
-    assert not group
-    assert 'model_wrapper_cfg' not in cfg
+    return cfg
 
 
-def test_slurm_without_gpus(group, monkeypatch):
-    slurm(monkeypatch)
-    monkeypatch.delenv('SLURM_NODELIST', raising=False)
-    cfg = Config(dict(launcher='slurm', find_unused_parameters=True))
-    setup_distributed(cfg)
-    assert group == [('gloo', {})]
-    environment = distributed.os.environ
-    assert environment['RANK'] == '3'
-    assert environment['WORLD_SIZE'] == '4'
-    assert environment['LOCAL_RANK'] == '1'
-    assert environment['MASTER_ADDR'] == '127.0.0.1'
+def test_slurm_without_gpus(slurm):
+    cfg = setup(find_unused_parameters=True)
+    assert slurm.joined == [('gloo', {})]
+    for key, value in dict(
+        RANK='3', WORLD_SIZE='4', LOCAL_RANK='1', MASTER_ADDR='127.0.0.1'
+    ).items():
+        assert slurm.environment[key] == value
     assert cfg.model_wrapper_cfg == dict(
-        type='mmmobilemamba.CPUDistributedDataParallel',
-        find_unused_parameters=True,
+        type=WRAPPER, find_unused_parameters=True
     )
     # One that the config names stays, and the flexible runner has another
     # place for it.
     wrapper = dict(type='MMSeparateDistributedDataParallel')
-    strategy = dict(type='DDPStrategy')
-    cfg = Config(dict(launcher='slurm', model_wrapper_cfg=wrapper))
-    setup_distributed(cfg)
-    assert cfg.model_wrapper_cfg == wrapper
-    cfg = Config(dict(launcher='slurm', strategy=strategy))
-    setup_distributed(cfg)
-    wrapper = cfg.strategy.model_wrapper
-    assert wrapper.type == 'mmmobilemamba.CPUDistributedDataParallel'
+    assert setup(model_wrapper_cfg=wrapper).model_wrapper_cfg == wrapper
+    cfg = setup(strategy=dict(type='DDPStrategy'))
+    assert cfg.strategy.model_wrapper.type == WRAPPER
 
 
-def test_slurm_on_several_nodes(group, monkeypatch, tmp_path):
-    slurm(monkeypatch, SLURM_NODELIST='node[3-4]')
+def test_slurm_on_several_nodes(slurm, tmp_path):
     scontrol = tmp_path / 'scontrol'
     scontrol.write_text('#!/bin/sh\nprintf "node3\\nnode4\\n"\n')
     scontrol.chmod(0o755)
-    monkeypatch.setenv('PATH', str(tmp_path), prepend=':')
-    setup_distributed(Config(dict(launcher='slurm')))
-    assert distributed.os.environ['MASTER_ADDR'] == 'node3'
+    slurm.environment.update(SLURM_NODELIST='node[3-4]', PATH=str(tmp_path))
+    setup()
+    assert slurm.environment['MASTER_ADDR'] == 'node3'
 
 
-def test_patience_with_a_silent_process(group, monkeypatch):
-    slurm(monkeypatch)
-    env = dict(dist_cfg=dict(backend='nccl', timeout=60))
-    setup_distributed(Config(dict(launcher='slurm', env_cfg=env)))
-    assert group == [('gloo', dict(timeout=timedelta(minutes=1)))]
+def test_patience_with_a_silent_process(slurm):
+    setup(env_cfg=dict(dist_cfg=dict(backend='nccl', timeout=60)))
+    assert slurm.joined == [('gloo', dict(timeout=timedelta(minutes=1)))]
     for wrong in (0, '1m'):
-        env['dist_cfg']['timeout'] = wrong
         with pytest.raises(ValueError, match='dist_cfg.timeout'):
-            setup_distributed(Config(dict(launcher='slurm', env_cfg=env)))
+            setup(env_cfg=dict(dist_cfg=dict(timeout=wrong)))
 
 
 def test_leaving_does_not_wait_for_loading_processes(tmp_path):

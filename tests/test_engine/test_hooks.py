@@ -1,12 +1,10 @@
 from types import SimpleNamespace
 
-import pytest
 import torch
 from mmcv.ops import RoIAlign
-from mmengine.logging import MessageHub
 from torch import nn
 
-from mmmobilemamba.engine import ChannelsLastHook, ThroughputHook
+from mmmobilemamba.engine import ChannelsLastHook
 
 
 class Pooled(nn.Module):
@@ -30,18 +28,3 @@ def test_channels_last_leaves_roi_align_right():
     ChannelsLastHook().before_run(SimpleNamespace(model=model))
     assert model.conv.weight.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(model(pictures, rois), expected)
-
-
-@pytest.mark.parametrize('processes', [1, 4])
-def test_throughput_is_a_mean_over_the_last_iterations(monkeypatch, processes):
-    monkeypatch.setattr(
-        'mmmobilemamba.engine.hooks.get_world_size', lambda: processes
-    )
-    hub = MessageHub(f'throughput of {processes}')
-    hook = ThroughputHook(window=2)
-    runner = SimpleNamespace(message_hub=hub)
-    for seconds in (9.0, 1.0, 3.0):
-        hub.update_scalar('train/time', seconds)
-        hook.after_train_iter(runner, 0, data_batch=dict(inputs=[None] * 8))
-    found = hub.get_scalar('train/images_per_s').current()
-    assert found == processes * 8 / 2.0

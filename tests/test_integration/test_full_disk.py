@@ -1,8 +1,6 @@
 """train.py on a disk that is full: one line, and nothing is lost."""
 
-import os
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -25,42 +23,31 @@ def small_disk(tmp_path):
     subprocess.run(['umount', '--lazy', folder], check=True)
 
 
-def test_full_disk(repo, tmp_path, small_disk):
+def test_full_disk(tmp_path, small_disk, starter):
     # Three files of 1.2 MB fit, and a fourth while it is written does not.
     cfg = toy_config(
         'unused', length=6, model=dict(type='ToyModel', ballast=150_000)
     )
     cfg = Config(dict(cfg, custom_imports=dict(imports=['toy_training'])))
-    config = tmp_path / 'toy.py'
-    cfg.dump(config)
-    command = [sys.executable, repo / 'tools' / 'train.py', config]
-    command += ['--work-dir', small_disk]
-    paths = [str(repo / 'tests'), os.environ.get('PYTHONPATH', '')]
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join(paths)}
-    ended = subprocess.run(
-        command, capture_output=True, text=True, env=environment
-    )
-    assert ended.returncode == 2
-    assert 'Traceback' not in ended.stderr
-    said = ended.stderr.splitlines()[-1]
+    cfg.dump(tmp_path / 'toy.py')
+    arguments = [tmp_path / 'toy.py', '--work-dir', small_disk]
+    starter.start(*arguments)
+    assert starter.end() == 2
+    log = starter.log.read_text()
+    assert 'Traceback' not in log
+    said = log.splitlines()[-1]
     assert 'epoch_6.pth is not saved: No space left on device' in said
     assert f'MiB are free in {small_disk}' in said
     assert '--resume goes on' in said
     # Epoch 4 and 5 were tried as well, and training went on.
-    assert ended.stdout.count('Training goes on') >= 2
+    assert log.count('Training goes on') >= 2
     names = sorted(path.name for path in small_disk.glob('*.pth'))
     for name in names:
         torch.load(small_disk / name, weights_only=False)
     assert (small_disk / 'last_checkpoint').read_text().endswith(names[-1])
     for name in names[:2]:
         (small_disk / name).unlink()
-
-    ended = subprocess.run(
-        [*command, '--resume', '--cfg-options']
-        + ['default_hooks.checkpoint.max_keep_ckpts=1'],
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
-    assert ended.returncode == 0, ended.stderr
+    few = 'default_hooks.checkpoint.max_keep_ckpts=1'
+    starter.start(*arguments, '--resume', '--cfg-options', few)
+    assert starter.end() == 0, starter.log.read_text()
     assert (small_disk / 'epoch_6.pth').exists()

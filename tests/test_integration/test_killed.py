@@ -4,11 +4,7 @@ import json
 import os
 import random
 import signal
-import socket
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,42 +12,6 @@ from mmengine.config import Config
 from toy_training import LENGTH, toy_config
 
 EPOCHS = 40
-
-
-class Starter:
-    """Start train.py, and look on while it runs."""
-
-    def __init__(self, tool, folder):
-        here = Path(__file__).parent
-        self.log = folder / 'output.txt'
-        paths = [str(here.parent), os.environ.get('PYTHONPATH', '')]
-        self.process = subprocess.Popen(
-            [sys.executable, here / 'killed_starter.py', tool, self.log],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, 'PYTHONPATH': os.pathsep.join(paths)},
-        )
-
-    def start(self, *arguments, environments=({},)):
-        """Return the number of the first process."""
-        line = json.dumps([arguments, environments])
-        self.process.stdin.write(line + '\n')
-        self.process.stdin.flush()
-        return int(self.process.stdout.readline())
-
-    def end(self):
-        """Wait; return the exit code, negative for a signal."""
-        status = int(self.process.stdout.readline())
-        return os.waitstatus_to_exitcode(status)
-
-
-@pytest.fixture
-def starter(repo, tmp_path):
-    starter = Starter(repo / 'tools' / 'train.py', tmp_path)
-    yield starter
-    starter.process.stdin.close()
-    starter.process.wait()
 
 
 def is_writing(folder):
@@ -110,12 +70,12 @@ def test_many_kills(tmp_path, starter, workers, count):
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
     parts.mkdir()
 
-    starter.start(config, '--work-dir', str(whole))
+    starter.start(config, '--work-dir', whole)
     assert starter.end() == 0, starter.log.read_text()
 
     choose = random.Random(0)
     kills = writing = 0
-    arguments = [config, '--work-dir', str(parts), '--resume']
+    arguments = [config, '--work-dir', parts, '--resume']
     while kills < count:
         process = starter.start(*arguments)
         # Every other one while a file is being written.
@@ -152,17 +112,7 @@ def test_two_processes_stopped(tmp_path, starter):
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
     runs = [(config, whole, 0), (stopped, parts, 1), (config, parts, 0)]
     for file, folder, code in runs:
-        with socket.create_server(('127.0.0.1', 0)) as server:
-            port = str(server.getsockname()[1])
-        common = dict(MASTER_PORT=port, MASTER_ADDR='127.0.0.1')
-        environments = [
-            dict(RANK=rank, LOCAL_RANK=rank, WORLD_SIZE='2', **common)
-            for rank in '01'
-        ]
-        arguments = [file, '--work-dir', str(folder), '--resume']
-        starter.start(
-            *arguments, '--launcher', 'pytorch', environments=environments
-        )
+        starter.start(file, '--work-dir', folder, '--resume', processes=2)
         assert starter.end() == code, starter.log.read_text()
     states = check_same_end(whole, parts)['states']
     assert len(states) == 2

@@ -1,7 +1,7 @@
 """The configs for data of one's own train and evaluate."""
 
-import importlib.util
 import math
+import runpy
 
 import pytest
 import torch
@@ -21,18 +21,6 @@ CASES = {
     'labels': ('fpn_mobilemamba-t2_label-images-240px', 'mIoU'),
     'folders': ('mobilemamba-t2_image-folders-64px', 'accuracy/top1'),
 }
-
-
-def make_data(kind, cfg, root):
-    """Write data of a kind with the classes of a config."""
-    classes = cfg.metainfo.classes
-    if kind == 'voc':
-        return make_voc(root, classes)
-    if kind == 'coco':
-        return make_coco(root, classes)
-    if kind == 'labels':
-        return make_labels(root, len(classes), void=cfg.void)
-    return make_folders(root, classes)
 
 
 def point_to(kind, cfg, root):
@@ -70,27 +58,23 @@ def shrink(kind, cfg):
     cfg.default_hooks.logger.interval = 1
 
 
-@pytest.fixture
-def train(repo):
-    """Give the main function of tools/train.py."""
-    path = repo / 'tools' / 'train.py'
-    spec = importlib.util.spec_from_file_location('tools_train', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
 @pytest.mark.parametrize('kind', CASES)
-def test_trains_and_evaluates(kind, repo, tmp_path, train):
+def test_trains_and_evaluates(kind, repo, tmp_path):
     name, metric = CASES[kind]
     cfg = Config.fromfile(repo / 'configs' / 'own_data' / f'{name}.py')
     cfg.work_dir = str(tmp_path / 'run')
     (tmp_path / 'run').mkdir()
-    root = make_data(kind, cfg, tmp_path / 'data')
+    root, classes = tmp_path / 'data', cfg.metainfo.classes
+    if kind == 'labels':
+        make_labels(root, len(classes), void=cfg.void)
+    else:
+        make = dict(voc=make_voc, coco=make_coco, folders=make_folders)
+        make[kind](root, classes)
     shrink(kind, cfg)
     point_to(kind, cfg, root)
     cfg.dump(tmp_path / 'config.py')
-    train([str(tmp_path / 'config.py')])
+    tool = runpy.run_path(str(repo / 'tools' / 'train.py'))
+    tool['main']([str(tmp_path / 'config.py')])
     run = read_run(cfg.work_dir)
     steps = 4 if kind == 'folders' else 2
     assert len(run.train) == steps
@@ -100,7 +84,6 @@ def test_trains_and_evaluates(kind, repo, tmp_path, train):
     _, values = run.curve(metric)
     assert len(values) == 1 and 0 <= values[0] <= 100
     file = torch.load(f'{cfg.work_dir}/epoch_2.pth', weights_only=False)
-    classes = cfg.metainfo.classes
     assert file['meta']['dataset_meta']['classes'] == classes
 
 

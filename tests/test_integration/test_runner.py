@@ -1,11 +1,10 @@
 """Every config trains a step and evaluates through the real Runner."""
 
-from copy import deepcopy
+import math
 from functools import partial
 from pathlib import Path
 
 import pytest
-import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import revert_sync_batchnorm
@@ -49,23 +48,21 @@ SEGMENTORS = (
 class Recorder(Hook):
     """Keep the losses, the gradients and the metrics of a run."""
 
-    def __init__(self):
-        self.losses, self.metrics, self.gradients = [], None, {}
-
     def before_train(self, runner):
-        def keep(parameter, name):
-            self.gradients[name] = parameter.grad.norm().item()
-
+        self.losses, self.gradients = [], {}
         for name, parameter in runner.model.named_parameters():
             if parameter.requires_grad:
                 parameter.register_post_accumulate_grad_hook(
-                    partial(keep, name=name)
+                    partial(self.keep, name=name)
                 )
+
+    def keep(self, parameter, name):
+        self.gradients[name] = parameter.grad.norm().item()
 
     def after_train_iter(
         self, runner, batch_idx, data_batch=None, outputs=None
     ):
-        self.losses.append(outputs)
+        self.losses.append(outputs['loss'].item())
 
     def after_val_epoch(self, runner, metrics=None):
         self.metrics = metrics
@@ -88,33 +85,30 @@ def reduce(name, work_dir, num_classes):
     cfg.default_hooks.checkpoint = None
     cfg.visualizer.vis_backends = None
     cfg.randomness = dict(seed=0)
-    # A block that is dropped for the whole small batch gets no gradient.
-    for node in walk(cfg.model):
-        if (
-            node.get('type') == 'mmmobilemamba.MobileMamba'
-            or 'drop_path_rate' in node
-        ):
-            node['drop_path_rate'] = 0.0
-        if 'num_classes' in node:
-            node['num_classes'] = num_classes
     for loader in LOADERS:
         cfg[loader].update(
             batch_size=2, num_workers=0, persistent_workers=False
         )
-    for node in walk(cfg._cfg_dict):
-        if node.get('type') in ('Resize', 'RandomResize'):
-            node['scale'] = (SIDE, SIDE)
-        elif node.get('type') == 'RandomCrop':
-            node['crop_size'] = (SIDE, SIDE)
-        elif 'reduce_zero_label' in node:
-            node['reduce_zero_label'] = False
-        if 'score_thr' in node:
-            # An untrained network has to find something to evaluate.
-            node['score_thr'] = 0.0
+    small = dict(
+        num_classes=num_classes,
+        # A block that is dropped for the whole small batch has no gradient.
+        drop_path_rate=0.0,
+        reduce_zero_label=False,
+        # An untrained network has to find something to evaluate.
+        score_thr=0.0,
         # The heads of the RoIs are most of the work at this size.
-        if 'max_per_img' in node:
-            node['max_per_img'] = 30
-        if node.get('type') == 'RandomSampler':
+        max_per_img=30,
+    )
+    for node in walk(cfg._cfg_dict):
+        node.update({key: small[key] for key in small.keys() & node.keys()})
+        kind = node.get('type')
+        if kind == 'mmmobilemamba.MobileMamba':
+            node['drop_path_rate'] = 0.0
+        elif kind in ('Resize', 'RandomResize'):
+            node['scale'] = (SIDE, SIDE)
+        elif kind == 'RandomCrop':
+            node['crop_size'] = (SIDE, SIDE)
+        elif kind == 'RandomSampler':
             node['num'] = 64
     return cfg
 
@@ -122,7 +116,6 @@ def reduce(name, work_dir, num_classes):
 def run(cfg):
     """Train and evaluate; return the recorder and the model."""
     recorder = Recorder()
-    cfg.custom_hooks = cfg.get('custom_hooks', [])
     runner = Runner.from_cfg(cfg)
     runner.register_hook(recorder)
     runner.model = revert_sync_batchnorm(runner.model)
@@ -136,46 +129,32 @@ def run(cfg):
 
 def check(recorder, model, metrics):
     """Check losses, gradients and metrics."""
-    for losses in recorder.losses:
-        assert torch.isfinite(torch.as_tensor(losses['loss']))
+    assert all(map(math.isfinite, recorder.losses))
     trained = {k for k, p in model.named_parameters() if p.requires_grad}
     assert set(recorder.gradients) == trained
-    gradients = torch.tensor(list(recorder.gradients.values()))
-    assert torch.isfinite(gradients).all()
-    silent = {
-        name
-        for name, norm in recorder.gradients.items()
-        if name.startswith('backbone.')
+    for name, norm in recorder.gradients.items():
+        assert math.isfinite(norm), name
         # At this size no box is as large as the neck's coarsest level wants.
-        and not name.startswith('backbone.neck.')
-        and norm == 0
-    }
-    assert not silent
-    assert set(metrics) <= set(recorder.metrics)
+        if name.startswith('backbone.') and 'backbone.neck.' not in name:
+            assert norm > 0, name
     for name in metrics:
         assert 0 <= recorder.metrics[name] <= 100, name
-
-
-def point_at_coco(loader, shapes, split):
-    """Read the embedded instances in place of COCO."""
-    dataset = loader.dataset
-    if dataset.type == 'RepeatDataset':
-        dataset.times = 1
-        dataset = dataset.dataset
-    dataset.update(
-        data_root=str(shapes),
-        ann_file=f'annotations/instances_{split}.json',
-        data_prefix=dict(img=f'images/{split}/'),
-        metainfo=dict(classes=SHAPES_CLASSES, palette=SHAPES_PALETTE),
-    )
 
 
 @pytest.mark.parametrize('name', DETECTORS)
 def test_detector(name, shapes, tmp_path):
     cfg = reduce(f'det/{name}', tmp_path, len(SHAPES_CLASSES))
-    point_at_coco(cfg.train_dataloader, shapes, 'train')
-    point_at_coco(cfg.val_dataloader, shapes, 'val')
-    cfg.test_dataloader = deepcopy(cfg.val_dataloader)
+    for loader, split in zip(LOADERS, ('train', 'val', 'val')):
+        dataset = cfg[loader].dataset
+        if dataset.type == 'RepeatDataset':
+            dataset.times = 1
+            dataset = dataset.dataset
+        dataset.update(
+            data_root=str(shapes),
+            ann_file=f'annotations/instances_{split}.json',
+            data_prefix=dict(img=f'images/{split}/'),
+            metainfo=dict(classes=SHAPES_CLASSES, palette=SHAPES_PALETTE),
+        )
     ann_file = str(shapes / 'annotations/instances_val.json')
     cfg.val_evaluator.ann_file = cfg.test_evaluator.ann_file = ann_file
     cfg.train_cfg.update(max_epochs=1, val_interval=1)

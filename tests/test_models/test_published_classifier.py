@@ -1,4 +1,4 @@
-"""The published classifiers, built from the configs by mmpretrain."""
+"""The published classifiers and their head."""
 
 from pathlib import Path
 
@@ -12,22 +12,18 @@ from mmmobilemamba.checkpoints.key_map import state_dict_from_published
 
 pytest.importorskip('mmpretrain')
 
+from mmmobilemamba.models import BNLinearClsHead  # noqa: E402
+
 CONFIGS = Path(__file__).parents[2] / 'configs/cls/mobilemamba'
-
-
-def classifier(variant: str) -> torch.nn.Module:
-    """Build the model of a variant's config."""
-    name = f'mobilemamba-{variant}_8xb128-300e_in1k-[0-9]*px.py'
-    (path,) = CONFIGS.glob(name)
-    config = Config.fromfile(path)
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        return MODELS.build(config.model)
 
 
 @pytest.mark.parametrize('variant', list(cases()))
 def test_golden_logits(variant):
     case = cases()[variant]
-    model = classifier(variant).eval()
+    name = f'mobilemamba-{variant}_8xb128-300e_in1k-[0-9]*px.py'
+    (path,) = CONFIGS.glob(name)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(Config.fromfile(path).model).eval()
     ours = {
         name if name.startswith('head.') else f'backbone.{name}': value
         for name, value in state_dict_from_published(
@@ -38,3 +34,20 @@ def test_golden_logits(variant):
     with torch.no_grad():
         logits = model(made_input(case), mode='tensor')
     assert relative_error(logits, case['logits']) < 1e-4
+
+
+def test_initial_values():
+    head = BNLinearClsHead(1000, 448, loss=torch.nn.Identity())
+    head.init_weights()
+    assert head.fc.weight.std().item() == pytest.approx(0.02, rel=0.02)
+    assert not head.fc.bias.any()
+
+
+def test_two_heads_are_averaged():
+    torch.manual_seed(0)
+    loss = torch.nn.Identity()
+    head = BNLinearClsHead(5, 12, with_distill_head=True, loss=loss).eval()
+    feats = (torch.randn(4, 12),)
+    first, second = head.forward_heads(feats)
+    assert not torch.allclose(first, second)
+    torch.testing.assert_close(head(feats), (first + second) / 2)

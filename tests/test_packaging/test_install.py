@@ -70,23 +70,17 @@ def files_below(folder):
 
 def test_mim_folder_holds_configs_tools_and_index(environment, checkout):
     mim = files_below(environment.site / 'mmmobilemamba' / '.mim')
-
     wanted = {'model-index.yml'}
     for name in ('configs', 'tools'):
         wanted |= {f'{name}/{path}' for path in files_below(checkout / name)}
-    for_checkouts = {
-        f'tools/{name}.sh' for name in ('quickstart', 'run_tests', 'setup_env')
-    }
-    assert mim == wanted - for_checkouts
+    for_checkouts = ('quickstart.sh', 'run_tests.sh', 'setup_env.sh')
+    assert mim == wanted - {f'tools/{name}' for name in for_checkouts}
 
 
 @ordinary
 def test_wheel_holds_every_module_and_nothing_beside(environment, checkout):
-    modules = {
-        path
-        for path in files_below(environment.site / 'mmmobilemamba')
-        if not path.startswith('.mim/')
-    }
+    files = files_below(environment.site / 'mmmobilemamba')
+    modules = {path for path in files if not path.startswith('.mim/')}
     assert modules == {
         path
         for path in files_below(checkout / 'mmmobilemamba')

@@ -26,27 +26,22 @@ print(scan_backend(), *(tuple(m.shape[1:]) for m in maps), sep=';')
 
 # The state that a library must leave as it found it.
 COMPARE_STATE = """
-import logging, os, random, signal, sys, warnings
+import logging, os, random, signal, sys
 import mmcv.ops, mmengine.runner, numpy, torch
 import {hosts}
 
 def state():
     return dict(
         environ=dict(os.environ),
-        cwd=os.getcwd(),
         path=list(sys.path),
         threads=torch.get_num_threads(),
-        dtype=torch.get_default_dtype(),
-        grad=torch.is_grad_enabled(),
         tf32=torch.backends.cuda.matmul.allow_tf32,
         cudnn=torch.backends.cudnn.benchmark,
-        deterministic=torch.are_deterministic_algorithms_enabled(),
         allowed=set(map(repr, torch.serialization.get_safe_globals())),
         handlers=list(logging.getLogger().handlers),
         interrupt=signal.getsignal(signal.SIGINT),
-        seed=random.getstate(),
-        numpy_seed=numpy.random.get_state()[1].tolist(),
-        torch_seed=torch.get_rng_state().tolist(),
+        seeds=(random.getstate(), numpy.random.get_state()[1].tolist(),
+               torch.get_rng_state().tolist()),
     )
 
 before = state()

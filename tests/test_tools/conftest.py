@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import socket
 import subprocess
 import sys
 
@@ -110,7 +111,7 @@ def classifier(path, root):
 def workspace(repo, tmp_path_factory):
     """A folder with data and one tiny config for each library."""
     root = tmp_path_factory.mktemp('tools')
-    make_shapes(root / 'shapes', 4, 2, 96, max_object=40)
+    make_shapes(root / 'shapes', 4, 2, 96)
     for number, name in enumerate(('blue', 'green')):
         folder = root / 'colours' / name
         folder.mkdir(parents=True)
@@ -129,6 +130,13 @@ def workspace(repo, tmp_path_factory):
     ):
         make(path, root).dump(root / f'{name}.py')
     return root
+
+
+@pytest.fixture(scope='package')
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return str(probe.getsockname()[1])
 
 
 @pytest.fixture(scope='package')
@@ -155,12 +163,7 @@ def run(repo):
         return subprocess.run(
             [*command, path, *map(str, args)],
             cwd=cwd,
-            env={
-                **os.environ,
-                'PYTHON': sys.executable,
-                'OMP_NUM_THREADS': '1',
-                **environment,
-            },
+            env=os.environ | {'PYTHON': sys.executable} | environment,
             capture_output=True,
             text=True,
         )

@@ -85,10 +85,8 @@ def test_benchmark(call, refuse, tmp_path):
     assert '| MobileMamba-T2 | test_efficientnet |' in said
     report = json.loads((tmp_path / 'new/benchmark.json').read_text())
     assert report['command'].endswith('--out-dir new')
-    assert len(report['models']) == 3 and len(report['pairs']) == 2
     assert said in (tmp_path / 'new/benchmark.md').read_text()
-    image = cv2.imread(str(tmp_path / 'new/benchmark.png'))
-    assert min(image.shape[:2]) > 500 and image.std() > 10
+    assert cv2.imread(str(tmp_path / 'new/benchmark.png')).std() > 10
     assert '--overwrite' in refuse('benchmark', *args, '--out-dir', 'new')
 
 
@@ -100,17 +98,14 @@ def test_benchmark_of_whole_models(call, workspace):
     assert 'convolution' in call('benchmark', PEER, '--breakdown', *QUICK)
 
 
-def test_paper_table_lists_ours_beside_peers_that_exist():
-    from mmmobilemamba.analysis.benchmark_report import (
-        PAPER_MODELS,
-        PAPER_PAIRS,
-    )
+def test_paper_table_lists_peers_that_exist():
+    from mmmobilemamba.analysis import benchmark_report as report
     from mmmobilemamba.analysis.networks import parse_network
 
-    specs = [parse_network(text) for text in PAPER_MODELS]
-    ours = [spec.network for spec in specs if spec.kind == 'mobilemamba']
-    assert ours == ['t2', 't4', 's6', 'b1', 'b4'] and len(specs) > 30
-    assert {text for pair in PAPER_PAIRS for text in pair} <= set(PAPER_MODELS)
+    for text in report.PAPER_MODELS:
+        parse_network(text)
+    paired = {text for pair in report.PAPER_PAIRS for text in pair}
+    assert paired <= set(report.PAPER_MODELS)
 
 
 def test_erf(call, workspace, tmp_path):
@@ -131,11 +126,9 @@ def test_erf(call, workspace, tmp_path):
         (['erf', 'seg.py', '--out', 'a.txt'], 'a.txt'),
         (['erf', 'seg.py', '--names', 'a', 'b'], '--names'),
         (['erf', 'seg.py', '--stages', 3, '--size', 64], 'Stage 3'),
-        (['benchmark', 't2@16', '--device', 'cpu'], '32x32'),
         (['benchmark', 't2', '--baseline', PEER], 'test_efficientnet'),
         (['benchmark', 't2', '--cuda-graph'], '--device cuda'),
         (['vis_cam', 'seg.py', 'seg.py'], 'seg.py'),
-        (['get_flops', 'none.py'], 'none.py'),
         (['get_flops', 'det.py', '--shape', 1, 2, 3], '--shape'),
     ],
 )

@@ -24,8 +24,7 @@ train_dataloader = dict(
         pipeline=[
             dict(type='LoadImageFromFile', backend_args=lmdb),
             dict(type='PackInputs')]))
-custom_hooks = [
-    dict(type='mmengine.EMAHook'), dict(type='mmmobilemamba.ThroughputHook')]
+custom_hooks = [dict(type='mmengine.EMAHook')]
 default_hooks = dict(logger=dict(interval=1))
 """
 
@@ -55,8 +54,7 @@ def test_from_folders_to_a_backbone(
     )
     (log,) = tmp_path.glob('run/*/*.log')
     line = re.search(r'Epoch\(train\).*\n', log.read_text())[0]
-    for word in ('loss_distill: ', 'images_per_s: '):
-        assert float(line.partition(word)[2].split()[0]) > 0, line
+    assert float(line.partition('loss_distill: ')[2].split()[0]) > 0, line
 
     carry = tool('model_converters/classifier_to_backbone')
     carry.main(['run/epoch_1.pth', 'backbone.pth'])

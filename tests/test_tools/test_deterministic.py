@@ -15,11 +15,12 @@ pytest.importorskip('mmcv._ext', reason='mmcv has no operators')
 def leave_no_trace(monkeypatch):
     # Set, so that what the tool sets is undone.
     monkeypatch.setenv('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
-    benchmark = torch.backends.cudnn.benchmark
+    threads, cudnn = torch.get_num_threads(), torch.backends.cudnn
+    benchmark = cudnn.benchmark
     yield
+    torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(False)
-    torch.backends.cudnn.deterministic = False
-    torch.backends.cudnn.benchmark = benchmark
+    cudnn.deterministic, cudnn.benchmark = False, benchmark
 
 
 @pytest.mark.skipif(
@@ -30,20 +31,15 @@ def leave_no_trace(monkeypatch):
 )
 def test_equal_bits(name, workspace, tool, tmp_path):
     """Two threads; the config has no seed; a process of its own loads."""
-    states = []
-    threads = torch.get_num_threads()
     torch.set_num_threads(2)
-    try:
-        for run in ('first', 'second'):
-            args = [str(workspace / f'{name}.py'), '--deterministic']
-            args += ['--work-dir', str(tmp_path / run), '--cfg-options']
-            args += ['val_dataloader=None', 'val_cfg=None']
-            args += ['val_evaluator=None', 'train_dataloader.num_workers=1']
-            tool('train').main(args)
-            (path,) = (tmp_path / run).glob('*.pth')
-            states.append(read_checkpoint(path))
-    finally:
-        torch.set_num_threads(threads)
+    states = []
+    for run in ('first', 'second'):
+        args = [str(workspace / f'{name}.py'), '--deterministic']
+        args += ['--work-dir', str(tmp_path / run), '--cfg-options']
+        args += ['val_dataloader=None', 'val_cfg=None', 'val_evaluator=None']
+        tool('train').main([*args, 'train_dataloader.num_workers=1'])
+        (path,) = (tmp_path / run).glob('*.pth')
+        states.append(read_checkpoint(path))
     first, second = states
     assert first['meta']['seed'] == second['meta']['seed'] == 0
     for key, value in first['state_dict'].items():

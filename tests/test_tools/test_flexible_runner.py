@@ -19,9 +19,8 @@ def test_trains_resumes_and_tests(workspace, tool, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     args = [str(workspace / 'cls.py'), '--work-dir', 'run']
     tool('train').main([*args, *FLEXIBLE])
-    tool('train').main(
-        [*args, '--resume', *FLEXIBLE, 'train_cfg.max_epochs=2']
-    )
+    more = ['--resume', *FLEXIBLE, 'train_cfg.max_epochs=2']
+    tool('train').main([*args, *more])
     log = max(tmp_path.glob('run/*/*.log')).read_text()
     assert 'resumed epoch: 1, iter: 2' in log
     # The same weights in mmengine's usual one.
@@ -30,10 +29,8 @@ def test_trains_resumes_and_tests(workspace, tool, tmp_path, monkeypatch):
     scores = []
     for options in (FLEXIBLE, []):
         tool('test').main([args[0], str(last), '--deploy', *options])
-        log = max(
-            tmp_path.glob('work_dirs/cls/*/*.log'),
-            key=lambda x: x.stat().st_mtime,
-        ).read_text()
+        logs = tmp_path.glob('work_dirs/cls/*/*.log')
+        log = max(logs, key=lambda x: x.stat().st_mtime).read_text()
         scores.append(re.findall(r'accuracy/top1: ([\d.]+)', log)[-1])
     assert scores[0] == scores[1]
     # From those weights, and not from a foreign file.

@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,22 +22,6 @@ pytestmark = [
 ]
 # The launcher itself waits half a minute for a process that hangs.
 START, END = 240, 120
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return str(probe.getsockname()[1])
-
-
-def wait_for(what, seconds):
-    stop = time.monotonic() + seconds
-    while time.monotonic() < stop:
-        found = what()
-        if found:
-            return found
-        time.sleep(0.2)
-    raise AssertionError(f'not within {seconds} s')
 
 
 def child(launcher, rank):
@@ -64,38 +47,29 @@ def child(launcher, rank):
         (signal.SIGSTOP, ('imed out', 'env_cfg.dist_cfg.timeout')),
     ],
 )
-def test_ends_the_others(workspace, repo, tmp_path, how, words):
+def test_ends_the_others(workspace, repo, tmp_path, free_port, how, words):
     said = tmp_path / 'said'
     options = ['train_cfg.max_iters=100000', 'train_cfg.val_interval=100000']
     options += ['env_cfg.dist_cfg.timeout=20']
+    script, config = repo / 'tools/dist_train.sh', workspace / 'seg.py'
+    args = ['--work-dir', tmp_path / 'run', '--cfg-options', *options]
     with open(said, 'w') as file:
         run = subprocess.Popen(
-            [
-                'bash',
-                repo / 'tools/dist_train.sh',
-                workspace / 'seg.py',
-                '2',
-                *('--work-dir', tmp_path / 'run', '--cfg-options', *options),
-            ],
-            env={
-                **os.environ,
-                'PYTHON': sys.executable,
-                'PORT': free_port(),
-                'OMP_NUM_THREADS': '1',
-            },
+            ['bash', script, config, '2', *args],
+            env={**os.environ, 'PYTHON': sys.executable, 'PORT': free_port},
             stdout=file,
             stderr=subprocess.STDOUT,
         )
     children = []
     try:
         trains = r'Iter\(train\) \[ *4/'
-        wait_for(
-            lambda: (
-                re.search(trains, said.read_text()) or run.poll() is not None
-            ),
-            START,
-        )
-        assert run.poll() is None, said.read_text()[-4000:]
+        stop = time.monotonic() + START
+        while time.monotonic() < stop and run.poll() is None:
+            if re.search(trains, said.read_text()):
+                break
+            time.sleep(0.2)
+        else:
+            raise AssertionError(said.read_text()[-4000:])
         children = [child(run.pid, rank) for rank in (0, 1)]
         os.kill(children[1], how)
         assert run.wait(END) != 0

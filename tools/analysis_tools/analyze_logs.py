@@ -14,39 +14,20 @@ from mmmobilemamba.apis.command_line import user_errors
 from mmmobilemamba.checkpoints.atomic import atomic_write
 
 
-def make_parser() -> argparse.ArgumentParser:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add(
-        'work_dirs',
-        nargs='+',
-        metavar='WORK_DIR',
-        help='work folder of a training with any of the three libraries',
-    )
+    text = 'work folder of a training with any of the three libraries'
+    add('work_dirs', nargs='+', metavar='WORK_DIR', help=text)
     add('--names', nargs='+', help='of the runs; default: their folders')
-    add(
-        '--keys',
-        nargs='+',
-        default=[],
-        metavar='KEY',
-        help='what to draw, as the logs name it; by default the loss and the '
-        "library's leading metrics",
-    )
-    add(
-        '--smooth',
-        type=int,
-        default=1,
-        metavar='N',
-        help='average training curves over N records; default: %(default)s',
-    )
+    text = 'what to draw, as the logs name it; by default the loss and the '
+    text += "library's leading metrics"
+    add('--keys', nargs='+', default=[], metavar='KEY', help=text)
+    text = 'average training curves over N records; default: %(default)s'
+    add('--smooth', type=int, default=1, metavar='N', help=text)
     add('--title', help='title of the figure')
     add('--out', default='outputs/curves.png', help='default: %(default)s')
     add('--table', help='file that takes the table, beside the terminal')
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = make_parser()
     args = parser.parse_args(argv)
     with user_errors(parser):
         check_figure_path(args.out)

@@ -26,7 +26,21 @@ from mmmobilemamba.apis.input_size import input_channels
 from mmmobilemamba.checkpoints.safe_loading import allow_mmengine_checkpoints
 
 
-def make_parser() -> argparse.ArgumentParser:
+def load_images(module: nn.Module, args: argparse.Namespace) -> list[Tensor]:
+    """Make noise, or read images, resized and cropped to a square."""
+    size = (args.size, args.size)
+    if args.images is None:
+        return list(random_images(module, args.num_images, size)[:, None])
+    if input_channels(module) != 3:
+        raise ValueError(
+            f'--images are RGB, and a {type(module).__name__} takes '
+            f'{input_channels(module)} channels; leave them out for noise.'
+        )
+    paths = find_images(args.images)[: args.num_images]
+    return [read_rgb(path, size) for path in paths]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -45,25 +59,6 @@ def make_parser() -> argparse.ArgumentParser:
     add('--names', nargs='+', help='names of the networks in the figure')
     add('--out', default='outputs/erf.png', help='file of the figure')
     add('--device', default=get_device(), help='device to compute on')
-    return parser
-
-
-def load_images(module: nn.Module, args: argparse.Namespace) -> list[Tensor]:
-    """Make noise, or read images, resized and cropped to a square."""
-    size = (args.size, args.size)
-    if args.images is None:
-        return list(random_images(module, args.num_images, size)[:, None])
-    if input_channels(module) != 3:
-        raise ValueError(
-            f'--images are RGB, and a {type(module).__name__} takes '
-            f'{input_channels(module)} channels; leave them out for noise.'
-        )
-    paths = find_images(args.images)[: args.num_images]
-    return [read_rgb(path, size) for path in paths]
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = make_parser()
     args = parser.parse_args(argv)
     allow_mmengine_checkpoints()
     with user_errors(parser):

@@ -9,11 +9,18 @@ from mmengine.analysis.print_helper import complexity_stats_table
 from mmmobilemamba.analysis.complexity import count_complexity
 from mmmobilemamba.apis.command_line import add_cfg_options, user_errors
 from mmmobilemamba.apis.config import load_config
-from mmmobilemamba.apis.inference import build_model
+from mmmobilemamba.apis.inference import build_model, optimize_backbone
 from mmmobilemamba.apis.input_size import padded, usual_size
 
 
-def make_parser() -> argparse.ArgumentParser:
+def readable(number: int) -> str:
+    """Return a number with a unit and three or four digits."""
+    if number >= 999.5e6:
+        return f'{number / 1e9:.2f} G ({number:,})'
+    return f'{number / 1e6:.1f} M ({number:,})'
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add('config', help='config file of any of the libraries')
@@ -25,18 +32,6 @@ def make_parser() -> argparse.ArgumentParser:
     add('--table', type=int, nargs='?', const=2, metavar='DEPTH', help=text)
     add('--deploy', action='store_true', help='fuse the backbone first')
     add_cfg_options(parser)
-    return parser
-
-
-def readable(number: int) -> str:
-    """Return a number with a unit and three or four digits."""
-    if number >= 999.5e6:
-        return f'{number / 1e9:.2f} G ({number:,})'
-    return f'{number / 1e6:.1f} M ({number:,})'
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = make_parser()
     args = parser.parse_args(argv)
     torch.manual_seed(0)  # of the proposals that are kept
     with user_errors(parser):
@@ -47,16 +42,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
         cfg = load_config(args.config, args.cfg_options)
         model = build_model(cfg)
-        if args.deploy and not hasattr(model.backbone, 'switch_to_deploy'):
-            raise ValueError(
-                f'--deploy: {type(model.backbone).__name__} has no fused form.'
-            )
-        if args.deploy:
-            model.backbone.switch_to_deploy()
-        shape = (
-            (args.shape[0], args.shape[-1]) if args.shape else usual_size(cfg)
-        )
-        shape = padded(shape, cfg)
+        optimize_backbone(model, args.deploy)
+        shape = args.shape or usual_size(cfg)
+        shape = padded((shape[0], shape[-1]), cfg)
         cost = count_complexity(model, shape)
     if args.table:
         options = dict(max_depth=args.table, show_param_shapes=False)

@@ -13,7 +13,7 @@ from mmmobilemamba.apis.inference import read_image
 from mmmobilemamba.checkpoints.safe_loading import allow_mmengine_checkpoints
 
 
-def make_parser() -> argparse.ArgumentParser:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -34,11 +34,6 @@ def make_parser() -> argparse.ArgumentParser:
     add('--score-thr', type=float, default=0.3, help=text)
     add('--out', default='outputs/cam.jpg', help='file of the figure')
     add('--device', default=get_device(), help='device to compute on')
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = make_parser()
     args = parser.parse_args(argv)
     allow_mmengine_checkpoints()
     with user_errors(parser):

@@ -14,28 +14,22 @@ from collections.abc import Sequence
 from rich.progress import track
 
 from mmmobilemamba.apis.command_line import user_errors
-from mmmobilemamba.datasets.image_folders import list_folders, read_list
-from mmmobilemamba.datasets.image_lmdb import check_images, write_image_lmdb
-
-
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('src', help='folder of the data set')
-    parser.add_argument('out_dir', help='folder that takes the LMDBs')
-    parser.add_argument(
-        '--splits',
-        nargs='+',
-        default=['train', 'val'],
-        help='folders of src to pack; default: train val',
-    )
-    parser.add_argument(
-        '--overwrite', action='store_true', help='replace what is there'
-    )
-    return parser
+from mmmobilemamba.datasets.image_lmdb import (
+    check_images,
+    list_folders,
+    read_list,
+    write_image_lmdb,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = make_parser()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add('src', help='folder of the data set')
+    add('out_dir', help='folder that takes the LMDBs')
+    text = 'folders of src to pack; default: train val'
+    add('--splits', nargs='+', default=['train', 'val'], help=text)
+    add('--overwrite', action='store_true', help='replace what is there')
     args = parser.parse_args(argv)
     with user_errors(parser):
         found = {}

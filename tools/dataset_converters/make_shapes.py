@@ -1,60 +1,28 @@
-"""Write the embedded data set of geometric shapes."""
+"""Write scenes of geometric shapes with COCO json and ADE-style label maps."""
 
 import argparse
-import sys
+from collections.abc import Sequence
 
+from mmmobilemamba.apis.command_line import user_errors
 from mmmobilemamba.datasets import make_shapes
 
 
-def parse_args():
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        description='Write scenes of geometric shapes with COCO json and '
-        'ADE-style label maps'
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument('out_dir', help='the folder to write')
-    parser.add_argument(
-        '--num-train', type=int, default=800, help='training scenes'
-    )
-    parser.add_argument(
-        '--num-val', type=int, default=100, help='held-out scenes'
-    )
-    parser.add_argument(
-        '--size', type=int, default=160, help='side of the images in pixels'
-    )
-    parser.add_argument(
-        '--seed', type=int, default=0, help='seed of the training scenes'
-    )
-    parser.add_argument(
-        '--val-seed',
-        type=int,
-        help='seed of the held-out scenes; seed + 1000000 if not given',
-    )
-    parser.add_argument(
-        '--min-object',
-        type=int,
-        default=20,
-        help='smallest side of an object in pixels',
-    )
-    parser.add_argument(
-        '--max-object',
-        type=int,
-        default=80,
-        help='largest side of an object in pixels',
-    )
-    parser.add_argument(
-        '--overwrite',
-        action='store_true',
-        help='replace a folder that was made with other settings',
-    )
-    return parser.parse_args()
-
-
-def main():
-    args = parse_args()
-    try:
+    add = parser.add_argument
+    add('out_dir', help='the folder to write')
+    add('--num-train', type=int, default=800, help='training scenes')
+    add('--num-val', type=int, default=100, help='held-out scenes')
+    add('--size', type=int, default=160, help='side of the images in pixels')
+    add('--seed', type=int, default=0, help='seed of the training scenes')
+    text = 'replace a folder that was made with other settings'
+    add('--overwrite', action='store_true', help=text)
+    args = parser.parse_args(argv)
+    with user_errors(parser):
         written = make_shapes(**vars(args))
-    except (ValueError, FileExistsError) as error:
-        sys.exit(f'error: {error}')
     print(
         f'{args.out_dir}: '
         f'{"written" if written else "already there, re-used"}, '

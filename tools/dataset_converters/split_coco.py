@@ -8,33 +8,19 @@ from mmmobilemamba.apis.command_line import user_errors
 from mmmobilemamba.datasets.coco_split import split_coco
 
 
-def make_parser() -> argparse.ArgumentParser:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument('source', help='annotation file')
-    parser.add_argument(
-        'out_dir', help='folder that takes both files; images stay in place'
-    )
-    parser.add_argument(
-        '--val-share',
-        type=float,
-        default=0.2,
-        help='share of the images that is held out, with the same share of '
-        "each class's objects as far as possible",
-    )
-    parser.add_argument(
-        '--seed', type=int, default=0, help='seed of the choice'
-    )
-    parser.add_argument(
-        '--overwrite', action='store_true', help='replace files'
-    )
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = make_parser()
+    add = parser.add_argument
+    add('source', help='annotation file')
+    add('out_dir', help='folder that takes both files; images stay in place')
+    text = 'share of the images that is held out, with the same share of '
+    text += "each class's objects as far as possible"
+    add('--val-share', type=float, default=0.2, help=text)
+    add('--seed', type=int, default=0, help='seed of the choice')
+    add('--overwrite', action='store_true', help='replace files')
     args = parser.parse_args(argv)
     with user_errors(parser):
         summary = split_coco(**vars(args))

@@ -13,34 +13,18 @@ from mmmobilemamba.deploy.arguments import (
 MAX_IMAGES = 8  # that are compared
 
 
-def make_parser() -> argparse.ArgumentParser:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add_export_arguments(parser, '.onnx')
-    parser.add_argument(
-        '--dynamic-size',
-        action='store_true',
-        help='take images of any size; --size is then the traced one',
-    )
-    parser.add_argument(
-        '--dynamic-batch',
-        action='store_true',
-        help='take any batch, of classifiers and segmentors',
-    )
-    parser.add_argument(
-        '--images',
-        help='image, or folder of images, to compare on besides noise',
-    )
-    parser.add_argument(
-        '--tolerance',
-        type=float,
-        default=1e-4,
-        help='largest relative error; default: %(default)s',
-    )
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    parser = make_parser()
+    add, flag = parser.add_argument, dict(action='store_true')
+    text = 'take images of any size; --size is then the traced one'
+    add('--dynamic-size', **flag, help=text)
+    text = 'take any batch, of classifiers and segmentors'
+    add('--dynamic-batch', **flag, help=text)
+    text = 'image, or folder of images, to compare on besides noise'
+    add('--images', help=text)
+    text = 'largest relative error; default: %(default)s'
+    add('--tolerance', type=float, default=1e-4, help=text)
     args = vars(parser.parse_args(argv))
     allow_mmengine_checkpoints()
     with user_errors(parser):

@@ -22,38 +22,6 @@ METRICS = {
 }
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file of the exported model')
-    parser.add_argument('model', help='file of export_onnx.py')
-    parser.add_argument('out', help='file to write, ending in .onnx')
-    parser.add_argument('images', help='folder of images to calibrate on')
-    parser.add_argument(
-        '--count', type=int, default=64, help='images to take; default: 64'
-    )
-    parser.add_argument(
-        '--method',
-        default='minmax',
-        choices=['minmax', 'percentile', 'entropy'],
-        help='how ranges are chosen; default: %(default)s',
-    )
-    parser.add_argument(
-        '--max-loss',
-        type=float,
-        default=1.0,
-        metavar='POINTS',
-        help='points of AP, mIoU or accuracy that may be lost; default: 1',
-    )
-    parser.add_argument(
-        '--no-metric',
-        action='store_true',
-        help="do without the config's test data",
-    )
-    parser.add_argument('--threads', type=int, help='threads of the timing')
-    add_cfg_options(parser)
-    return parser
-
-
 def make_measure(
     cfg: Config, work_dir: str
 ) -> Callable[[Path], tuple[str, float]]:
@@ -80,7 +48,25 @@ def make_measure(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = make_parser()
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add('config', help='config file of the exported model')
+    add('model', help='file of export_onnx.py')
+    add('out', help='file to write, ending in .onnx')
+    add('images', help='folder of images to calibrate on')
+    add('--count', type=int, default=64, help='images to take')
+    methods = ['minmax', 'percentile', 'entropy']
+    text = 'how ranges are chosen'
+    add('--method', default='minmax', choices=methods, help=text)
+    text = 'points of AP, mIoU or accuracy that may be lost'
+    add('--max-loss', type=float, default=1.0, metavar='POINTS', help=text)
+    text = "do without the config's test data"
+    add('--no-metric', action='store_true', help=text)
+    add('--threads', type=int, help='threads of the timing')
+    add_cfg_options(parser)
     args = parser.parse_args(argv)
     # Of both evaluations, as they share a visualizer.
     with tempfile.TemporaryDirectory() as folder, user_errors(parser):

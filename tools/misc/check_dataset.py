@@ -16,31 +16,6 @@ from mmmobilemamba.datasets.data_paths import check_data
 SHOWN = 20
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file of any of the libraries')
-    parser.add_argument(
-        '--splits',
-        nargs='+',
-        choices=['train', 'val', 'test'],
-        default=['train', 'val'],
-        help='data loaders to read; default: train val',
-    )
-    parser.add_argument(
-        '--workers',
-        type=int,
-        default=2,
-        help='processes that read; default: %(default)s',
-    )
-    parser.add_argument(
-        '--out',
-        help='CSV file that takes all faults; the screen has the '
-        f'first {SHOWN}',
-    )
-    add_cfg_options(parser)
-    return parser
-
-
 def print_report(report: Report) -> None:
     """Print what a data set holds and how often each class occurs."""
     print(f'{report.key}: {report.total} samples')
@@ -57,7 +32,19 @@ def print_report(report: Report) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = make_parser()
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add('config', help='config file of any of the libraries')
+    splits = dict(nargs='+', choices=['train', 'val', 'test'])
+    text = 'data loaders to read'
+    add('--splits', **splits, default=['train', 'val'], help=text)
+    add('--workers', type=int, default=2, help='processes that read')
+    text = f'CSV file that takes all faults; the screen has the first {SHOWN}'
+    add('--out', help=text)
+    add_cfg_options(parser)
     args = parser.parse_args(argv)
     with user_errors(parser):
         cfg = load_config(args.config, args.cfg_options)
@@ -80,11 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     print(f'Faults: {len(faults)}')
     for key, path, what in faults[:SHOWN]:
-        print(
-            f'- {what}'
-            if path and path in what
-            else f'- {path or key}: {what}'
-        )
+        told = path and path in what
+        print(f'- {what}' if told else f'- {path or key}: {what}')
     if len(faults) > SHOWN:
         print(f'- and {len(faults) - SHOWN} more; --out takes all')
     return 1

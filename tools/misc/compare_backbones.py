@@ -24,36 +24,6 @@ TRAIN = Path(__file__).resolve().parents[1] / 'train.py'
 BACKBONES = 't2 efficientvit_m4 mambaout:femto mobilenetv2_100'.split()
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    add = parser.add_argument
-    add('config', help='config of a detector, segmentor or classifier')
-    add(
-        '--backbones',
-        nargs='+',
-        default=BACKBONES,
-        metavar='NAME[=FILE]',
-        help='t2 to b4, names of timm, host:resnet18 or host:mobilenet_v2; '
-        'with a file, from these weights',
-    )
-    add(
-        '--seeds',
-        nargs='+',
-        type=int,
-        default=[0, 1, 2],
-        help='a training of every backbone for each',
-    )
-    add('--metric', help='name in the logs; default: the leading one')
-    out = Path('work_dirs/backbones')
-    add('--out', type=Path, default=out, help='folder that takes everything')
-    add('--report-only', action='store_true', help='of what is finished')
-    add_cfg_options(parser)
-    return parser
-
-
 def plan(args: argparse.Namespace) -> tuple[list[Compared], list[tuple]]:
     """Check everything, count every model and write every config."""
     if min(args.seeds) < 0:
@@ -87,7 +57,23 @@ def plan(args: argparse.Namespace) -> tuple[list[Compared], list[tuple]]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = make_parser()
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add('config', help='config of a detector, segmentor or classifier')
+    several = dict(nargs='+', metavar='NAME[=FILE]')
+    text = 't2 to b4, names of timm, host:resnet18 or host:mobilenet_v2; with '
+    text += 'a file, from these weights'
+    add('--backbones', **several, default=BACKBONES, help=text)
+    text = 'a training of every backbone for each'
+    add('--seeds', nargs='+', type=int, default=[0, 1, 2], help=text)
+    add('--metric', help='name in the logs; default: the leading one')
+    out = Path('work_dirs/backbones')
+    add('--out', type=Path, default=out, help='folder that takes everything')
+    add('--report-only', action='store_true', help='of what is finished')
+    add_cfg_options(parser)
     args = parser.parse_args(argv)
     allow_mmengine_checkpoints()
     with user_errors(parser):

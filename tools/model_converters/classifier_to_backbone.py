@@ -11,24 +11,15 @@ from mmmobilemamba.apis.command_line import user_errors
 from mmmobilemamba.checkpoints.convert import extract_backbone
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('src', help='checkpoint of a classifier')
-    parser.add_argument('dst', help='file to write')
-    parser.add_argument(
-        '--raw',
-        action='store_true',
-        help='take the trained weights; by default their moving average, '
-        'where the file has one',
-    )
-    parser.add_argument(
-        '--overwrite', action='store_true', help='replace dst if it exists'
-    )
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = make_parser()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add('src', help='checkpoint of a classifier')
+    add('dst', help='file to write')
+    text = 'take the trained weights; by default their moving average, where '
+    text += 'the file has one'
+    add('--raw', action='store_true', help=text)
+    add('--overwrite', action='store_true', help='replace dst if it exists')
     args = parser.parse_args(argv)
     with user_errors(parser):
         report = extract_backbone(

@@ -14,24 +14,15 @@ from mmmobilemamba.checkpoints.checkpoint import CONTAINERS
 from mmmobilemamba.checkpoints.convert import convert_file
 
 
-def make_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('src', help='checkpoint file to read')
-    parser.add_argument('dst', help='checkpoint file to write')
-    parser.add_argument(
-        '--container',
-        choices=CONTAINERS,
-        help='where the file keeps the tensors; by default the first that is '
-        f'there of {", ".join(CONTAINERS)}, then the top level',
-    )
-    parser.add_argument(
-        '--overwrite', action='store_true', help='replace dst if it exists'
-    )
-    return parser
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = make_parser()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add('src', help='checkpoint file to read')
+    add('dst', help='checkpoint file to write')
+    text = 'where the file keeps the tensors; by default the first that is '
+    text += f'there of {", ".join(CONTAINERS)}, then the top level'
+    add('--container', choices=CONTAINERS, help=text)
+    add('--overwrite', action='store_true', help='replace dst if it exists')
     args = parser.parse_args(argv)
     with user_errors(parser):
         report = convert_file(

@@ -107,7 +107,6 @@ custom_hooks = [
         update_buffers=True,
         priority='ABOVE_NORMAL',
     ),
-    dict(type='mmmobilemamba.ThroughputHook'),
 ]
 
 # 8 GPUs x 128 images

@@ -26,11 +26,11 @@ from cases import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.cpp_extension import include_paths
+from torch.utils.cpp_extension import include_paths, library_paths
 
 HERE = Path(__file__).resolve().parent
-SHORT, MIDDLE, LONG = range(3)
-DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+TYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
+FILES = dict(wavelet='around', gated_norm='around')
 ROOM = 232448  # bytes of shared memory that a block of an H100 may have
 
 
@@ -45,11 +45,8 @@ class Tensor(ctypes.Structure):
 
 
 @pytest.fixture(scope='module')
-def kernels(tmp_path_factory):
-    """Give what compiles a file of kernels and returns one of its functions.
-
-    It takes the number of the type, sizes and tensors.
-    """
+def build(tmp_path_factory):
+    """Give what compiles a source of cuda_on_cpu and returns the library."""
     compiler = shutil.which('c++')
     if compiler is None or not sys.platform.startswith('linux'):
         pytest.skip('needs c++ on Linux')
@@ -58,19 +55,36 @@ def kernels(tmp_path_factory):
     command = [compiler, '-std=c++17', '-O1', '-shared', '-fPIC']
     command += ['-U_FORTIFY_SOURCE']  # which takes jumps between stacks amiss
     command += ['-Wall', '-Wextra', '-Werror', '-Wno-unknown-pragmas']
+    abi = int(torch.compiled_with_cxx11_abi())
+    command += [f'-D_GLIBCXX_USE_CXX11_ABI={abi}']
     for path in include_paths():
         command += ['-isystem', path]
+    libraries = [f'-L{path}' for path in library_paths()]
+    libraries += ['-ltorch_cpu', '-lc10']
 
     @functools.cache
     def build(name):
-        source = HERE / 'cuda_on_cpu' / f'run_{name}.cpp'
+        source = HERE / 'cuda_on_cpu' / f'{name}.cpp'
         target = tmp_path_factory.mktemp('cuda_on_cpu') / f'{name}.so'
-        subprocess.run([*command, str(source), '-o', str(target)], check=True)
-        return ctypes.CDLL(str(target))
+        subprocess.run(
+            [*command, str(source), '-o', str(target), *libraries], check=True
+        )
+        return target
 
-    def call(file, function, number, sizes, tensors):
-        return getattr(build(file), f'run_{function}')(
-            number,
+    return build
+
+
+@pytest.fixture(scope='module')
+def kernels(build):
+    """Give what runs the kernels of an operator.
+
+    It takes the operator's name, the input's type, sizes and tensors.
+    """
+
+    def call(name, dtype, sizes, tensors):
+        library = ctypes.CDLL(str(build(f'run_{FILES.get(name, name)}')))
+        return getattr(library, f'run_{name}')(
+            TYPES.index(dtype),
             (ctypes.c_int64 * len(sizes))(*map(int, sizes)),
             (Tensor * len(tensors))(*map(Tensor, tensors)),
         )
@@ -112,8 +126,7 @@ def check_bidirectional(
         ).fill_(float('nan'))
         used = kernels(
             'bidirectional',
-            'bidirectional',
-            DTYPES.index(u.dtype),
+            u.dtype,
             [*u.shape, rank, len(dt_proj), channels_adjoin(u)]
             + [multiprocessors, shared, paired],
             [*case.values(), grad, *out.values()],
@@ -125,52 +138,34 @@ def check_bidirectional(
     check('bidirectional_scan', case, layout, run, assert_norms_close)
 
 
-def check_general(kernels, case, layout, softplus=True, reverse=False):
-    """Check the kernels for any states, groups and types."""
+def check_plain(kernels, case, softplus=True, reverse=False):
+    """Check the plain scan's kernels."""
 
     def run(_, case, grad, **flags):
         u, A = case['u'], case['A']
-        state, fused = A.shape[-1], 'proj' in case
-        if fused:
-            dt_proj, bias, delta = case['dt_proj'], case['dt_bias'], None
-            directions, rank, groups = len(dt_proj), dt_proj.shape[2], 1
-            dt, B, C = case['proj'].split([rank, state, state], dim=2)
-        else:
-            dt_proj, bias, dt = None, case.get('delta_bias'), None
-            delta, B, C = case['delta'], case['B'], case['C']
-            directions, rank, groups = 1, 0, B.shape[1]
-        batch, channels, length = u.shape
+        batch, groups, state, length = case['B'].shape
+        channels = len(A)
         y, grad_u, grad_delta = nan_like(u, u, u)
-        rows = u.new_zeros(
-            batch, directions * groups, rank + 2 * state, length
-        )
-        parameters = u.new_zeros(batch, directions, channels, rank + state + 2)
-        sizes = [batch, channels, length, state, rank, directions, groups]
+        rows = A.new_zeros(batch, groups, 2 * state, length)
+        parameters = A.new_zeros(batch, channels, state + 2)
         kernels(
-            'general',
-            'general',
-            u.dtype == torch.float64,
-            [*sizes, softplus, reverse, layout],
-            [u, delta, dt, B, C, grad, A, case.get('D'), bias, dt_proj]
-            + [y, grad_u, grad_delta, rows, parameters],
+            'plain',
+            u.dtype,
+            [batch, channels, length, state, groups, softplus, reverse],
+            [u, case['delta'], A, case['B'], case['C'], case.get('D')]
+            + [case.get('delta_bias'), grad, y, grad_u, grad_delta]
+            + [rows, parameters],
         )
-        sums = parameters.sum(0)
-        dt_proj, A, D, bias = sums.split([rank, state, 1, 1], dim=-1)
-        D, bias = D.squeeze(-1), bias.squeeze(-1)
-        if fused:
-            out = dict(proj=rows, dt_proj=dt_proj, dt_bias=bias, A=A, D=D)
-            return dict(y=y, u=grad_u, **out)
-        out = dict(y=y, u=grad_u, delta=grad_delta, A=A[0], D=D[0])
+        A, D, bias = parameters.sum(0).split([state, 1, 1], dim=-1)
+        out = dict(y=y, u=grad_u, delta=grad_delta, A=A)
+        out.update(D=D[:, 0], delta_bias=bias[:, 0])
         out.update(B=rows[:, :, :state], C=rows[:, :, state:])
-        out.update(delta_bias=bias[0])
         return {k: v for k, v in out.items() if k in case or k == 'y'}
 
-    if 'proj' in case:
-        name, flags = 'bidirectional_scan', {}
-    else:
-        name = 'selective_scan'
-        flags = dict(delta_softplus=softplus, reverse=reverse)
-    check(name, case, 'contiguous', run, assert_norms_close, **flags)
+    flags = dict(delta_softplus=softplus, reverse=reverse)
+    check(
+        'selective_scan', case, 'contiguous', run, assert_norms_close, **flags
+    )
 
 
 # Lengths around runs, warps and chunks; channels around pairs and blocks;
@@ -214,7 +209,7 @@ def test_odd_channels(kernels, channels, length, rank):
 
 
 @pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
-@pytest.mark.parametrize('dtype', DTYPES[1:])
+@pytest.mark.parametrize('dtype', TYPES[2:])
 @pytest.mark.parametrize('rank', [10, 16, 40])
 def test_types_of_16_bits(kernels, dtype, layout, rank):
     case = fused_case(1, 66, 300, rank=rank, dtype=dtype, layout=layout)
@@ -246,43 +241,55 @@ def test_slices_are_read_in_place(kernels):
     check_bidirectional(kernels, case)
 
 
-@pytest.mark.parametrize('memory', ['contiguous', 'channels_last'])
-@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+@pytest.mark.parametrize('layout', ['contiguous', 'channels_last', 'strided'])
+@pytest.mark.parametrize('dtype', TYPES[:3])
 @pytest.mark.parametrize(
-    ('layout', 'channels', 'length'),
-    [(SHORT, 140, 13), (MIDDLE, 35, 49), (LONG, 19, 196)],
+    ('channels', 'length'), [(140, 13), (35, 49), (19, 196), (5, 600)]
 )
-def test_general_kernel_in_one_chunk(
-    kernels, layout, channels, length, dtype, memory
-):
-    """Lengths and channels that fill a chunk and a block only in part."""
-    case = fused_case(2, channels, length, 2, 3, dtype=dtype, layout=memory)
-    check_general(kernels, case, layout)
-
-
-@pytest.mark.parametrize('directions', [1, 2])
-@pytest.mark.parametrize(('layout', 'length'), [(MIDDLE, 130), (LONG, 600)])
-def test_general_kernel_in_many_chunks(kernels, layout, length, directions):
-    """States and their gradients are carried from chunk to chunk."""
-    case = fused_case(1, 5, length, state=8, rank=2, directions=directions)
-    check_general(kernels, case, layout)
+def test_plain_scan(kernels, channels, length, dtype, layout):
+    """Every instance; chunks and blocks that are full only in part."""
+    case = plain_case(2, channels, length, 2, 1, dtype, layout)
+    check_plain(kernels, case)
 
 
 @pytest.mark.parametrize('reverse', [False, True])
-@pytest.mark.parametrize('layout', [SHORT, MIDDLE, LONG])
-def test_plain_scan_with_groups(kernels, layout, reverse):
-    case = plain_case(2, 12, 37, state=3, groups=4)
-    check_general(kernels, case, layout, reverse=reverse)
+@pytest.mark.parametrize('length', [13, 49, 600])
+def test_plain_scan_with_groups(kernels, length, reverse):
+    case = plain_case(2, 12, length, state=3, groups=4)
+    check_plain(kernels, case, reverse=reverse)
 
 
 def test_plain_scan_without_optional_arguments(kernels):
     case = plain_case(1, 6, 70, optional=False)
     case['delta'] = case['delta'].abs() * 0.3
-    check_general(kernels, case, MIDDLE, softplus=False)
+    check_plain(kernels, case, softplus=False)
 
 
-def test_general_kernel_with_more_rows_than_shared_memory_holds(kernels):
-    check_general(kernels, fused_case(1, 3, 40, state=2, rank=40), LONG)
+@pytest.fixture(scope='module')
+def composed(build):
+    torch.ops.load_library(build('composed_scan'))
+    return torch.ops.composed_scan
+
+
+@pytest.mark.parametrize(
+    ('dtype', 'state', 'directions', 'layout'),
+    [
+        (torch.float32, 3, 2, 'contiguous'),
+        (torch.float64, 1, 1, 'channels_last'),
+        (torch.bfloat16, 2, 2, ('half', 'channels_last')),
+    ],
+)
+def test_composed_scan(composed, dtype, state, directions, layout):
+    """Scans that the kernels for one state do not take."""
+
+    def run(_, case, grad):
+        x = case.values()
+        y, *grads = composed.forward(*x), *composed.backward(grad, *x)
+        assert y.stride(1) == case['u'].stride(1) or y.is_contiguous()
+        return dict(zip(('y', *case), [y, *grads]))
+
+    case = fused_case(2, 6, 9, state, 3, directions, dtype, layout)
+    check('bidirectional_scan', case, run=run)
 
 
 def check_wavelet(kernels, case, grad_layout, room=ROOM):
@@ -292,9 +299,8 @@ def check_wavelet(kernels, case, grad_layout, room=ROOM):
         groups = min(x.numel() // x.shape[1], 528)
         (partials,) = nan_like(weight.new_empty(groups, weight.numel()))
         kernels(
-            'around',
             'wavelet',
-            {torch.float32: 0, torch.bfloat16: 2}[x.dtype],
+            x.dtype,
             [*x.shape, weight.shape[-1], room],
             [x, grad, weight, y, grad_x, grad_weight, partials],
         )
@@ -345,9 +351,8 @@ def check_norm(kernels, case, grad_layout, room=ROOM):
             weight.new_empty(2, channels),
         )
         kernels(
-            'around',
             'gated_norm',
-            [torch.float32, torch.float64, torch.bfloat16].index(x.dtype),
+            x.dtype,
             [batch, channels, length, channels_adjoin(x), room],
             [x, z, grad, weight, bias, y, grad_x, grad_z, sums, partials],
         )

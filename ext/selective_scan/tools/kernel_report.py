@@ -190,7 +190,7 @@ def plan(nvcc, cache, backward):
     source = cache / 'plan.cpp'
     source.write_text(
         '#include <cstdio>\n#include <cstdlib>\n'
-        f'#include "{SOURCES / "bidirectional_plan.h"}"\n'
+        f'#include "{SOURCES / "bidirectional.h"}"\n'
         'int main(int, char** a) {\n'
         '  const auto p = selective_scan::cuda::make_plan(atoi(a[1]),\n'
         '      atoi(a[2]), atoi(a[3]), atoi(a[4]), 2, atoi(a[5]),\n'

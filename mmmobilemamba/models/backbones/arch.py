@@ -1,7 +1,6 @@
 """Variants of MobileMamba and the check of a user's own."""
 
-from ..layers import split_channels
-
+# Tuples hold a value per stage.
 ARCH_DEFAULTS = dict(
     global_ratios=(0.8, 0.7, 0.6),
     local_ratios=(0.2, 0.2, 0.3),
@@ -26,21 +25,18 @@ ARCH_SETTINGS = {
     'b4': _B,
 }
 
-# Setting: what is allowed, of each of the three stages where it is a list.
-_PER_STAGE = {
-    'channels': (lambda v: v > 0, 'positive'),
-    'depths': (lambda v: v > 0, 'positive'),
-    'kernel_sizes': (lambda v: v > 0 and v % 2 == 1, 'odd and positive'),
-    'global_ratios': (lambda v: 0 <= v <= 1, 'in [0, 1]'),
-    'local_ratios': (lambda v: 0 <= v <= 1, 'in [0, 1]'),
-}
-_SINGLE = {
-    'ssm_ratio': (lambda v: v > 0, 'above 0'),
-    'd_state': (lambda v: v in range(1, 257), '1 to 256'),
-    'scan_directions': (lambda v: v in (1, 2, 4), '1, 2 or 4'),
-    'wavelet_levels': (lambda v: v in range(4), '0 to 3'),
-    'local_splits': (lambda v: v in range(1, 4), '1 to 3'),
-    'drop_path_rate': (lambda v: 0 <= v < 1, 'in [0, 1)'),
+_ALLOWED = {
+    'channels': ('positive', lambda v: v > 0),
+    'depths': ('positive', lambda v: v > 0),
+    'kernel_sizes': ('odd and positive', lambda v: v > 0 and v % 2 == 1),
+    'global_ratios': ('in [0, 1]', lambda v: 0 <= v <= 1),
+    'local_ratios': ('in [0, 1]', lambda v: 0 <= v <= 1),
+    'ssm_ratio': ('above 0', lambda v: v > 0),
+    'd_state': ('1 to 256', lambda v: v in range(1, 257)),
+    'scan_directions': ('1, 2 or 4', lambda v: v in (1, 2, 4)),
+    'wavelet_levels': ('0 to 3', lambda v: v in range(4)),
+    'local_splits': ('1 to 3', lambda v: v in range(1, 4)),
+    'drop_path_rate': ('in [0, 1)', lambda v: 0 <= v < 1),
 }
 
 
@@ -50,9 +46,6 @@ def resolve_arch(arch: str | dict) -> dict:
     Args:
         arch (str or dict): Name of a published variant, or the settings that
             :class:`MobileMamba` documents.
-
-    Returns:
-        dict: All settings, defaults filled in.
 
     Raises:
         ValueError: Unknown name or key, or a value outside its range.
@@ -64,40 +57,20 @@ def resolve_arch(arch: str | dict) -> dict:
                 f'{", ".join(ARCH_SETTINGS)}, or give a dict.'
             )
         return {**ARCH_DEFAULTS, **ARCH_SETTINGS[arch.lower()]}
-    known = {*_PER_STAGE, *_SINGLE}
-    if not {'channels', 'depths'} <= set(arch) <= known:
+    if not {'channels', 'depths'} <= set(arch) <= set(_ALLOWED):
         raise ValueError(
             f'arch has the keys {list(arch)}; channels and depths are '
-            f'needed, and allowed are {", ".join(sorted(known))}.'
+            f'needed, and allowed are {", ".join(_ALLOWED)}.'
         )
     arch = {**ARCH_DEFAULTS, **arch}
-    for key, (allows, allowed) in _PER_STAGE.items():
-        if len(arch[key]) != 3 or not all(allows(v) for v in arch[key]):
+    for key, (allowed, allows) in _ALLOWED.items():
+        by_stage = isinstance(ARCH_DEFAULTS.get(key, ()), tuple)
+        values = arch[key] if by_stage else [arch[key]]
+        if len(values) != (3 if by_stage else 1) or not all(
+            map(allows, values)
+        ):
+            each = 'three values, one per stage, ' if by_stage else ''
             raise ValueError(
-                f'arch[{key!r}] must be three values, one per stage, '
-                f'{allowed}, got {arch[key]!r}.'
-            )
-    for key, (allows, allowed) in _SINGLE.items():
-        if not allows(arch[key]):
-            raise ValueError(
-                f'arch[{key!r}] must be {allowed}, got {arch[key]!r}.'
-            )
-    if arch['channels'][0] % 8:
-        # The stem runs through an eighth, a quarter and a half of it.
-        raise ValueError(
-            "arch['channels'] must begin with a multiple of 8, got "
-            f'{arch["channels"]!r}.'
-        )
-    for width, *ratios in zip(
-        arch['channels'],
-        arch['global_ratios'],
-        arch['local_ratios'],
-        strict=True,
-    ):
-        local = split_channels(width, *ratios)[1]
-        if 0 < local < arch['local_splits']:
-            raise ValueError(
-                f'arch["local_splits"]={arch["local_splits"]} cannot divide '
-                f'the {local} local channels of a stage of {width}.'
+                f'arch[{key!r}] must be {each}{allowed}, got {arch[key]!r}.'
             )
     return arch

@@ -8,28 +8,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
-def resolve_out_indices(
-    out_indices: int | Sequence[int], num_stages: int
-) -> tuple[int, ...]:
-    """Return the stages to give out, counted from 0, or raise ValueError.
-
-    Args:
-        out_indices (int or Sequence[int]): Stages in rising order; negative
-            ones count from the end.
-        num_stages (int): Number of stages there are.
-    """
-    indices = (out_indices,) if isinstance(out_indices, int) else out_indices
-    known = range(-num_stages, num_stages)
-    positive = [i % num_stages for i in indices if i in known]
-    right = positive and sorted({*positive}) == positive
-    if not right or len(positive) != len(indices):
-        raise ValueError(
-            f'out_indices must be among {-num_stages} to {num_stages - 1}, '
-            f'each stage once and in rising order, got {out_indices!r}.'
-        )
-    return tuple(positive)
-
-
 def track_once(module: nn.Module) -> None:
     """Let recomputation leave the averages of BatchNorm alone.
 
@@ -65,10 +43,42 @@ def _release(norm: nn.Module, *_) -> None:
 class FeatureBackbone(BaseModule):
     """Base of backbones that give out the maps of their stages.
 
-    A subclass has ``out_indices``, ``feature_info`` (a dict with ``num_chs``
-    and ``reduction`` per stage), ``norm_eval``, and ``_freeze()``, which takes
-    frozen and unread parts out of training.
+    A subclass has ``norm_eval``, ``_load(path, prefix)``, which fills it from
+    a file that has to fit, ``_freeze()``, which takes frozen and unread parts
+    out of training, and ``_depths``, the layer of each parameter by name.
     """
+
+    def _set_stages(
+        self,
+        feature_info: Sequence[dict],
+        out_indices: int | Sequence[int],
+        frozen_stages: int,
+    ) -> None:
+        """Check and keep what is known of the stages and asked of them.
+
+        Args:
+            feature_info (Sequence[dict]): ``num_chs``, the channels, and
+                ``reduction``, the stride in pixels, of each stage.
+            out_indices (int or Sequence[int]): Stages to give out, counted
+                from 0 and in rising order; negative ones count from the end.
+            frozen_stages (int): -1 for none, 0 for the stem, n for it and
+                the first n stages.
+        """
+        count = len(feature_info)
+        given = [out_indices] if isinstance(out_indices, int) else out_indices
+        known = [i % count for i in given if i in range(-count, count)]
+        if not known or known != sorted({*known}) or len(known) != len(given):
+            raise ValueError(
+                f'out_indices must be among {-count} to {count - 1}, each '
+                f'stage once and in rising order, got {out_indices!r}.'
+            )
+        if frozen_stages not in range(-1, count + 1):
+            raise ValueError(
+                f'frozen_stages must be -1 to {count}, got {frozen_stages!r}.'
+            )
+        self.feature_info = [dict(stage) for stage in feature_info]
+        self.out_indices = tuple(known)
+        self.frozen_stages = frozen_stages
 
     @property
     def out_channels(self) -> list[int]:
@@ -80,6 +90,15 @@ class FeatureBackbone(BaseModule):
         """Strides of the returned maps in pixels."""
         return [self.feature_info[i]['reduction'] for i in self.out_indices]
 
+    def init_weights(self) -> None:
+        """Initialise as configured; a pretrained file has to fit."""
+        init_cfg = self.init_cfg
+        if isinstance(init_cfg, dict) and init_cfg['type'] == 'Pretrained':
+            self._load(init_cfg['checkpoint'], init_cfg.get('prefix'))
+            self._is_init = True
+        else:
+            super().init_weights()
+
     def train(self, mode: bool = True) -> 'FeatureBackbone':
         """Set the mode, leaving frozen parts and norms as configured."""
         super().train(mode)
@@ -90,3 +109,20 @@ class FeatureBackbone(BaseModule):
                     if isinstance(module, _BatchNorm):
                         module.eval()
         return self
+
+    def get_layer_depth(
+        self, param_name: str, prefix: str = ''
+    ) -> tuple[int, int]:
+        """Return the depth of a parameter for layer-wise learning rates.
+
+        Args:
+            param_name (str): Name of the parameter.
+            prefix (str): Prefix of the backbone's names. Defaults to ''.
+
+        Returns:
+            tuple[int, int]: The layer, 0 for the stem, and the number of
+            layers, in which whatever follows the backbone is the last.
+        """
+        depths = {f'{prefix}{name}': n for name, n in self._depths.items()}
+        last = max(depths.values()) + 1
+        return depths.get(param_name, last), last + 1

@@ -1,16 +1,21 @@
 """MobileMamba backbone: variants, stages, freezing, deployment."""
 
 from mmcv.cnn import build_norm_layer
+from mmengine.logging import print_log
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from ...checkpoints.checkpoint import backbone_tensors, load_backbone
+from ...checkpoints.checkpoint import (
+    backbone_tensors,
+    load_weights,
+    read_state_dict,
+)
 from ...checkpoints.key_map import is_published, state_dict_from_published
 from ...registry import MODELS
 from ..layers import ConvBN, Downsample, MobileMambaBlock, Stem, deploy_layers
 from .arch import resolve_arch
-from .feature_backbone import FeatureBackbone, resolve_out_indices, track_once
+from .feature_backbone import FeatureBackbone, track_once
 
 MIN_SIDE = 32  # pixels
 
@@ -95,18 +100,15 @@ class MobileMamba(FeatureBackbone):
         init_cfg: dict | None = None,
     ):
         super().__init__(init_cfg=init_cfg)
-        self.arch_settings = arch = resolve_arch(arch)
+        arch = resolve_arch(arch)
         channels, depths = arch['channels'], arch['depths']
-        self.num_stages = len(channels)
-        self.out_indices = resolve_out_indices(out_indices, self.num_stages)
-        if frozen_stages not in range(-1, self.num_stages + 1):
-            raise ValueError(
-                f'frozen_stages must be -1 to {self.num_stages}, got '
-                f'{frozen_stages!r}.'
-            )
+        feature_info = [
+            dict(num_chs=width, reduction=16 * 2**i)
+            for i, width in enumerate(channels)
+        ]
+        self._set_stages(feature_info, out_indices, frozen_stages)
         if drop_path_rate is None:
             drop_path_rate = arch['drop_path_rate']
-        self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
         self.with_cp = with_cp
         self.deploy = False
@@ -136,10 +138,6 @@ class MobileMamba(FeatureBackbone):
             )
             self.stages.append(stage)
 
-        self.feature_info = [
-            dict(num_chs=width, reduction=16 * 2**i)
-            for i, width in enumerate(channels)
-        ]
         if norm_cfg is not None:
             self._set_norm(norm_cfg)
         if with_cp:
@@ -162,10 +160,6 @@ class MobileMamba(FeatureBackbone):
             norm.load_state_dict(part.bn.state_dict())
             part.bn = norm
 
-    def _stages_run(self) -> nn.ModuleList:
-        """Return the stages up to the last one that is read."""
-        return self.stages[: self.out_indices[-1] + 1]
-
     def _freeze(self) -> None:
         """Take frozen and unread parts out of training."""
         frozen = list(self.stages[self.out_indices[-1] + 1 :])
@@ -176,69 +170,26 @@ class MobileMamba(FeatureBackbone):
             for parameter in part.parameters():
                 parameter.requires_grad = False
 
-    def init_weights(self) -> None:
-        """Initialise as configured; a pretrained file has to fit."""
-        init_cfg = self.init_cfg
-        if isinstance(init_cfg, dict) and init_cfg['type'] == 'Pretrained':
-            load_backbone(
-                self, init_cfg['checkpoint'], prefix=init_cfg.get('prefix')
-            )
-            self._is_init = True
-        else:
-            super().init_weights()
+    def _load(self, path: str, prefix: str | None) -> None:
+        tensors = backbone_tensors(read_state_dict(path), prefix)
+        load_weights(self, tensors, path)
+        print_log(f'Loaded the backbone from {path}.', logger='current')
 
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, *args, **kwargs
     ) -> None:
-        """Take published names, too; before, as mmengine only warns."""
+        """Take published names, too."""
         given = {
             name.removeprefix(prefix): value
             for name, value in state_dict.items()
-            if name.startswith(prefix) and isinstance(value, Tensor)
+            if name.startswith(prefix)
         }
         if is_published(given):
-            tensors = state_dict_from_published(backbone_tensors(given))
-            shapes = {k: tuple(v.shape) for k, v in tensors.items()}
-            wanted = {k: tuple(v.shape) for k, v in self.state_dict().items()}
-            wrong = [
-                f'{name} {shapes.get(name)}, wanted {wanted.get(name)}'
-                for name in {**wanted, **shapes}
-                if shapes.get(name) != wanted.get(name)
-                and not name.endswith('num_batches_tracked')
-            ]
-            if wrong:
-                raise ValueError(
-                    f'{len(wrong)} tensors of this published file do not fit '
-                    f'the backbone: {"; ".join(wrong[:8])}.'
-                )
+            ours = state_dict_from_published(backbone_tensors(given))
             for name in given:
                 del state_dict[prefix + name]
-            state_dict.update({prefix + k: v for k, v in tensors.items()})
+            state_dict.update({prefix + k: v for k, v in ours.items()})
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-    def _check_input(self, x: Tensor) -> None:
-        height, width = x.shape[2:]
-        if min(height, width) < MIN_SIDE:
-            raise ValueError(
-                f'The image is {height}x{width} pixels; MobileMamba takes '
-                f'{MIN_SIDE}x{MIN_SIDE} and larger.'
-            )
-        if not self.training:
-            return
-        stride = self.feature_info[self.out_indices[-1]]['reduction']
-        cells = -(-height // stride) * -(-width // stride)
-        if x.shape[0] * cells == 1 and any(
-            isinstance(module, _BatchNorm)
-            and not isinstance(module, SyncBatchNorm)
-            and module.training
-            for module in self._stages_run()[-1].modules()
-        ):
-            raise ValueError(
-                f'Training on one image of {height}x{width} pixels leaves '
-                'BatchNorm one value per channel at stride '
-                f'{stride}; use a batch of 2 or more, images above '
-                f'{stride} px, or norm_eval=True.'
-            )
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the maps of the stages in ``out_indices``.
@@ -253,16 +204,19 @@ class MobileMamba(FeatureBackbone):
             halving.
 
         Raises:
-            ValueError: The image is too small, or BatchNorm would train on
-                one value per channel.
+            ValueError: The image is too small.
         """
-        self._check_input(x)
+        if min(x.shape[2:]) < MIN_SIDE:
+            raise ValueError(
+                f'The image is {x.shape[2]}x{x.shape[3]} pixels; MobileMamba '
+                f'takes {MIN_SIDE}x{MIN_SIDE} and larger.'
+            )
         # Faster layouts within are not for mmcv's operators, RoIAlign above
         # all, which read memory as if it were contiguous.
         contiguous = x.is_contiguous()
         x = self.stem(x)
         outs = []
-        for i, stage in enumerate(self._stages_run()):
+        for i, stage in enumerate(self.stages[: self.out_indices[-1] + 1]):
             if i:
                 x = stage.downsample(x)
             for block in stage.blocks:
@@ -283,26 +237,15 @@ class MobileMamba(FeatureBackbone):
         deploy_layers(self)
         self.deploy = True
 
-    def get_layer_depth(
-        self, param_name: str, prefix: str = ''
-    ) -> tuple[int, int]:
-        """Return the depth of a parameter for layer-wise learning rates.
-
-        Args:
-            param_name (str): Name of the parameter.
-            prefix (str): Prefix of the backbone's names. Defaults to ''.
-
-        Returns:
-            tuple[int, int]: The layer, 0 for the stem and one more for
-            every downsampling and block, and the number of layers, in which
-            whatever follows the backbone is the last.
-        """
-        units = ['stem'] + [
-            name
-            for name, module in self.named_modules()
+    @property
+    def _depths(self) -> dict[str, int]:
+        """Layers of the parameters: stem, blocks and downsamplings."""
+        units = [self.stem] + [
+            module
+            for module in self.stages.modules()
             if isinstance(module, Downsample | MobileMambaBlock)
         ]
-        for depth, unit in enumerate(units):
-            if param_name.startswith(f'{prefix}{unit}.'):
-                return depth, len(units) + 1
-        return len(units), len(units) + 1
+        depths = {
+            p: i for i, unit in enumerate(units) for p in unit.parameters()
+        }
+        return {name: depths[p] for name, p in self.named_parameters()}

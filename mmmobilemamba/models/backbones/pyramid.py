@@ -25,10 +25,6 @@ class PyramidBackbone(BaseModule):
             ``out_strides``, as ``mmmobilemamba.DeconvFPN`` may.
         init_cfg (dict or list[dict], optional): Initialisation. Pretrained
             files go to the backbone's own. Defaults to None.
-
-    Raises:
-        TypeError: The backbone does not know its channels and strides.
-        ValueError: The neck has ``in_channels`` or ``in_strides`` already.
     """
 
     def __init__(
@@ -38,34 +34,11 @@ class PyramidBackbone(BaseModule):
         init_cfg: dict | list[dict] | None = None,
     ):
         super().__init__(init_cfg=init_cfg)
-        given = {'in_channels', 'in_strides'} & neck.keys()
-        if given:
-            raise ValueError(
-                f'neck has {", ".join(sorted(given))}, which come from the '
-                'backbone; leave them out.'
-            )
         self.backbone = HOST_MODELS.build(backbone)
-        if not hasattr(self.backbone, 'out_strides'):
-            raise TypeError(
-                f'backbone {backbone["type"]} has no out_channels and '
-                'out_strides; mmmobilemamba.TIMMBackbone and '
-                'mmmobilemamba.MobileMamba have them.'
-            )
         found = dict(in_channels=self.backbone.out_channels)
         if neck.get('out_strides') is not None:
             found['in_strides'] = self.backbone.out_strides
         self.neck = HOST_MODELS.build(dict(neck, **found))
-
-    @property
-    def out_channels(self) -> list[int]:
-        """Channels of the returned maps."""
-        return [self.neck.out_channels] * self.neck.num_outs
-
-    @property
-    def out_strides(self) -> list[int] | None:
-        """Strides of the returned maps in pixels, where the neck has them."""
-        strides = getattr(self.neck, 'out_strides', None)
-        return strides and list(strides)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Compute the maps of the neck for images (batch, channels, H, W)."""

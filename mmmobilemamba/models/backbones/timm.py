@@ -1,72 +1,26 @@
 """Any network of timm as a backbone of the three libraries."""
 
-import difflib
 import sys
 from collections.abc import Iterable, Sequence
-from functools import partial
-from types import ModuleType
+from functools import cached_property, partial
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from ...checkpoints.checkpoint import load_weights, read_state_dict
-from ...registry import MODELS
-from .feature_backbone import (
-    FeatureBackbone,
-    resolve_out_indices,
-    track_once,
+from ...checkpoints.checkpoint import (
+    backbone_tensors,
+    load_weights,
+    read_state_dict,
 )
-
-
-def import_timm() -> ModuleType:
-    """Import timm where it is needed, and not before."""
-    try:
-        import timm
-    except Exception as error:
-        raise ImportError(
-            'A network of timm needs timm, which does not import '
-            f'({type(error).__name__}: {error}): `pip install timm`.'
-        ) from error
-    return timm
-
-
-def check_timm_name(name: str) -> None:
-    """Raise a ValueError with similar names unless timm knows a network."""
-    timm = import_timm()
-    if not timm.is_model(name):
-        plain = name.partition('.')[0].lower().replace('-', '_')
-        near = difflib.get_close_matches(plain, timm.list_models(), n=5)
-        hint = f' Did you mean {", ".join(near)}?' if near else ''
-        raise ValueError(
-            f'model_name={name!r} is no network of timm '
-            f'{timm.__version__}.{hint}'
-        )
-
-
-def inner_tensors(
-    tensors: dict[str, Tensor], prefix: str | None = None
-) -> dict[str, Tensor]:
-    """Pick what is below a prefix; None takes off each ``backbone.``."""
-    while prefix or any(name.startswith('backbone.') for name in tensors):
-        start = (prefix or 'backbone').rstrip('.') + '.'
-        tensors = {
-            name.removeprefix(start): value
-            for name, value in tensors.items()
-            if name.startswith(start)
-        }
-        prefix = None
-    return tensors
+from ...registry import MODELS
+from .feature_backbone import FeatureBackbone, track_once
 
 
 def translate_file(
     network: nn.Module, tensors: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Let timm translate a file that does not fit its network as it is.
-
-    Names of the network's authors become timm's, and tables for another image
-    size are resized, where timm can; else the tensors stay what they are.
-    """
+    """Let timm translate names and sizes that are not those of a network."""
     module = sys.modules[type(network).__module__]
     convert = getattr(module, 'checkpoint_filter_fn', None)
     wanted = {k: v.shape for k, v in network.named_parameters()}
@@ -108,9 +62,10 @@ class TIMMBackbone(FeatureBackbone):
             one size.
 
     Raises:
-        ImportError: timm is missing or broken.
-        ValueError: The name is unknown, an argument is outside its range, or
-            the network takes no images or has no stages to give out.
+        ImportError: timm is missing.
+        RuntimeError: timm does not know the name.
+        ValueError: An argument is outside its range, or the network takes no
+            images of ``img_size``.
     """
 
     def __init__(
@@ -126,28 +81,15 @@ class TIMMBackbone(FeatureBackbone):
         **kwargs,
     ):
         super().__init__(init_cfg=init_cfg)
-        check_timm_name(model_name)
-        if isinstance(pretrained, str):
-            raise TypeError(
-                f'pretrained={pretrained!r}: a file goes to init_cfg='
-                "dict(type='Pretrained', checkpoint=PATH)."
-            )
         self.model_name = model_name
         self.options = dict(in_chans=in_channels, **kwargs)
         levels = self._create('meta', features_only=True).feature_info
         if out_indices is None:
             out_indices = levels.out_indices
-        self.out_indices = resolve_out_indices(out_indices, len(levels.info))
-        if not -1 <= frozen_stages <= len(levels.info):
-            raise ValueError(
-                f'frozen_stages must be -1 to {len(levels.info)}, got '
-                f'{frozen_stages}.'
-            )
-        self.frozen_stages = frozen_stages
+        self._set_stages(levels.info, out_indices, frozen_stages)
         self.norm_eval = norm_eval
         self.with_cp = with_cp
         self.pretrained = pretrained
-        self.feature_info = [dict(level) for level in levels.info]
         self._features = dict(features_only=True, out_indices=self.out_indices)
         self.timm_model = self._create(**self._features)
         if with_cp:
@@ -156,13 +98,14 @@ class TIMMBackbone(FeatureBackbone):
             held.set_grad_checkpointing(True)
         self.input_size: tuple[int, int] | None = None
         self._unread = self._measure()
-        self._depths: dict[str, int] = {}
         self._freeze()
 
     def _create(self, device: str = 'cpu', **kwargs) -> nn.Module:
         """Build the network, on ``'meta'`` for its names and shapes alone."""
+        import timm  # only where it is asked for
+
         with torch.device(device):
-            network = import_timm().create_model(
+            network = timm.create_model(
                 self.model_name, **self.options, **kwargs
             )
         for module in network.modules():
@@ -175,7 +118,9 @@ class TIMMBackbone(FeatureBackbone):
     @torch.enable_grad()
     def _measure(self) -> set[str]:
         """Measure strides; return the parameters that reach no map."""
-        cfg = import_timm().get_pretrained_cfg(self.model_name)
+        from timm import get_pretrained_cfg
+
+        cfg = get_pretrained_cfg(self.model_name)
         side = self.options.get('img_size') or (
             cfg.input_size[-2:]
             if cfg.fixed_input_size
@@ -191,12 +136,6 @@ class TIMMBackbone(FeatureBackbone):
                 f'{self.model_name} with {self.options} does not take images '
                 f'of {size[0]}x{size[1]} pixels: {error}'
             ) from error
-        channels = [m.shape[1] for m in maps]
-        if channels != self.out_channels:
-            raise ValueError(
-                f'{self.model_name} gives maps of {channels} channels where '
-                f'timm announces {self.out_channels}; it cannot be a backbone.'
-            )
         try:
             wider = _maps(network, torch.cat([images, images], dim=3))
         except (RuntimeError, AssertionError, ValueError):
@@ -207,16 +146,11 @@ class TIMMBackbone(FeatureBackbone):
                 more, level = w.shape[3] - m.shape[3], self.feature_info[index]
                 if abs(size[1] / level['reduction'] - more) >= 1:
                     level['reduction'] = round(size[1] / more)
-        names = [name for name, _ in network.named_parameters()]
-        gradients = torch.autograd.grad(
-            sum(m.sum() for m in maps),
-            list(network.parameters()),
-            allow_unused=True,
-        )
+        sum(m.sum() for m in maps).backward()
         return {
             f'timm_model.{name}'
-            for name, gradient in zip(names, gradients, strict=True)
-            if gradient is None
+            for name, parameter in network.named_parameters()
+            if parameter.grad is None
         }
 
     def _frozen_modules(self) -> list[nn.Module]:
@@ -259,31 +193,25 @@ class TIMMBackbone(FeatureBackbone):
             track_once(self)
 
     def init_weights(self) -> None:
-        """Initialise as configured; a pretrained file has to fit."""
-        init_cfg = self.init_cfg
-        if isinstance(init_cfg, dict) and init_cfg['type'] == 'Pretrained':
-            self._load(init_cfg['checkpoint'], init_cfg.get('prefix'))
-        elif init_cfg:
+        """Initialise as configured; timm has drawn its own values already."""
+        if self.init_cfg:
             super().init_weights()
         elif self.pretrained:
             fetched = self._create(pretrained=True, **self._features)
             self.timm_model.load_state_dict(fetched.state_dict())
-        # timm has drawn its own initial values already.
         self._is_init = True
 
     def _load(self, path: str, prefix: str | None) -> None:
         """Fill the network from a file, but for what it does not have."""
         whole = self._create('meta')
         known = whole.state_dict()
-        tensors = inner_tensors(read_state_dict(path), prefix)
+        tensors = backbone_tensors(read_state_dict(path), prefix, heads=True)
         names = _whole_names(tensors, known)
         tensors = translate_file(
             whole, {names[name]: value for name, value in tensors.items()}
         )
-        own = {
-            name: ours
-            for ours, name in _whole_names(self.state_dict(), known).items()
-        }
+        own = _whole_names(self.state_dict(), known)
+        own = {theirs: ours for ours, theirs in own.items()}
         tensors = {
             own.get(name, name): value
             for name, value in tensors.items()
@@ -318,33 +246,16 @@ class TIMMBackbone(FeatureBackbone):
 
         self.timm_model = reparameterize_model(self.timm_model, inplace=True)
 
-    def get_layer_depth(
-        self, param_name: str, prefix: str = ''
-    ) -> tuple[int, int]:
-        """Return the layer of a parameter and the number of layers.
+    @cached_property
+    def _depths(self) -> dict[str, int]:
+        """Layers of the parameters, which are timm's groups."""
+        from timm.models import group_parameters
 
-        Layers are timm's groups, 0 for the stem; what follows the backbone
-        is the last one. ``prefix`` is that of the backbone's names.
-        """
-        if not self._depths:
-            from timm.models import group_parameters
-
-            whole = self._create('meta')
-            if not hasattr(whole, 'group_matcher'):
-                raise ValueError(
-                    f'timm groups no layers of {self.model_name}, which '
-                    'layer-wise learning rates need.'
-                )
-            groups = group_parameters(
-                whole, whole.group_matcher(coarse=False), reverse=True
-            )
-            names = _whole_names(dict(self.named_parameters()), groups)
-            self._depths = {ours: groups[name] for ours, name in names.items()}
-        num_layers = max(self._depths.values()) + 2
-        name = param_name.removeprefix(prefix)
-        if not param_name.startswith(prefix) or name not in self._depths:
-            return num_layers - 1, num_layers
-        return self._depths[name], num_layers
+        whole = self._create('meta')
+        matcher = whole.group_matcher(coarse=False)
+        groups = group_parameters(whole, matcher, reverse=True)
+        names = _whole_names(dict(self.named_parameters()), groups)
+        return {ours: groups[name] for ours, name in names.items()}
 
 
 def _maps(network: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
@@ -364,13 +275,9 @@ def _whole_names(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
     flat = {name.replace('.', '_'): name for name in known}
     found = {}
     for name in names:
-        inner = name.removeprefix('timm_model.')
-        for holder in ('', 'model.', 'body.'):
-            plain = inner.removeprefix(holder).replace('.', '_')
-            if plain in flat:
-                found[name] = flat[plain]
-                break
-        found.setdefault(name, name)
+        inner = name.removeprefix('timm_model.').replace('.', '_')
+        plain = (inner.removeprefix(x) for x in ('', 'model_', 'body_'))
+        found[name] = next((flat[x] for x in plain if x in flat), name)
     return found
 
 

@@ -1,19 +1,24 @@
 """Image classification with a teacher."""
 
+import os.path as osp
 from collections.abc import Sequence
+from copy import deepcopy
 
+import torch
 import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.registry import MODELS as HOST_MODELS
+from mmengine.registry import DefaultScope
 from mmpretrain.models import ImageClassifier
 from mmpretrain.structures import DataSample
-from torch import Tensor
+from torch import Tensor, nn
 
+from ...checkpoints.checkpoint import load_weights, read_state_dict
 from ...registry import MODELS
-from .teacher import (
-    DEFAULT_TEACHER,
-    Teacher,
-    build_teacher,
-    to_pixels,
-)
+from ..backbones.timm import translate_file
+
+_TEACHER = dict(type='TimmClassifier', model_name='tresnet_v2_l')
 
 
 @MODELS.register_module()
@@ -52,10 +57,6 @@ class DistilledClassifier(ImageClassifier):
             distillation head, that one learns from the teacher, and the head
             itself from the labels.
 
-    Raises:
-        ValueError: An argument is outside its range, or the head cannot be
-            asked for its scores.
-
     Source: MobileMamba (arXiv:2411.15941), section 4.1; the form of the loss
     is that of arXiv:2012.12877.
     """
@@ -76,17 +77,7 @@ class DistilledClassifier(ImageClassifier):
             raise ValueError(
                 f'distill_mode must be soft or hard, got {distill_mode!r}.'
             )
-        if not (distill_weight > 0 and temperature > 0):
-            raise ValueError(
-                'distill_weight and temperature must be positive, got '
-                f'{distill_weight!r} and {temperature!r}.'
-            )
-        if not hasattr(self.head, '_get_loss'):
-            raise ValueError(
-                'head must be a classification head of mmpretrain, one that '
-                f'scores by forward(); got {type(self.head).__name__}.'
-            )
-        self.teacher_cfg = DEFAULT_TEACHER if teacher is None else teacher
+        self.teacher_cfg = teacher or _TEACHER
         self.teacher_ckpt = teacher_ckpt
         self.teacher_size = teacher_size
         self.distill_mode = distill_mode
@@ -95,7 +86,7 @@ class DistilledClassifier(ImageClassifier):
         self._teacher: Teacher | None = None
 
     @property
-    def teacher(self) -> Teacher:
+    def teacher(self) -> 'Teacher':
         """The teacher, built when it is first asked for."""
         if self._teacher is None:
             self._teacher = build_teacher(
@@ -104,11 +95,7 @@ class DistilledClassifier(ImageClassifier):
         return self._teacher
 
     def init_weights(self) -> None:
-        """Initialise the student, and have the teacher ready.
-
-        The Runner calls it before the first iteration, so that a teacher
-        that is missing stops a training that has not begun.
-        """
+        """Initialise the student; a teacher that is missing ends it here."""
         _ = self.teacher
         super().init_weights()
 
@@ -134,12 +121,8 @@ class DistilledClassifier(ImageClassifier):
     def distill_loss(self, scores: Tensor, wanted: Tensor) -> Tensor:
         """Compare the student's scores with the teacher's.
 
-        Args:
-            scores (Tensor): Student's scores (batch, classes) before softmax.
-            wanted (Tensor): Teacher's scores (batch, classes).
-
-        Returns:
-            Tensor: Mean over the batch, without the weight, ().
+        Both are (batch, classes), before softmax; given is the mean over the
+        batch, without the weight.
         """
         if scores.shape != wanted.shape:
             raise ValueError(
@@ -155,3 +138,117 @@ class DistilledClassifier(ImageClassifier):
             log_target=True,
         )
         return divergence * self.temperature**2
+
+
+class Teacher:
+    """Score images with a frozen classifier outside of the module tree.
+
+    It is no ``nn.Module``, so that an attribute which holds it adds nothing
+    to the parameters, the state dict and the mode of a student. A copy of
+    the student shares it: a moving average of the weights holds no second
+    one.
+
+    Args:
+        model (nn.Module): Classifier of mmpretrain with a data preprocessor.
+        size (Sequence[int], optional): Height and width in pixels that the
+            images are resized to, by bicubic interpolation. None leaves them
+            as they are. Defaults to None.
+    """
+
+    def __init__(
+        self, model: nn.Module, size: Sequence[int] | None = None
+    ) -> None:
+        self.model = model.requires_grad_(False).eval()
+        self.size = size and tuple(size)
+
+    def __deepcopy__(self, memo: dict) -> 'Teacher':
+        return self
+
+    @torch.no_grad()
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """Score BGR images (batch, 3, H, W) of values from 0 to 255.
+
+        Scores are (batch, classes), before softmax, float32.
+        """
+        self.model.to(pixels.device)
+        if self.size and pixels.shape[2:] != self.size:
+            pixels = F.interpolate(
+                pixels, self.size, mode='bicubic', align_corners=False
+            )
+        data = self.model.data_preprocessor(dict(inputs=pixels))
+        return self.model(data['inputs'], mode='tensor').float()
+
+
+def to_pixels(inputs: Tensor, preprocessor: nn.Module) -> Tensor:
+    """Undo the normalisation of mmpretrain's ClsDataPreprocessor."""
+    if getattr(preprocessor, 'mean', None) is not None:
+        inputs = inputs * preprocessor.std + preprocessor.mean
+    return inputs.flip(1) if preprocessor.to_rgb else inputs
+
+
+def build_teacher(
+    config: dict | str,
+    checkpoint: str | None,
+    size: int | Sequence[int] | None = None,
+) -> Teacher:
+    """Build a teacher, on the CPU, and fill it from a local file.
+
+    Arguments are those of :class:`DistilledClassifier`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file does not fit, or the config does not say how the
+            teacher normalises its images.
+    """
+    if not osp.isfile(osp.expanduser(checkpoint or '')):
+        raise FileNotFoundError(
+            f'model.teacher_ckpt={checkpoint!r} is no file. Distillation '
+            f'needs the weights of the teacher, {config}: put them there, or '
+            'name the file with --cfg-options model.teacher_ckpt=PATH. '
+            'Nothing is downloaded for you.'
+        )
+    cfg = _read_config(config)
+    of_timm = str(cfg['type']).rpartition('.')[2] == 'TimmClassifier'
+    normalised = {'mean', 'std'} <= (cfg.get('data_preprocessor') or {}).keys()
+    if not of_timm and not normalised:
+        raise ValueError(
+            f'The teacher {config} needs data_preprocessor=dict(mean=..., '
+            'std=..., to_rgb=...), which says how it normalises its images.'
+        )
+    tensors = read_state_dict(checkpoint)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        network = model = HOST_MODELS.build(cfg)
+        if of_timm:
+            network = model.model
+            own = network.pretrained_cfg
+            size = size or own['input_size'][1:]
+            tensors = translate_file(network, tensors)
+        if not normalised:
+            model.data_preprocessor = HOST_MODELS.build(
+                dict(
+                    type='ClsDataPreprocessor',
+                    mean=[255 * value for value in own['mean']],
+                    std=[255 * value for value in own['std']],
+                    to_rgb=True,
+                )
+            )
+    load_weights(network, tensors, f'Teacher {checkpoint}')
+    return Teacher(model, (size, size) if isinstance(size, int) else size)
+
+
+def _read_config(config: dict | str) -> dict:
+    """Return a model config, without what only its own training needs."""
+    if isinstance(config, dict):
+        model = deepcopy(config)
+    else:
+        read = get_config if '::' in config else Config.fromfile
+        content = read(config)
+        model = content.model
+        if content.get('data_preprocessor'):
+            model.setdefault('data_preprocessor', content.data_preprocessor)
+    for key in ('train_cfg', 'init_cfg', 'pretrained'):
+        model.pop(key, None)
+    # The file has all weights; nothing is downloaded.
+    (model.get('backbone') or {}).pop('pretrained', None)
+    (model.get('data_preprocessor') or {}).pop('batch_augments', None)
+    return model

@@ -71,11 +71,10 @@ class BNLinearClsHead(ClsHead):
         data_samples: list[DataSample],
         **kwargs,
     ) -> dict:
-        """Calculate the loss of the scores against the labels.
+        """Calculate the losses of the scores, as ClsHead does.
 
-        Without a teacher the distillation head learns from the labels too, as
-        a second term ``loss_distill``, so that every parameter has a
-        gradient. Arguments are those of mmpretrain's ClsHead.
+        Without a teacher the distillation head learns from the labels too,
+        by ``loss_distill``, so that every parameter has a gradient.
         """
         scores = self.forward_heads(feats)
         losses = self._get_loss(scores[0], data_samples, **kwargs)

@@ -1,6 +1,5 @@
 """Stem, blocks of a stage, and the transition between two stages."""
 
-import torch.nn.functional as F
 from mmcv.cnn.bricks import DropPath
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
@@ -9,29 +8,26 @@ from .conv import ConvBN, ResidualDWConv, ResidualFFN
 from .mixer import Mixer
 
 
-class Stem(nn.ModuleList):
+class Stem(nn.Sequential):
     """Four 3x3 ConvBN of stride 2 with ReLU between them.
+
+    Maps (batch, in, H, W) to (batch, out, H / 16, W / 16).
 
     Args:
         in_channels (int): Channels of the image.
-        out_channels (int): Channels of the output, a multiple of 8.
+        out_channels (int): Channels of the output.
 
     Source: MobileMamba (arXiv:2411.15941), section 3.1.
     """
 
     def __init__(self, in_channels: int, out_channels: int):
-        widths = [in_channels, *(out_channels // n for n in (8, 4, 2, 1))]
-        super().__init__(
-            ConvBN(before, after, 3, stride=2)
-            for before, after in zip(widths, widths[1:], strict=False)
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, in, H, W) to (batch, out, H / 16, W / 16)."""
-        *convs, last = self
-        for conv in convs:
-            x = F.relu(conv(x), inplace=True)
-        return last(x)
+        super().__init__()
+        for i in range(4):
+            channels = out_channels // 2 ** (3 - i)
+            self.add_module(f'{i}', ConvBN(in_channels, channels, 3, stride=2))
+            if i < 3:
+                self.add_module(f'act{i}', nn.ReLU(inplace=True))
+            in_channels = channels
 
 
 class MobileMambaBlock(nn.Module):

@@ -12,14 +12,13 @@ from types import ModuleType
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from ... import ops
 from .block import Downsample, MobileMambaBlock, Stem
 from .conv import ConvBN, ResidualDWConv, ResidualFFN
 from .mixer import GlobalPath, LocalPart, Mixer
 from .ss2d import SS2D
-from .wavelet import wavelet_path
 
 # Input channels below which oneDNN's convolution is the faster one: its code
 # is made for one number of channels, as that of an image.
@@ -28,12 +27,7 @@ FEW_CHANNELS = 8
 
 @torch.no_grad()
 def deploy_layers(module: nn.Module) -> None:
-    """Put the deployed form of the layers within a module in their place.
-
-    Args:
-        module (nn.Module): Network of trained layers, changed in place;
-            layers that are deployed already stay.
-    """
+    """Put the deployed form of a network's trained layers in their place."""
     for name, child in module.named_children():
         if type(child) in _DEPLOYED:
             deployed = _DEPLOYED[type(child)](child)
@@ -45,15 +39,19 @@ def deploy_layers(module: nn.Module) -> None:
 class Deployed(nn.Module):
     """Base of what takes a trained layer's settings, weights and children."""
 
-    # Children with a ReLU behind them, which goes into their convolution.
-    activated: tuple[str, ...] = ()
+    # Convolutions whose activation they take over, and its name.
+    activated: dict[str, str] = {}
 
     def __init__(self, layer: nn.Module):
         nn.Module.__init__(self)
         for name, value in vars(layer).items():
             self.__dict__[name] = copy.copy(value)
-        for name in self.activated:
-            setattr(self, name, FusedConvBN(getattr(layer, name), 'relu'))
+        for name, act in self.activated.items():
+            conv = getattr(layer, name)
+            fused = FusedConvBN if isinstance(conv, ConvBN) else FusedConv2d
+            kind = type(getattr(layer, act)).__name__.lower()
+            setattr(self, name, fused(conv, kind))
+            setattr(self, act, nn.Identity())
         deploy_layers(self)
 
 
@@ -67,7 +65,7 @@ class Packed(Deployed):
     def __init__(self, layer: nn.Module):
         super().__init__(layer)
         self.backend = getattr(layer, 'backend', None) or ops.scan_backend()
-        self._seen: tuple | None = None
+        self._seen: list | None = None
 
     def pack(self, kernels: ModuleType | None) -> dict[str, Tensor | None]:
         """Make the buffers; ``packed_weight`` is for ``kernels``, if any."""
@@ -150,34 +148,28 @@ class FusedConv2d(Packed, nn.Conv2d):
             bias = kernels.pack_channels(self.bias)
         return dict(packed_weight=weight, packed_bias=bias)
 
+    @property
+    def packed(self) -> tuple[Tensor, Tensor]:
+        """Packed weight and bias."""
+        return self.packed_weight, self.packed_bias
+
     def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
         """Convolve (batch, in, H, W), activate, add a map of the result's."""
         kernels = kernels_for(x, self)
-        if kernels is None:
+        if kernels is not None and self.groups == 1:
+            sizes = (self.kernel_size, self.stride, self.padding)
+            return kernels.dense_conv2d(
+                x, *self.packed, self.out_channels, *sizes, self.act, add
+            )
+        if kernels is not None:
+            y = kernels.depthwise_conv2d(x, *self.packed, self.act)
+        else:
             if kernels_for(x) is not None:
                 # The layers behind this one read adjacent channels.
                 x = x.contiguous(memory_format=torch.channels_last)
-            y = self._conv_forward(x, self.weight, self.bias)
-            if self.act == 'relu':
-                y = F.relu(y, inplace=True)
-            elif self.act == 'silu':
-                y = F.silu(y)
-        elif self.groups > 1:
-            y = kernels.depthwise_conv2d(
-                x, self.packed_weight, self.packed_bias, self.act
-            )
-        else:
-            return kernels.dense_conv2d(
-                x,
-                self.packed_weight,
-                self.packed_bias,
-                self.out_channels,
-                self.kernel_size,
-                self.stride,
-                self.padding,
-                self.act,
-                add,
-            )
+            y = super().forward(x)
+            if self.act != 'none':
+                y = getattr(F, self.act)(y, inplace=True)
         return y if add is None else add + y
 
 
@@ -187,22 +179,13 @@ class FusedConvBN(ConvBN):
     @torch.no_grad()
     def __init__(self, part: ConvBN, act: str = 'none'):
         nn.Module.__init__(self)
-        self.conv, self.bn = FusedConv2d(part.conv, act), None
-        like, bn = part.conv.weight, part.bn
-        weight, bias = fuse_conv_bn_weights(
-            like.double(),
-            None,
-            bn.running_mean.double(),
-            bn.running_var.double(),
-            bn.eps,
-            bn.weight.double(),
-            bn.bias.double(),
-        )
+        weight = part.conv.weight
+        exact = copy.deepcopy(part).double().eval()
+        conv = fuse_conv_bn_eval(exact.conv, exact.bn)
         if isinstance(part, ResidualDWConv):
-            weight[:, 0, 1, 1] += 1
-        for name, value in (('weight', weight), ('bias', bias)):
-            value = nn.Parameter(value.to(like.dtype), like.requires_grad)
-            setattr(self.conv, name, value)
+            conv.weight[:, 0, 1, 1] += 1
+        conv.to(weight.dtype).requires_grad_(weight.requires_grad)
+        self.conv, self.bn = FusedConv2d(conv, act), None
 
     def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
         """Map as :class:`FusedConv2d` does."""
@@ -212,7 +195,7 @@ class FusedConvBN(ConvBN):
 class FusedFFN(Deployed, ResidualFFN):
     """Feed-forward part with the depthwise filter that stands before it."""
 
-    activated = ('pw1',)
+    activated = {'pw1': 'act'}
 
     def forward(
         self, x: Tensor, dw: FusedConvBN, add: Tensor | None = None
@@ -221,29 +204,16 @@ class FusedFFN(Deployed, ResidualFFN):
         first, second, filter = self.pw1.conv, self.pw2.conv, dw.conv
         kernels = kernels_for(x, first, second, filter)
         if kernels is None:
-            x = dw(x)
-            y = self.pw2(self.pw1(x), x)
+            y = super().forward(dw(x))
             return y if add is None else add + y
-        return kernels.feed_forward(
-            x,
-            first.packed_weight,
-            first.packed_bias,
-            second.packed_weight,
-            second.packed_bias,
-            first.out_channels,
-            first.act,
-            filter.packed_weight,
-            filter.packed_bias,
-            add,
-        )
+        sides = (*first.packed, *second.packed, first.out_channels, first.act)
+        return kernels.feed_forward(x, *sides, *filter.packed, add)
 
 
 class FusedSS2D(Packed, SS2D):
     """SS2D that computes its A once."""
 
-    def __init__(self, layer: SS2D):
-        super().__init__(layer)
-        self.dwconv = FusedConv2d(layer.dwconv, 'silu')
+    activated = {'dwconv': 'act'}
 
     def pack(self, kernels: ModuleType | None) -> dict[str, Tensor | None]:
         """Compute A, and pack the weight of the rows dt, B, C."""
@@ -287,7 +257,7 @@ class FusedWavelet(Packed, nn.Conv2d):
         """Map (batch, channels, H, W) to the same shape."""
         kernels = kernels_for(x, self)
         if kernels is None:
-            return ops.wavelet_conv2d(x, self.weight, backend=self.backend)
+            return ops.wavelet_conv2d(x, [self.weight], self.backend)
         return kernels.wavelet_conv2d(x, self.packed_weight)
 
 
@@ -315,29 +285,24 @@ class FusedGlobalPath(Deployed, GlobalPath):
             wavelet = convs[0](x)
         elif len(convs):
             weights = [conv.weight for conv in convs]
-            none = [None] * len(convs)
-            wavelet = wavelet_path(x, weights, none, self.ss2d.backend)
+            wavelet = ops.wavelet_conv2d(x, weights, self.ss2d.backend)
         return self.ss2d(x, wavelet)
 
 
 class FusedLocalPart(Deployed, LocalPart):
     """Local part as one operator of the extension, or two convolutions."""
 
-    activated = ('dw',)
+    activated = {'dw': 'act'}
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, channels, H, W) to the same shape."""
         conv, scale = self.dw.conv, self.scale.conv
         kernels = kernels_for(x, conv, scale)
         if kernels is None:
-            return self.scale(self.dw(x))
+            return super().forward(x)
+        factors, shifts = scale.packed
         return kernels.depthwise_conv2d(
-            x,
-            conv.packed_weight,
-            conv.packed_bias,
-            conv.act,
-            scale.packed_weight.flatten(),
-            scale.packed_bias,
+            x, *conv.packed, conv.act, factors.flatten(), shifts
         )
 
 
@@ -363,7 +328,7 @@ class FusedBlock(Deployed, MobileMambaBlock):
 class FusedDownsample(Deployed, Downsample):
     """Downsampling with its filters in the feed-forward parts."""
 
-    activated = ('expand', 'dwconv')
+    activated = {'expand': 'act', 'dwconv': 'act'}
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, in, H, W) to (batch, out, ceil(H/2), ceil(W/2))."""
@@ -375,13 +340,7 @@ class FusedDownsample(Deployed, Downsample):
 class FusedStem(Deployed, Stem):
     """Stem with the ReLUs in its convolutions."""
 
-    activated = ('0', '1', '2')
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, in, H, W) to (batch, out, H / 16, W / 16)."""
-        for conv in self:
-            x = conv(x)
-        return x
+    activated = {f'{i}': f'act{i}' for i in range(3)}
 
 
 _DEPLOYED = {

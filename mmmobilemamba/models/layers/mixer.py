@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
+from ... import ops
 from .conv import ConvBN
 from .ss2d import SS2D
-from .wavelet import wavelet_path
 
 # Kernels of the local path's parts when it is split.
 SPLIT_KERNELS = (3, 5, 7)
@@ -50,14 +50,10 @@ class GlobalPath(nn.Module):
         super().__init__()
         self.ss2d = SS2D(dim, **kwargs)
         self.base_scale = nn.Parameter(torch.ones(1, dim, 1, 1))
+        bands, same = 4 * dim, kernel_size // 2
         self.wavelet_convs = nn.ModuleList(
             nn.Conv2d(
-                4 * dim,
-                4 * dim,
-                kernel_size,
-                padding=kernel_size // 2,
-                groups=4 * dim,
-                bias=False,
+                bands, bands, kernel_size, 1, same, groups=bands, bias=False
             )
             for _ in range(wavelet_levels)
         )
@@ -69,12 +65,14 @@ class GlobalPath(nn.Module):
         """Map (batch, dim, H, W) to the same shape."""
         if not len(self.wavelet_convs):
             return self.base_scale * self.ss2d(x)
-        wavelet = wavelet_path(
-            x,
-            [conv.weight for conv in self.wavelet_convs],
-            list(self.wavelet_scales),
-            self.ss2d.backend,
-        )
+        # A factor of a filter's result is one of its weight.
+        weights = [
+            scale.transpose(0, 1) * conv.weight
+            for scale, conv in zip(
+                self.wavelet_scales, self.wavelet_convs, strict=True
+            )
+        ]
+        wavelet = ops.wavelet_conv2d(x, weights, self.ss2d.backend)
         # base_scale * ss2d(x) + wavelet, in one pass over memory.
         return torch.addcmul(wavelet, self.base_scale, self.ss2d(x))
 

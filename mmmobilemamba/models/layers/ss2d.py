@@ -43,6 +43,7 @@ class SS2D(nn.Module):
         self.backend = ops.scan_backend()
         self.in_proj = ConvBN(dim, 2 * inner)
         self.dwconv = nn.Conv2d(inner, inner, 3, padding=1, groups=inner)
+        self.act = nn.SiLU()
         self.x_proj_weight = nn.Parameter(
             torch.empty(k, rank + 2 * d_state, inner)
         )
@@ -111,6 +112,6 @@ class SS2D(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, dim, H, W) to the same shape."""
         x, z = self.in_proj(x).chunk(2, dim=1)
-        x = F.silu(self.dwconv(x))
+        x = self.act(self.dwconv(x))
         y = self.scan(x, self.project(x), self.decay())
         return self.out_proj(self.gate(y, z))

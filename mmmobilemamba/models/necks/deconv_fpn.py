@@ -15,11 +15,10 @@ from ...registry import MODELS
 class DeconvFPN(BaseModule):
     """Make a feature pyramid for a backbone without fine levels.
 
-    Lateral 1x1 convolutions, top-down sums with nearest upsampling and 3x3
-    output convolutions are those of an FPN. Finer levels than the backbone
-    has come from a chain of 2x2 transposed convolutions that starts at the
-    finest summed lateral; coarser ones from 3x3 convolutions of stride 2 on
-    the backbone's last map. There is no activation anywhere.
+    An FPN whose finer levels than the backbone has come from a chain of 2x2
+    transposed convolutions, which starts at the finest summed lateral, and
+    coarser ones from 3x3 convolutions of stride 2 on the backbone's last map.
+    There is no activation anywhere.
 
     How many levels to add is said by their number, or by the strides that
     the pyramid shall have: then finer maps than the finest of these are left
@@ -37,8 +36,8 @@ class DeconvFPN(BaseModule):
             twice the one before, wanted with ``out_strides``.
             Defaults to None.
         out_strides (Sequence[int], optional): Strides of the output maps,
-            each twice the one before, instead of ``num_finer`` and
-            ``num_coarser``. Defaults to None.
+            each twice the one before, instead of the two numbers. Defaults to
+            None.
         norm_cfg (dict, optional): Norm layer of the lateral and the 3x3
             convolutions, which then lose their bias. Defaults to None, as
             published.
@@ -47,8 +46,8 @@ class DeconvFPN(BaseModule):
             convolutions and PyTorch's default for the transposed ones.
 
     Raises:
-        ValueError: The strides do not double, no map has one of the
-            pyramid's, or levels are asked for in both ways.
+        ValueError: The strides do not double or do not meet, or levels are
+            asked for in both ways.
 
     Source: MobileMamba (arXiv:2411.15941), downstream experiments.
     """
@@ -72,25 +71,27 @@ class DeconvFPN(BaseModule):
         )
         self.in_channels = tuple(in_channels)
         self.out_channels = out_channels
-        self.out_strides = None
-        self.first_used, self.num_kept = 0, len(self.in_channels)
+        # Inputs whose sums are given out; coarser ones only add to them.
+        self.kept = slice(0, len(self.in_channels))
         if out_strides is not None:
             if num_finer or num_coarser:
                 raise ValueError(
                     'out_strides takes the place of num_finer and '
                     f'num_coarser, got {num_finer} and {num_coarser} too.'
                 )
-            num_finer, num_coarser = self._plan(in_strides, out_strides)
-        self.num_finer, self.num_coarser = num_finer, num_coarser
+            num_finer, num_coarser = self._plan(
+                list(in_strides or ()), list(out_strides)
+            )
 
         conv = partial(ConvModule, norm_cfg=norm_cfg, act_cfg=None)
         conv3x3 = partial(conv, kernel_size=3, padding=1)
         self.lateral_convs = nn.ModuleList(
             conv(channels, out_channels, 1)
-            for channels in self.in_channels[self.first_used :]
+            for channels in self.in_channels[self.kept.start :]
         )
         self.fpn_convs = nn.ModuleList(
-            conv3x3(out_channels, out_channels) for _ in range(self.num_kept)
+            conv3x3(out_channels, out_channels)
+            for _ in self.in_channels[self.kept]
         )
         # The first coarser level reads the backbone, the next ones each other.
         for i in range(num_coarser):
@@ -115,43 +116,26 @@ class DeconvFPN(BaseModule):
             module.conv.reset_parameters()
 
     def _plan(
-        self, in_strides: Sequence[int] | None, out_strides: Sequence[int]
+        self, in_strides: list[int], out_strides: list[int]
     ) -> tuple[int, int]:
-        """Return how many finer and coarser levels given strides ask for.
-
-        Sets which inputs are used, and how many of these are put out.
-        """
+        """Return the numbers of finer and coarser levels; set ``kept``."""
         for name, strides in (
-            ('in_strides', in_strides or ()),
+            ('in_strides', in_strides),
             ('out_strides', out_strides),
         ):
-            doubled = [2 * stride for stride in strides[:-1]]
-            if not strides or doubled != list(strides[1:]):
+            if any(b != 2 * a for a, b in zip(strides, strides[1:])):
                 raise ValueError(
-                    f'{name} must double from map to map, got {strides!r}.'
+                    f'{name} must double from map to map, got {strides}.'
                 )
-        if len(in_strides) != len(self.in_channels):
+        kept = [i for i, x in enumerate(in_strides) if x in out_strides]
+        if not kept or len(in_strides) != len(self.in_channels):
             raise ValueError(
-                f'in_strides={in_strides!r} must be as many as in_channels.'
+                f'in_strides={in_strides} must be one for each of in_channels='
+                f'{self.in_channels}, and some of out_strides={out_strides}.'
             )
-        kept = [stride for stride in in_strides if stride in out_strides]
-        if not kept:
-            raise ValueError(
-                f'out_strides={out_strides!r} has no stride of the input '
-                f'maps, {in_strides!r}.'
-            )
-        self.out_strides = tuple(out_strides)
-        self.first_used = list(in_strides).index(kept[0])
-        self.num_kept = len(kept)
-        return (
-            sum(stride < kept[0] for stride in out_strides),
-            sum(stride > kept[-1] for stride in out_strides),
-        )
-
-    @property
-    def num_outs(self) -> int:
-        """Number of output maps."""
-        return self.num_finer + self.num_kept + self.num_coarser
+        self.kept = slice(kept[0], kept[-1] + 1)
+        num_finer = out_strides.index(in_strides[kept[0]])
+        return num_finer, len(out_strides) - num_finer - len(kept)
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Make the pyramid.
@@ -161,19 +145,12 @@ class DeconvFPN(BaseModule):
                 each (batch, in_channels[i], height, width).
 
         Returns:
-            tuple[Tensor]: ``num_outs`` maps, finest first, each
-            (batch, out_channels, height, width).
+            tuple[Tensor]: Maps (batch, out_channels, height, width), finest
+            first.
         """
-        if len(inputs) != len(self.in_channels):
-            raise ValueError(
-                f'in_channels={self.in_channels} is for '
-                f'{len(self.in_channels)} input maps, got {len(inputs)}.'
-            )
+        used = inputs[self.kept.start :]
         laterals = [
-            conv(x)
-            for conv, x in zip(
-                self.lateral_convs, inputs[self.first_used :], strict=True
-            )
+            conv(x) for conv, x in zip(self.lateral_convs, used, strict=True)
         ]
         for i in range(len(laterals) - 1, 0, -1):
             laterals[i - 1] = laterals[i - 1] + F.interpolate(
@@ -190,12 +167,9 @@ class DeconvFPN(BaseModule):
             for conv, x in zip(self.extra_fpn_convs, finer, strict=True)
         ]
         # These convolutions may be fewer than the laterals, or more.
-        outs += [
-            conv(x)
-            for conv, x in zip(self.fpn_convs[: self.num_kept], laterals)
-        ]
+        outs += [conv(x) for conv, x in zip(self.fpn_convs, laterals)]
         x = inputs[-1]
-        for conv in self.fpn_convs[self.num_kept :]:
+        for conv in self.fpn_convs[self.kept.stop - self.kept.start :]:
             x = conv(x)
             outs.append(x)
         return tuple(outs)

@@ -1,15 +1,8 @@
 """The backbone: structure, published values, training switches, errors."""
 
-import copy
-
 import pytest
 import torch
-from golden import (
-    cases,
-    made_input,
-    made_state_dict,
-    relative_error,
-)
+from golden import cases, made_input, made_state_dict, relative_error
 from mmengine.runner.checkpoint import load_state_dict
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -85,14 +78,6 @@ class TestPublishedNetwork:
         with torch.no_grad():
             out = model(made_input(cases()['t2']))[-1]
         assert relative_error(out, cases()['t2']['features'][-1]) < 1e-4
-        wrong = MobileMamba(TINY)
-        before = copy.deepcopy(wrong.state_dict())
-        for name in reversed(prefix.split('.')[:-1]):
-            wrong = nn.ModuleDict({name: wrong})
-        with pytest.raises(ValueError, match='stem.0.conv.weight'):
-            load_state_dict(wrong, state, strict=False)
-        for name, value in before.items():
-            assert torch.equal(wrong.state_dict()[prefix + name], value)
 
 
 class TestStructure:
@@ -170,14 +155,13 @@ class TestTraining:
     @pytest.mark.parametrize('frozen', [-1, 0, 1, 2, 3])
     def test_frozen_stages(self, frozen):
         model = MobileMamba(TINY, frozen_stages=frozen).train()
-        parts = [model.stem, *model.stages]
-        for i, part in enumerate(parts):
+        for i, part in enumerate([model.stem, *model.stages]):
             trains = i > frozen
             assert all(p.requires_grad == trains for p in part.parameters())
             norms = [m for m in part.modules() if isinstance(m, _BatchNorm)]
             assert norms and all(m.training == trains for m in norms)
         model.switch_to_deploy()
-        for i, part in enumerate(parts):
+        for i, part in enumerate([model.stem, *model.stages]):
             for parameter in part.parameters():
                 assert parameter.requires_grad == (i > frozen)
 
@@ -216,47 +200,28 @@ class TestTraining:
         assert rates == pytest.approx([0, 0.1, 0.2, 0.3, 0.4])
 
 
-class TestErrors:
-    @pytest.mark.parametrize(
-        'fields,kwargs,named',
-        [
-            ('b3', {}, "'b3'.*t2, t4, s6, b1, b2, b4"),
-            (dict(width=3), {}, 'width'),
-            (dict(channels=(36, 48, 64)), {}, 'channels.*8'),
-            (dict(depths=(1, 0, 1)), {}, 'depths'),
-            (dict(kernel_sizes=(4, 3, 3)), {}, 'kernel_sizes.*odd'),
-            (dict(global_ratios=(1.2, 1, 1)), {}, 'global_ratios'),
-            (dict(scan_directions=3), {}, 'scan_directions'),
-            (dict(wavelet_levels=4), {}, 'wavelet_levels'),
-            (dict(local_splits=3, local_ratios=[0.04] * 3), {}, 'local'),
-            (
-                dict(channels=(40, 48, 64), global_ratios=(1, 1, 1)),
-                {},
-                'global_ratio=1 of 40 channels',
-            ),
-            ({}, dict(out_indices=(0, 3)), 'out_indices.*-3 to 2'),
-            ({}, dict(out_indices=(2, 0)), 'out_indices'),
-            ({}, dict(frozen_stages=4), 'frozen_stages.*4'),
-            ({}, dict(norm_cfg=dict(type='LN')), 'norm_cfg.*LN'),
-        ],
-    )
-    def test_bad_arguments(self, fields, kwargs, named):
-        arch = fields if isinstance(fields, str) else {**TINY, **fields}
-        with pytest.raises(ValueError, match=named):
-            MobileMamba(arch, **kwargs)
+@pytest.mark.parametrize(
+    'fields,kwargs,named',
+    [
+        ('b3', {}, "'b3'.*t2, t4, s6, b1, b2, b4"),
+        (dict(width=3), {}, 'width'),
+        (dict(depths=(1, 1)), {}, 'depths.*three'),
+        (dict(kernel_sizes=(4, 3, 3)), {}, 'kernel_sizes.*odd'),
+        (dict(scan_directions=3), {}, 'scan_directions'),
+        (dict(local_splits=4), {}, 'local_splits'),
+        (dict(global_ratios=(1,) * 3, channels=(40,) * 3), {}, '=1 of 40'),
+        ({}, dict(out_indices=(0, 3)), 'out_indices.*-3 to 2'),
+        ({}, dict(out_indices=(2, 0)), 'out_indices'),
+        ({}, dict(frozen_stages=4), 'frozen_stages.*4'),
+        ({}, dict(norm_cfg=dict(type='LN')), 'norm_cfg.*LN'),
+    ],
+)
+def test_bad_arguments(fields, kwargs, named):
+    arch = fields if isinstance(fields, str) else {**TINY, **fields}
+    with pytest.raises(ValueError, match=named):
+        MobileMamba(arch, **kwargs)
 
-    def test_small_image(self):
-        with pytest.raises(ValueError, match='31x64'):
-            MobileMamba(TINY)(torch.randn(2, 3, 31, 64))
 
-    def test_one_value_per_channel(self):
-        model = MobileMamba(TINY).train()
-        image = torch.randn(1, 3, 64, 64)
-        with pytest.raises(ValueError, match='one value per channel'):
-            model(image)
-        # Each way out that the message names works.
-        model(torch.randn(2, 3, 64, 64))
-        model(torch.randn(1, 3, 64, 65))
-        MobileMamba(TINY, norm_eval=True).train()(image)
-        MobileMamba(TINY, out_indices=(0, 1)).train()(image)
-        model.eval()(image)
+def test_small_image():
+    with pytest.raises(ValueError, match='31x64'):
+        MobileMamba(TINY)(torch.randn(2, 3, 31, 64))

@@ -12,15 +12,10 @@ TINY = dict(
     type='mmmobilemamba.MobileMamba',
     arch=dict(channels=(32, 40, 48), depths=(1, 1, 1)),
 )
-# Strides 16 to 64, 2 to 32, 4 to 32, 2 to 32, and MobileMamba's own.
+# Strides 16 to 64, 4 to 32, 2 to 32, and MobileMamba's own.
 BACKBONES = {
     name: dict(type='mmmobilemamba.TIMMBackbone', model_name=name)
-    for name in (
-        'efficientvit_m2',
-        'mobilenetv2_100',
-        'mambaout_femto',
-        'resnet18',
-    )
+    for name in ('efficientvit_m2', 'mambaout_femto', 'resnet18')
 } | {'mobilemamba': TINY}
 MASK_RCNN = (4, 8, 16, 32, 64)
 RETINANET = (8, 16, 32, 64, 128)
@@ -43,8 +38,6 @@ def pyramid(backbone, out_strides):
 @pytest.mark.parametrize('name', BACKBONES)
 def test_output_strides(name, strides):
     model = MODELS.build(pyramid(BACKBONES[name], strides))
-    assert model.out_strides == list(strides)
-    assert model.out_channels == [16] * len(strides)
     maps = model(torch.rand(2, 3, 256, 128))
     assert [256 // m.shape[2] for m in maps] == list(strides)
     assert [128 // m.shape[3] for m in maps] == list(strides)
@@ -52,16 +45,6 @@ def test_output_strides(name, strides):
     sum(m.square().mean() for m in maps).backward()
     for key, parameter in model.named_parameters():
         assert parameter.requires_grad == (parameter.grad is not None), key
-    # Levels of the backbone round up; made ones double what they start at.
-    finest = max(min(model.backbone.out_strides), strides[0])
-    with torch.no_grad():
-        maps = model.eval()(torch.rand(1, 3, 101, 150))
-    for stride, m in zip(strides, maps, strict=True):
-        for side, got in zip((101, 150), m.shape[2:], strict=True):
-            if stride >= finest:
-                assert got == -(-side // stride)
-            else:
-                assert got == -(-side // finest) * finest // stride
 
 
 def test_other_necks_get_their_channels():
@@ -70,21 +53,6 @@ def test_other_necks_get_their_channels():
     cfg['neck'] = dict(type='mmdet.FPN', out_channels=16, num_outs=4)
     maps = MODELS.build(cfg)(torch.rand(2, 3, 128, 128))
     assert [m.shape[1] for m in maps] == [16] * 4
-
-
-def test_weights_are_initialised_by_each_part(tmp_path):
-    cfg = pyramid(BACKBONES['resnet18'], SEGMENTOR)
-    source = MODELS.build(cfg)
-    state = {f'backbone.{k}': v for k, v in source.state_dict().items()}
-    torch.save(dict(state_dict=state), tmp_path / 'x.pth')
-    cfg['backbone']['init_cfg'] = dict(
-        type='Pretrained', checkpoint=str(tmp_path / 'x.pth')
-    )
-    model = MODELS.build(cfg)
-    model.init_weights()
-    for name, value in source.backbone.state_dict().items():
-        assert torch.equal(value, model.backbone.state_dict()[name]), name
-    assert not model.neck.lateral_convs[0].conv.bias.any()
 
 
 def test_layer_depth_and_deploy():
@@ -98,17 +66,8 @@ def test_layer_depth_and_deploy():
     model.switch_to_deploy()
 
 
-def test_bad_arguments():
-    resnet = BACKBONES['resnet18']
-    cfg = pyramid(resnet, SEGMENTOR)
-    cfg['neck']['in_channels'] = [1]
-    with pytest.raises(ValueError, match='in_channels'):
-        MODELS.build(cfg)
-    # A plain transformer has one stride.
-    vit = dict(resnet, model_name='vit_tiny_patch16_224', img_size=64)
+def test_backbone_of_one_stride():
+    # As a plain transformer.
+    vit = dict(BACKBONES['resnet18'], model_name='vit_tiny_patch16_224')
     with pytest.raises(ValueError, match='in_strides'):
-        MODELS.build(pyramid(vit, SEGMENTOR))
-    pytest.importorskip('mmdet')
-    cfg = pyramid(dict(type='mmdet.ResNet', depth=18), SEGMENTOR)
-    with pytest.raises(TypeError, match='mmdet.ResNet.*out_channels'):
-        MODELS.build(cfg)
+        MODELS.build(pyramid(dict(vit, img_size=64), SEGMENTOR))

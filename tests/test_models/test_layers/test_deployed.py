@@ -46,13 +46,6 @@ def infer(model, x):
         return model(x)
 
 
-def ran(model, x):
-    """Return the names of the operators that run in inference."""
-    with torch.no_grad(), torch.autograd.profiler.profile() as profile:
-        model(x)
-    return {event.name for event in profile.function_events}
-
-
 @pytest.mark.parametrize(
     'choices',
     [
@@ -90,7 +83,9 @@ def test_every_way_of_running_agrees(choices, size):
 @PACKED
 def test_packed_weights_serve_inference_alone():
     model, x = made(), torch.randn(1, 3, 64, 64)
-    names = ran(model, x)
+    with torch.no_grad(), torch.autograd.profiler.profile() as profile:
+        model(x)
+    names = {event.name for event in profile.function_events}
     for name in ('feed_forward', 'dense_conv2d', 'packed_wavelet_conv2d'):
         assert f'selective_scan::{name}' in names
     # Packed at every call they would be slower than plain ones.
@@ -101,33 +96,34 @@ def test_packed_weights_serve_inference_alone():
     assert 'aten::_convolution' in str(graph)
 
 
-def scale(tensor):
+def change(tensor):
     return tensor * (1.5 if tensor.dim() > 1 else 0.7)
 
 
 def load(model):
-    state = {k: scale(v) for k, v in model.state_dict().items()}
-    model.load_state_dict(state)
+    model.load_state_dict(
+        {k: change(v) for k, v in model.state_dict().items()}
+    )
 
 
 def change_in_place(model):
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.copy_(scale(parameter))
+            parameter.copy_(change(parameter))
 
 
 def exchange_data(model):
     for parameter in model.parameters():
-        parameter.data = scale(parameter.data)
+        parameter.data = change(parameter.data)
     model.eval()
 
 
-@pytest.mark.parametrize('change', [load, change_in_place, exchange_data])
+@pytest.mark.parametrize('renew', [load, change_in_place, exchange_data])
 @pytest.mark.parametrize('gradients', [False, True])
-def test_new_weights_are_used(change, gradients):
+def test_new_weights_are_used(renew, gradients):
     model, x = made(), torch.randn(1, 3, 64, 64)
     old = infer(model, x)
-    change(model)
+    renew(model)
     fresh = made()
     fresh.load_state_dict(model.state_dict())
     assert not torch.allclose(infer(fresh, x)[-1], old[-1], rtol=0.05)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from mmmobilemamba.models import DeconvFPN
 
 CHANNELS = (10, 12, 14)
+STRIDES = (16, 32, 64)
 
 
 def make_maps(size=(8, 8), batch=2):
@@ -19,31 +20,23 @@ def make_maps(size=(8, 8), batch=2):
     return maps
 
 
-def reference(neck, maps):
+def reference(neck, maps, num_finer, num_coarser):
     """Compute the pyramid with plain functions from the neck's weights."""
     weights = dict(neck.named_parameters())
 
-    def conv(name, x, **kwargs):
-        return F.conv2d(
-            x,
-            weights[f'{name}.conv.weight'],
-            weights[f'{name}.conv.bias'],
-            **kwargs,
+    def conv(name, x, function=F.conv2d, **kwargs):
+        weight, bias = (
+            weights[f'{name}.conv.{kind}'] for kind in ('weight', 'bias')
         )
+        return function(x, weight, bias, **kwargs)
 
     p16, p32, p64 = (conv(f'lateral_convs.{i}', x) for i, x in enumerate(maps))
     p32 = p32 + F.interpolate(p64, size=p32.shape[2:], mode='nearest')
     p16 = p16 + F.interpolate(p32, size=p16.shape[2:], mode='nearest')
     chain = [p16]
-    for i in range(neck.num_finer):
-        chain.append(
-            F.conv_transpose2d(
-                chain[-1],
-                weights[f'extra_trans_convs.{i}.conv.weight'],
-                weights[f'extra_trans_convs.{i}.conv.bias'],
-                stride=2,
-            )
-        )
+    for i in range(num_finer):
+        name = f'extra_trans_convs.{i}'
+        chain.append(conv(name, chain[-1], F.conv_transpose2d, stride=2))
     outs = [
         conv(f'extra_fpn_convs.{i}', x, padding=1)
         for i, x in enumerate(chain[:0:-1])
@@ -53,7 +46,7 @@ def reference(neck, maps):
         for i, x in enumerate((p16, p32, p64))
     ]
     x = maps[-1]
-    for i in range(neck.num_coarser):
+    for i in range(num_coarser):
         x = conv(f'fpn_convs.{3 + i}', x, padding=1, stride=2)
         outs.append(x)
     return outs
@@ -68,17 +61,13 @@ def test_levels(num_finer, num_coarser, size):
     neck = DeconvFPN(CHANNELS, 8, num_finer=num_finer, num_coarser=num_coarser)
     maps = make_maps(size)
     outs = neck(maps)
-    assert len(outs) == neck.num_outs == 3 + num_finer + num_coarser
-    for i in range(num_finer):
-        factor = 2 ** (num_finer - i)
-        assert outs[i].shape[2:] == (size[0] * factor, size[1] * factor)
-    expected = reference(neck, maps)
+    expected = reference(neck, maps, num_finer, num_coarser)
     for out, want in zip(outs, expected, strict=True):
         torch.testing.assert_close(out, want)
     sum(out.square().mean() for out in outs).backward()
     for name, parameter in neck.named_parameters():
         assert parameter.grad is not None and parameter.grad.any(), name
-    with pytest.raises(ValueError, match='3 input maps.*got 2'):
+    with pytest.raises(ValueError):
         neck(maps[:2])
 
 
@@ -101,42 +90,35 @@ def test_initial_values():
     assert neck.extra_trans_convs[0].conv.bias.any()
 
 
-class TestStrides:
-    """A pyramid that is asked for by its strides."""
+def test_strides_say_the_same_as_numbers():
+    by_number = DeconvFPN(CHANNELS, 8, num_finer=1, num_coarser=1)
+    strides = dict(in_strides=STRIDES, out_strides=(8, *STRIDES, 128))
+    by_stride = DeconvFPN(CHANNELS, 8, **strides)
+    by_stride.load_state_dict(by_number.state_dict())
+    maps = make_maps()
+    for ours, theirs in zip(by_stride(maps), by_number(maps), strict=True):
+        assert torch.equal(ours, theirs)
 
-    def test_same_as_by_numbers(self):
-        by_number = DeconvFPN(CHANNELS, 8, num_finer=1, num_coarser=1)
-        by_stride = DeconvFPN(
-            CHANNELS,
-            8,
-            in_strides=(16, 32, 64),
-            out_strides=(8, 16, 32, 64, 128),
-        )
-        by_stride.load_state_dict(by_number.state_dict())
-        maps = make_maps()
-        for ours, theirs in zip(by_stride(maps), by_number(maps), strict=True):
-            assert torch.equal(ours, theirs)
 
-    def test_coarser_maps_add_to_the_others(self):
-        neck = DeconvFPN(
-            CHANNELS, 8, in_strides=(16, 32, 64), out_strides=(8, 16)
-        )
-        maps = make_maps()
-        outs = neck(maps)
-        assert [o.shape[2] for o in outs] == [16, 8]
-        maps[2] = maps[2] + 1
-        for before, after in zip(outs, neck(maps), strict=True):
-            assert not torch.equal(before, after)
+def test_coarser_maps_add_to_the_others():
+    neck = DeconvFPN(CHANNELS, 8, in_strides=STRIDES, out_strides=(8, 16))
+    maps = make_maps()
+    outs = neck(maps)
+    assert [o.shape[2] for o in outs] == [16, 8]
+    maps[2] = maps[2] + 1
+    for before, after in zip(outs, neck(maps), strict=True):
+        assert not torch.equal(before, after)
 
-    @pytest.mark.parametrize(
-        'named, kwargs',
-        [
-            ('in_strides', dict(out_strides=(8, 16))),
-            ('out_strides', dict(in_strides=(4, 8, 16), out_strides=(4, 16))),
-            ('in_strides', dict(in_strides=(8,), out_strides=(8,))),
-            ('num_finer', dict(num_finer=1, out_strides=(8,))),
-        ],
-    )
-    def test_bad_strides(self, named, kwargs):
-        with pytest.raises(ValueError, match=named):
-            DeconvFPN(CHANNELS, 8, **kwargs)
+
+@pytest.mark.parametrize(
+    'named, kwargs',
+    [
+        ('in_strides', dict(out_strides=(8, 16))),
+        ('out_strides', dict(in_strides=(4, 8, 16), out_strides=(4, 16))),
+        ('in_strides', dict(in_strides=(8,), out_strides=(8,))),
+        ('num_finer', dict(num_finer=1, out_strides=(8,))),
+    ],
+)
+def test_bad_strides(named, kwargs):
+    with pytest.raises(ValueError, match=named):
+        DeconvFPN(CHANNELS, 8, **kwargs)

@@ -7,38 +7,9 @@
 
 namespace selective_scan {
 
-inline void check_map_input(const char* name, const at::Tensor& x,
-                            int64_t dims, const char* meaning) {
-  const auto type = x.scalar_type();
-  TORCH_CHECK_TYPE(type == at::kFloat || type == at::kHalf ||
-                       type == at::kBFloat16 || type == at::kDouble,
-                   name, " must be float32, float16, bfloat16 or float64, got ",
-                   type);
-  TORCH_CHECK_VALUE(x.dim() == dims, name, " must have the shape ", meaning,
-                    ", got ", x.sizes());
-}
-
-inline void check_beside(const char* name, const at::Tensor& tensor,
-                         const at::Tensor& x, at::ScalarType wanted) {
-  TORCH_CHECK_VALUE(tensor.device() == x.device(), name, " is on ",
-                    tensor.device(), " and x on ", x.device(),
-                    "; all tensors must share one device");
-  TORCH_CHECK_TYPE(tensor.scalar_type() == wanted, name,
-                   " must have the dtype ", wanted, " where x has ",
-                   x.scalar_type(), ", got ", tensor.scalar_type());
-}
-
-inline void check_alike(const char* name, const at::Tensor& tensor,
-                        const at::Tensor& x) {
-  TORCH_CHECK_VALUE(tensor.sizes().equals(x.sizes()), name,
-                    " must have x's shape ", x.sizes(), ", got ",
-                    tensor.sizes());
-  check_beside(name, tensor, x, x.scalar_type());
-}
-
 // The side of the filters.
 inline int64_t check_wavelet(const at::Tensor& x, const at::Tensor& weight) {
-  check_map_input("x", x, 4, "(batch, channels, height, width)");
+  check_input("x", x, 4, "(batch, channels, height, width)");
   const int64_t bands = 4 * x.size(1);
   TORCH_CHECK_VALUE(weight.dim() == 4 && weight.size(0) == bands &&
                         weight.size(1) == 1 &&
@@ -47,20 +18,17 @@ inline int64_t check_wavelet(const at::Tensor& x, const at::Tensor& weight) {
                     "weight must have the shape (4 * channels, 1, side, side) "
                     "with 4 * channels = ",
                     bands, " and an odd side, got ", weight.sizes());
-  check_beside("weight", weight, x, state_type(x.scalar_type()));
+  check_like("weight", weight, x, state_type(x.scalar_type()));
   return weight.size(2);
 }
 
 inline void check_gated_norm(const at::Tensor& x, const at::Tensor& z,
                              const at::Tensor& weight, const at::Tensor& bias,
                              double eps) {
-  check_map_input("x", x, 3, "(batch, channels, length)");
+  check_input("x", x, 3, "(batch, channels, length)");
   check_alike("z", z, x);
-  const auto state = state_type(x.scalar_type());
-  check_sizes("weight", weight, {x.size(1)}, "(channels,)");
-  check_sizes("bias", bias, {x.size(1)}, "(channels,)");
-  check_beside("weight", weight, x, state);
-  check_beside("bias", bias, x, state);
+  check_parameter("weight", weight, x, {x.size(1)}, "(channels,)");
+  check_parameter("bias", bias, x, {x.size(1)}, "(channels,)");
   TORCH_CHECK_VALUE(std::isfinite(eps) && eps >= 0,
                     "eps must be 0 or a positive number, got ", eps);
 }

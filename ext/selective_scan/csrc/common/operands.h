@@ -7,6 +7,7 @@
 
 #include <initializer_list>
 #include <optional>
+#include <utility>
 
 #include "scan_shape.h"
 
@@ -27,25 +28,45 @@ inline void check_sizes(const char* name, const at::Tensor& tensor,
                     at::IntArrayRef(wanted), ", got ", tensor.sizes());
 }
 
+// What stands beside an operator's first input.
 inline void check_like(const char* name, const at::Tensor& tensor,
-                       const at::Tensor& u, at::ScalarType wanted) {
-  TORCH_CHECK_VALUE(tensor.device() == u.device(), name, " is on ",
-                    tensor.device(), " and u on ", u.device(),
+                       const at::Tensor& input, at::ScalarType wanted) {
+  TORCH_CHECK_VALUE(tensor.device() == input.device(), name, " is on ",
+                    tensor.device(), " and the input on ", input.device(),
                     "; all tensors must share one device");
   TORCH_CHECK_TYPE(tensor.scalar_type() == wanted, name,
-                   " must have the dtype ", wanted, " where u has ",
-                   u.scalar_type(), ", got ", tensor.scalar_type());
+                   " must have the dtype ", wanted, " where the input has ",
+                   input.scalar_type(), ", got ", tensor.scalar_type());
 }
 
-inline void check_input(const at::Tensor& u) {
-  const auto type = u.scalar_type();
+inline void check_input(const char* name, const at::Tensor& input,
+                        int64_t dims, const char* meaning) {
+  const auto type = input.scalar_type();
   TORCH_CHECK_TYPE(type == at::kFloat || type == at::kHalf ||
                        type == at::kBFloat16 || type == at::kDouble,
-                   "u must be float32, float16, bfloat16 or float64, got ",
+                   name, " must be float32, float16, bfloat16 or float64, got ",
                    type);
-  TORCH_CHECK_VALUE(u.dim() == 3,
-                    "u must have the shape (batch, channels, length), got ",
-                    u.sizes());
+  TORCH_CHECK_VALUE(input.dim() == dims, name, " must have the shape ",
+                    meaning, ", got ", input.sizes());
+}
+
+// A second tensor, as a gradient, of the first one's shape and dtype.
+inline void check_alike(const char* name, const at::Tensor& tensor,
+                        const at::Tensor& input) {
+  TORCH_CHECK_VALUE(tensor.sizes().equals(input.sizes()), name,
+                    " must have the input's shape ", input.sizes(), ", got ",
+                    tensor.sizes());
+  check_like(name, tensor, input, input.scalar_type());
+}
+
+// A parameter, in the dtype of the states.
+inline void check_parameter(const char* name, const OptionalTensor& tensor,
+                            const at::Tensor& input,
+                            std::initializer_list<int64_t> wanted,
+                            const char* meaning) {
+  if (!tensor.has_value()) return;
+  check_sizes(name, *tensor, wanted, meaning);
+  check_like(name, *tensor, input, state_type(input.scalar_type()));
 }
 
 inline void check_state(int64_t state) {
@@ -57,7 +78,7 @@ inline ScanShape check_selective_scan(
     const at::Tensor& u, const at::Tensor& delta, const at::Tensor& A,
     const at::Tensor& B, const at::Tensor& C, const OptionalTensor& D,
     const OptionalTensor& delta_bias, bool delta_softplus, bool reverse) {
-  check_input(u);
+  check_input("u", u, 3, "(batch, channels, length)");
   TORCH_CHECK_VALUE(A.dim() == 2 && A.size(0) == u.size(1),
                     "A must have the shape (dim, state) with dim = ",
                     u.size(1), ", got ", A.sizes());
@@ -77,31 +98,23 @@ inline ScanShape check_selective_scan(
   TORCH_CHECK_VALUE(shape.groups >= 1 && shape.channels % shape.groups == 0,
                     "B has ", shape.groups,
                     " groups, which must divide dim = ", shape.channels);
-  check_sizes("delta", delta, {shape.batch, shape.channels, shape.length},
-              "(batch, dim, length)");
+  check_alike("delta", delta, u);
   const auto rows = {shape.batch, shape.groups, shape.state, shape.length};
-  check_sizes("B", B, rows, "(batch, groups, state, length)");
-  check_sizes("C", C, rows, "(batch, groups, state, length)");
   const auto type = u.scalar_type();
-  check_like("delta", delta, u, type);
-  check_like("B", B, u, type);
-  check_like("C", C, u, type);
+  for (const auto& [name, tensor] : {std::pair("B", B), std::pair("C", C)}) {
+    check_sizes(name, tensor, rows, "(batch, groups, state, length)");
+    check_like(name, tensor, u, type);
+  }
   check_like("A", A, u, state_type(type));
-  if (D.has_value()) {
-    check_sizes("D", *D, {shape.channels}, "(dim,)");
-    check_like("D", *D, u, state_type(type));
-  }
-  if (delta_bias.has_value()) {
-    check_sizes("delta_bias", *delta_bias, {shape.channels}, "(dim,)");
-    check_like("delta_bias", *delta_bias, u, state_type(type));
-  }
+  check_parameter("D", D, u, {shape.channels}, "(dim,)");
+  check_parameter("delta_bias", delta_bias, u, {shape.channels}, "(dim,)");
   return shape;
 }
 
 inline ScanShape check_bidirectional_scan(
     const at::Tensor& u, const at::Tensor& proj, const at::Tensor& dt_proj,
     const at::Tensor& dt_bias, const at::Tensor& A, const at::Tensor& D) {
-  check_input(u);
+  check_input("u", u, 3, "(batch, channels, length)");
   TORCH_CHECK_VALUE(dt_proj.dim() == 3 &&
                         (dt_proj.size(0) == 1 || dt_proj.size(0) == 2) &&
                         dt_proj.size(1) == u.size(1) && dt_proj.size(2) >= 1,
@@ -119,30 +132,19 @@ inline ScanShape check_bidirectional_scan(
   shape.rank = dt_proj.size(2);
   shape.directions = dt_proj.size(0);
   check_state(shape.state);
-  check_sizes("A", A, {shape.directions, shape.channels, shape.state},
-              "(directions, inner, state)");
   check_sizes("proj", proj,
               {shape.batch, shape.directions, shape.rank + 2 * shape.state,
                shape.length},
               "(batch, directions, rank + 2 * state, length)");
-  check_sizes("dt_bias", dt_bias, {shape.directions, shape.channels},
-              "(directions, inner)");
-  check_sizes("D", D, {shape.directions, shape.channels},
-              "(directions, inner)");
-  const auto type = u.scalar_type();
-  check_like("proj", proj, u, type);
-  check_like("dt_proj", dt_proj, u, state_type(type));
-  check_like("dt_bias", dt_bias, u, state_type(type));
-  check_like("A", A, u, state_type(type));
-  check_like("D", D, u, state_type(type));
+  check_like("proj", proj, u, u.scalar_type());
+  const int64_t directions = shape.directions, inner = shape.channels;
+  check_like("dt_proj", dt_proj, u, state_type(u.scalar_type()));
+  check_parameter("A", A, u, {directions, inner, shape.state},
+                  "(directions, inner, state)");
+  check_parameter("dt_bias", dt_bias, u, {directions, inner},
+                  "(directions, inner)");
+  check_parameter("D", D, u, {directions, inner}, "(directions, inner)");
   return shape;
-}
-
-inline void check_grad(const at::Tensor& grad, const at::Tensor& u) {
-  TORCH_CHECK_VALUE(grad.sizes().equals(u.sizes()),
-                    "grad must have u's shape ", u.sizes(), ", got ",
-                    grad.sizes());
-  check_like("grad", grad, u, u.scalar_type());
 }
 
 // Channels lie side by side in memory (and tokens do not).
@@ -164,15 +166,8 @@ inline at::Tensor empty_like_layout(const at::Tensor& tensor) {
   if (!channels_last(tensor)) {
     return at::empty(tensor.sizes(), tensor.options());
   }
-  if (tensor.dim() == 3) {
-    return at::empty({tensor.size(0), tensor.size(2), tensor.size(1)},
-                     tensor.options())
-        .transpose(1, 2);
-  }
-  return at::empty(
-             {tensor.size(0), tensor.size(3), tensor.size(1), tensor.size(2)},
-             tensor.options())
-      .permute({0, 2, 3, 1});
+  return at::empty(tensor.movedim(-1, 1).sizes(), tensor.options())
+      .movedim(1, -1);
 }
 
 inline ChannelStrides channel_strides(const at::Tensor& tensor) {

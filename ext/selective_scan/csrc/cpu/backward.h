@@ -16,9 +16,8 @@ inline int64_t chunk_tokens(const ScanShape& shape) {
   return smaller(fit < kTile ? kTile : fit, padded);
 }
 
-template <typename V>
-inline size_t backward_scratch(const ScanShape& shape) {
-  using S = typename V::Scalar;
+template <typename S>
+inline S* backward_scratch(const ScanShape& shape) {
   const int64_t chunk = chunk_tokens(shape);
   const int64_t chunks = ceil_div(shape.length, chunk);
   const int64_t padded = ceil_div(shape.length, kTile) * kTile;
@@ -26,8 +25,8 @@ inline size_t backward_scratch(const ScanShape& shape) {
   const int64_t states = (chunks + 2) * shape.state * kBlock;
   const int64_t kept = (3 * chunk + shape.state * (2 * chunk + 2)) * kBlock;
   const int64_t sums = shape.directions > 1 ? padded * kBlock : 0;
-  return sizeof(S) *
-         (parameters + states + kept + row_buffer_size(shape) + sums);
+  return scratch<S>(parameters + states + kept + row_buffer_size(shape) +
+                    sums);
 }
 
 template <typename V, typename T>
@@ -37,11 +36,11 @@ class BackwardBlock {
   using W = BlockTuple<V>;
 
   BackwardBlock(const Operands& operands, const Gradients& gradients,
-                const BackwardPlan& plan, void* scratch)
+                const BackwardPlan& plan)
       : o_(operands), g_(gradients), plan_(plan), shape_(operands.shape) {
     chunk_ = chunk_tokens(shape_);
     chunks_ = ceil_div(shape_.length, chunk_);
-    S* memory = static_cast<S*>(scratch);
+    S* memory = backward_scratch<S>(shape_);
     for (int64_t k = 0; k < shape_.directions; ++k) {
       const int64_t size = Parameters<S>::size(shape_);
       packed_[k] = {take(memory, size), shape_.rank, shape_.state};
@@ -355,9 +354,8 @@ class BackwardBlock {
 
 template <typename V, typename T>
 inline void backward(const Operands& o, const Gradients& g,
-                     const BackwardPlan& plan, int64_t begin, int64_t end,
-                     void* scratch) {
-  BackwardBlock<V, T> worker(o, g, plan, scratch);
+                     const BackwardPlan& plan, int64_t begin, int64_t end) {
+  BackwardBlock<V, T> worker(o, g, plan);
   const int64_t batch = o.shape.batch;
   for (int64_t task = begin; task < end; ++task) {
     const int64_t bg = task / plan.batch_groups;

@@ -1,7 +1,25 @@
-// Chooses the instruction set at run time.
+// Chooses the instruction set at run time. And memory for the kernels, which
+// must not be made in code for one of them: inline functions may be shared.
 #include <atomic>
+#include <memory>
 
 #include "kernels.h"
+
+namespace selective_scan {
+
+void* scratch_memory(size_t bytes) {
+  thread_local std::unique_ptr<char[]> memory;
+  thread_local size_t capacity = 0;
+  if (capacity < bytes + 64) {
+    memory = std::make_unique<char[]>(bytes + 64);
+    capacity = bytes + 64;
+  }
+  void* start = memory.get();
+  size_t space = capacity;
+  return std::align(64, bytes, start, space);
+}
+
+}  // namespace selective_scan
 
 namespace selective_scan::cpu {
 namespace {

@@ -88,15 +88,14 @@ inline void scan_tile(const Parameters<typename V::Scalar>& packed,
   }
 }
 
-template <typename V>
-inline size_t forward_scratch(const ScanShape& shape) {
-  using S = typename V::Scalar;
+template <typename S>
+inline S* forward_scratch(const ScanShape& shape) {
   const int64_t parameters = shape.directions * Parameters<S>::size(shape);
   const int64_t hidden = shape.state * kBlock;
   const int64_t sums = shape.directions > 1
                            ? ceil_div(shape.length, kTile) * kTile * kBlock
                            : 0;
-  return sizeof(S) * (parameters + hidden + row_buffer_size(shape) + sums);
+  return scratch<S>(parameters + hidden + row_buffer_size(shape) + sums);
 }
 
 // One direction of one block of channels, over all tokens. The direction that
@@ -141,11 +140,10 @@ inline void scan_direction(const Operands& o, TilePlace at,
 }
 
 template <typename V, typename T>
-inline void forward(const Operands& o, int64_t begin, int64_t end,
-                    void* scratch) {
+inline void forward(const Operands& o, int64_t begin, int64_t end) {
   using S = typename V::Scalar;
   const ScanShape& shape = o.shape;
-  S* memory = static_cast<S*>(scratch);
+  S* memory = forward_scratch<S>(shape);
   Parameters<S> packed[2];
   S* parameters[2];
   for (int64_t k = 0; k < shape.directions; ++k) {

@@ -10,9 +10,6 @@
 #include "forward.h"
 #include "backward.h"
 #include "../inference/filters.h"
-#include "../inference/gated_norm.h"
-#include "wavelet_gradient.h"
-#include "gated_norm_backward.h"
 #include "../inference/products.h"
 #include "../inference/dense_conv.h"
 #include "../inference/feed_forward.h"
@@ -22,8 +19,7 @@ namespace selective_scan::cpu::SCAN_VARIANT {
 
 template <typename V, typename T>
 constexpr ScanKernels scan_kernels() {
-  return {&forward_scratch<V>, &forward<V, T>, &backward_scratch<V>,
-          &backward<V, T>};
+  return {&forward<V, T>, &backward<V, T>};
 }
 
 template <typename V>
@@ -33,10 +29,8 @@ const Variant& variant_of(const char* name) {
       scan_kernels<V, float>(),
       scan_kernels<V, Half>(),
       scan_kernels<V, BFloat16>(),
-      {&depthwise_scratch, &depthwise<V>, &wavelet_scratch, &wavelet<V>,
-       &wavelet_gradient_scratch, &wavelet_gradient<V>, &gated_norm<V>,
-       &gated_norm_backward<V>, kTileRows<V>, &conv_scratch, &conv<V>,
-       &feed_forward_scratch, &filter_rows<V>, &feed_forward<V>}};
+      {&depthwise<V>, &wavelet<V>, &wavelet_gradient<V>, kTileRows<V>,
+       &conv<V>, &feed_forward<V>}};
   return variant;
 }
 

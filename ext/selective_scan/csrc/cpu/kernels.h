@@ -62,12 +62,10 @@ struct Gradients {
 
 struct ScanKernels {
   // Tasks are (channel block, batch) pairs, batch fastest.
-  size_t (*forward_scratch)(const ScanShape&);
-  void (*forward)(const Operands&, int64_t begin, int64_t end, void* scratch);
+  void (*forward)(const Operands&, int64_t begin, int64_t end);
   // Tasks are (block group, batch group) pairs, batch group fastest.
-  size_t (*backward_scratch)(const ScanShape&);
   void (*backward)(const Operands&, const Gradients&, const BackwardPlan&,
-                   int64_t begin, int64_t end, void* scratch);
+                   int64_t begin, int64_t end);
 };
 
 // All kernels for one instruction set; float64 is always plain.

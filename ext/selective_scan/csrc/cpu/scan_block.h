@@ -7,6 +7,12 @@
 namespace selective_scan::cpu::SCAN_VARIANT {
 
 template <typename S>
+inline S* scratch(int64_t count) {
+  return static_cast<S*>(
+      scratch_memory(static_cast<size_t>(count) * sizeof(S)));
+}
+
+template <typename S>
 inline S* take(S*& memory, int64_t count) {
   S* const taken = memory;
   memory += count;

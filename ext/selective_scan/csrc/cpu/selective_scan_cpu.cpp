@@ -9,7 +9,6 @@
 
 #include "../common/operands.h"
 #include "kernels.h"
-#include "scratch.h"
 #include "work_stealing.h"
 
 namespace selective_scan {
@@ -111,11 +110,10 @@ at::Tensor forward(Inputs& in, const at::Tensor& u) {
   in.set_y(y);
   const Operands& operands = in.operands;
   const ScanKernels& kernels = kernels_for(u);
-  const size_t bytes = kernels.forward_scratch(operands.shape);
   const int64_t tasks =
       count_blocks(operands.shape, cpu::kBlock) * operands.shape.batch;
   share_tasks(tasks, 1, [&](int64_t begin, int64_t end) {
-    kernels.forward(operands, begin, end, scratch_memory(bytes));
+    kernels.forward(operands, begin, end);
   });
   return y;
 }
@@ -171,11 +169,9 @@ Partials backward(Inputs& in, const at::Tensor& grad, const at::Tensor& grad_u,
   gradients.rows = partials.rows.mutable_data_ptr();
   gradients.parameters = partials.parameters.mutable_data_ptr();
   const ScanKernels& kernels = kernels_for(grad);
-  const size_t bytes = kernels.backward_scratch(shape);
   share_tasks(plan.block_groups * plan.batch_groups, 1,
               [&](int64_t begin, int64_t end) {
-                kernels.backward(operands, gradients, plan, begin, end,
-                                 scratch_memory(bytes));
+                kernels.backward(operands, gradients, plan, begin, end);
               });
   return partials;
 }
@@ -249,7 +245,7 @@ selective_scan_backward_cpu(const at::Tensor& grad, const at::Tensor& u,
                             bool delta_softplus, bool reverse) {
   const auto shape = check_selective_scan(u, delta, A, B, C, D, delta_bias,
                                           delta_softplus, reverse);
-  check_grad(grad, u);
+  check_alike("grad", grad, u);
   auto in = plain_inputs(shape, u, delta, A, B, C, D, delta_bias);
   auto grad_u = empty_like_layout(u), grad_delta = empty_like_layout(delta);
   auto grad_B = empty_like_layout(B), grad_C = empty_like_layout(C);
@@ -279,7 +275,7 @@ bidirectional_scan_backward_cpu(const at::Tensor& grad, const at::Tensor& u,
                                 const at::Tensor& dt_bias, const at::Tensor& A,
                                 const at::Tensor& D) {
   const auto shape = check_bidirectional_scan(u, proj, dt_proj, dt_bias, A, D);
-  check_grad(grad, u);
+  check_alike("grad", grad, u);
   auto in = fused_inputs(shape, u, proj, dt_proj, dt_bias, A, D);
   auto grad_u = empty_like_layout(u), grad_proj = empty_like_layout(proj);
   const auto partials = backward(in, grad, grad_u, at::Tensor());

@@ -1,12 +1,13 @@
-// Operands of the kernels around the scan, for host and device code, and
-// their host side.
+// The operators around the scan, wavelet_conv2d and gated_layer_norm: operands
+// of their kernels, how they are cut into blocks, and their host side.
 #pragma once
-
-#include <cstdint>
 
 #include "../common/scan_shape.h"
 
 namespace selective_scan::cuda {
+
+// Blocks that keep a GPU busy: four for each of some 130 multiprocessors.
+constexpr int kBusyBlocks = 528;
 
 // A map of any strides. Offsets within an image need no more than 32 bits.
 template <typename T>
@@ -35,21 +36,65 @@ Map<T> map_of(T* data, const int64_t* strides, int64_t width) {
   return map;
 }
 
-template <typename T, typename P>
-struct WaveletTask {
+constexpr int kTileChannels = 16;
+constexpr int kTileColumns = 8;
+constexpr int kTileRows = 16;     // at most, two of them a warp
+constexpr int kGradientRows = 8;  // likewise, for the filters' gradient
+constexpr int kPitch = kTileChannels + 1;  // spreads cells over the banks
+
+struct alignas(16) Bands {
+  float v[4];
+};
+
+template <typename T>
+struct Wavelet {
   Map<const T> x, grad;
   Map<T> y;
-  const P* weight = nullptr;  // (4 * channels, side, side)
-  P* weight_grad = nullptr;   // (groups, 4 * channels, side, side)
-  int images = 0, channels = 0, height = 0, width = 0;  // in pixels
-  int side = 0;
-  bool turned = false;  // filters by 180 degrees
-  int tile_rows = 0;    // of cells, at most
-  int groups = 1;       // of tiles, a block sums over one
+  const float* weight;  // (4 * channels, side, side)
+  float* weight_grad;   // (groups, 4 * channels, side, side)
+  int images, channels, height, width;  // in pixels
+  int side;
+  bool turned;  // filters by 180 degrees
 
-  SCAN_HOST_DEVICE int cell_rows() const { return (height + 1) / 2; }
-  SCAN_HOST_DEVICE int cell_columns() const { return (width + 1) / 2; }
+  // Of the plan. Tiles are of nearly the same size.
+  int cell_rows, cell_columns;  // of the map
+  int tall, wide;               // tiles of an image
+  int rows, columns;            // cells of a tile, at most
+  int region;                   // the same with the filter's border
+  int channel_blocks;
+  int groups;  // of tiles, a block sums over one for the filters' gradient
+  int64_t blocks;
+  int threads, bytes;
 };
+
+// Plans the kernel, or that for the gradient of the filters, with tiles that
+// `room` bytes of shared memory hold: with their border, and the filters or
+// the tile of the gradient.
+template <typename T>
+void plan_wavelet(Wavelet<T>& w, bool gradient, int room) {
+  const auto up = [](int a, int b) { return (a + b - 1) / b; };
+  const auto grown = [&](int cells, int most) {
+    return static_cast<int>(smaller(cells + w.side / 2 * 2, most));
+  };
+  w.cell_rows = up(w.height, 2);
+  w.cell_columns = up(w.width, 2);
+  w.channel_blocks = up(w.channels, kTileChannels);
+  w.wide = up(w.cell_columns, kTileColumns);
+  w.columns = up(w.cell_columns, w.wide);
+  for (int most = gradient ? kGradientRows : kTileRows; most > 0; --most) {
+    w.tall = up(w.cell_rows, most);
+    w.rows = up(w.cell_rows, w.tall);
+    w.region = grown(w.rows, w.cell_rows) * grown(w.columns, w.cell_columns);
+    const int more = gradient ? w.rows * w.columns : w.side * w.side;
+    w.bytes = (w.region + more) * kPitch * static_cast<int>(sizeof(Bands));
+    if (w.bytes <= room) break;
+  }
+  const int64_t tiles = int64_t{w.images} * w.tall * w.wide;
+  const int groups = kBusyBlocks / w.channel_blocks;
+  w.groups = static_cast<int>(smaller(tiles, groups > 1 ? groups : 1));
+  w.blocks = (gradient ? w.groups : tiles) * w.channel_blocks;
+  w.threads = 32 * (gradient ? w.side : up(w.rows, 2));
+}
 
 // (batch, channels, length) of any strides.
 template <typename T>
@@ -63,62 +108,46 @@ struct Tokens {
   }
 };
 
+constexpr int kNormWarps = 8;
+
 template <typename T, typename P>
-struct NormTask {
+struct GatedNorm {
   Tokens<const T> x, z, grad;
   Tokens<T> y, x_grad, z_grad;
-  const P* weight = nullptr;
-  const P* bias = nullptr;
-  P* partials = nullptr;  // (blocks, 2, channels): of weight and bias
-  P eps = 0;
-  int tokens = 0, length = 0, channels = 0;  // tokens of the whole batch
-  bool channels_last = false;
-  int warps = 0, blocks = 0;
+  const P* weight;
+  const P* bias;
+  P* partials;  // (blocks, 2, channels): of weight and bias
+  P eps;
+  int tokens, length, channels;  // tokens of the whole batch
+  bool channels_last;
 
-  SCAN_HOST_DEVICE int tiles() const {
-    return (tokens - 1) / (channels_last ? warps : 32) + 1;
+  // Of the plan.
+  int tiles;  // of tokens
+  int blocks, warps, bytes;
+};
+
+// Plans one of the kernels; no blocks where `room` bytes of shared memory are
+// too few for sums across warps and, of the gradients of weight and bias, over
+// tokens.
+template <typename T, typename P>
+void plan_gated_norm(GatedNorm<T, P>& n, bool backward, int room) {
+  n.blocks = 0;
+  for (n.warps = kNormWarps; n.warps > 0; n.warps /= 2) {
+    const int across = n.channels_last ? 0 : 32 * n.warps;
+    const int rows = !backward ? 0 : n.channels_last ? n.warps : 1;
+    const int64_t bytes = sizeof(P) * (across + int64_t{2} * rows * n.channels);
+    if (bytes > room) continue;
+    n.bytes = static_cast<int>(bytes);
+    n.tiles = (n.tokens - 1) / (n.channels_last ? n.warps : 32) + 1;
+    n.blocks = backward ? static_cast<int>(smaller(n.tiles, kBusyBlocks))
+                        : n.tiles;
+    return;
   }
-};
+}
 
-// The shape of a launch.
-struct Launch {
-  int64_t blocks = 0;
-  int threads = 0;
-  int bytes = 0;  // of shared memory
-};
-
-// Blocks that keep a GPU busy: four for each of some 130 multiprocessors.
-constexpr int64_t kBusyBlocks = 528;
-
-// Sums of the columns of a matrix (rows, columns); those from `split` on go
-// elsewhere.
-template <typename P>
-struct SumTask {
-  const P* from = nullptr;
-  P* to = nullptr;
-  P* rest = nullptr;
-  int rows = 0, columns = 0, split = 0;
-};
-
-#if defined(__CUDACC__) || defined(CUDART_VERSION)
-
-// Sets tile_rows and, for the gradient of the filters, groups.
 template <typename T>
-cudaError_t plan_wavelet(WaveletTask<T, float>& task, bool gradient);
-template <typename T>
-cudaError_t launch_wavelet(const WaveletTask<T, float>& task, bool gradient,
-                           cudaStream_t stream);
-
-// Sets warps and blocks; no blocks where there are too many channels.
+void launch_wavelet(const Wavelet<T>& operands, bool gradient);
 template <typename T, typename P>
-cudaError_t plan_gated_norm(NormTask<T, P>& task, bool backward);
-template <typename T, typename P>
-cudaError_t launch_gated_norm(const NormTask<T, P>& task, bool backward,
-                              cudaStream_t stream);
-
-template <typename P>
-cudaError_t launch_sum(const SumTask<P>& task, cudaStream_t stream);
-
-#endif
+void launch_gated_norm(const GatedNorm<T, P>& operands, bool backward);
 
 }  // namespace selective_scan::cuda

@@ -26,7 +26,7 @@ __device__ __forceinline__ float sum_over_lanes(float (&values)[kCount]) {
   for (int k = 0; k < kHalf; ++k) {
     const float kept = upper ? values[k + kHalf] : values[k];
     const float sent = upper ? values[k] : values[k + kHalf];
-    values[k] = kept + __shfl_xor_sync(0xffffffffu, sent, kHalf);
+    values[k] = kept + __shfl_xor_sync(kWholeWarp, sent, kHalf);
   }
   if constexpr (kHalf > 1) return sum_over_lanes<kHalf / 2>(values);
   return values[0];
@@ -36,7 +36,7 @@ __device__ __forceinline__ float sum_over_lanes(float (&values)[kCount]) {
 __device__ __forceinline__ float sum_over_runs(float2 value, bool second) {
   const float kept = second ? value.y : value.x;
   const float sent = second ? value.x : value.y;
-  return kept + __shfl_xor_sync(0xffffffffu, sent, 1 << kPairsLog2);
+  return kept + __shfl_xor_sync(kWholeWarp, sent, 1 << kPairsLog2);
 }
 
 __device__ __forceinline__ void store_quad(float* to, float4 value,
@@ -156,7 +156,7 @@ __device__ __forceinline__ void backward_direction(
       (static_cast<int64_t>(blockIdx.x) * gridDim.z + blockIdx.z) *
           g.directions +
       kDirection;
-  float* const rows_out = g.grad_rows + (place * g.length + at.first) * slots;
+  float* const rows_out = g.row_sums + (place * g.length + at.first) * slots;
   const float value = sum_over_lanes<kTokens>(over_channels);
   const int mine = at.token + (lane & 7);
   if (mine < at.count) rows_out[mine * slots + (lane >> 3 & 1)] = value;
@@ -200,7 +200,7 @@ __device__ __forceinline__ void backward_direction(
   }
   const bool second = at.run & 1;
   float* const parameters =
-      g.grad_parameters +
+      g.parameter_sums +
       (((static_cast<int64_t>(blockIdx.z) * g.chunks + blockIdx.y) *
             g.directions +
         kDirection) *
@@ -255,8 +255,9 @@ __device__ __forceinline__ void backward_direction(
 }
 
 template <typename T, bool kChannelsLast>
-__device__ __forceinline__ void backward_block(const Bidirectional<T>& g,
-                                               float* memory) {
+__global__ void __launch_bounds__(kBackwardThreads)
+    bidirectional_backward(const SCAN_GRID_CONSTANT Bidirectional<T> g) {
+  SCAN_SHARED_MEMORY(float, memory);
   const Place<T> at(g, kPairsLog2);
   const Shared<T> shared(g, at, memory);
   typename Vector<T>::Type u[kTokens], grad[kTokens];
@@ -298,7 +299,7 @@ __device__ __forceinline__ void backward_block(const Bidirectional<T>& g,
   over_tokens[(threadIdx.x >> 5) * kWidth + 2 * at.pair + second] =
       sum_over_runs(grad_D, second);
   if constexpr (kChannelsLast) {
-    store_pairs(g, at, grad_u, g.grad_u);
+    store_pairs(g, at, grad_u, g.y);
   } else {
 #pragma unroll
     for (int i = 0; i < kTokens; ++i) {
@@ -313,13 +314,107 @@ __device__ __forceinline__ void backward_block(const Bidirectional<T>& g,
     for (int n = 0; n < static_cast<int>(blockDim.x >> 5); ++n) {
       sum += over_tokens[n * kWidth + threadIdx.x];
     }
-    g.grad_D[((static_cast<int64_t>(blockIdx.z) * g.chunks + blockIdx.y) *
+    g.D_sums[((static_cast<int64_t>(blockIdx.z) * g.chunks + blockIdx.y) *
                   gridDim.x +
               blockIdx.x) *
                  kWidth +
              threadIdx.x] = sum;
   }
-  if constexpr (!kChannelsLast) store_tile(g, at, shared.regions, g.grad_u);
+  if constexpr (!kChannelsLast) store_tile(g, at, shared.regions, g.y);
+}
+
+// The last sums, in a fixed order: rows as proj lies, and parameters.
+template <typename T>
+__device__ __forceinline__ void sum_rows(const Bidirectional<T>& g, int set) {
+  const int quads = g.slots / 4;
+  const int i = blockIdx.x * kTotalThreads + threadIdx.x;
+  if (i >= g.length * quads) return;
+  const int64_t size = static_cast<int64_t>(g.length) * quads;
+  const float4* from =
+      reinterpret_cast<const float4*>(g.row_sums) + set * size + i;
+  float4 sum = make_float4(0.f, 0.f, 0.f, 0.f);
+#pragma unroll 4
+  for (int k = 0; k < g.blocks; ++k) {
+    const float4 x = from[k * size * g.batch * g.directions];
+    sum = make_float4(sum.x + x.x, sum.y + x.y, sum.z + x.z, sum.w + x.w);
+  }
+  const int token = i / quads, slot = i % quads * 4;
+  const Rows<T>& out = g.grad_proj;
+  T* const to = out.data + set / g.directions * out.batch +
+                set % g.directions * static_cast<int64_t>(out.set) +
+                static_cast<int64_t>(token) * out.token;
+  const float values[4] = {sum.x, sum.y, sum.z, sum.w};
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    const int row = slot + k < 2 ? g.rank + slot + k : slot + k - 2;
+    if (slot + k < g.rank + 2) {
+      to[static_cast<int64_t>(row) * out.row] = static_cast<T>(values[k]);
+    }
+  }
+}
+
+template <typename T>
+__device__ __forceinline__ void sum_parameters(const Bidirectional<T>& g,
+                                               float* shared) {
+  const int lane = threadIdx.x % kColumns, group = threadIdx.x / kColumns;
+  const int groups = kTotalThreads / kColumns;
+  const int width = g.padded_channels(), chunks = g.batch * g.chunks;
+  const int count = g.directions * width * g.slots;
+  const int column = blockIdx.x * kColumns + lane;
+  const bool skip = column >= count;
+  const int place = skip ? column - count : column;
+  const int size = skip ? width : count;
+  if (static_cast<int>(blockIdx.x) * kColumns >= count + width) return;
+  float sum = 0.f;
+  if (place < size) {
+    const float* const from = (skip ? g.D_sums : g.parameter_sums) + place;
+#pragma unroll 8
+    for (int k = group; k < chunks; k += groups) {
+      sum += from[static_cast<int64_t>(k) * size];
+    }
+  }
+  shared[threadIdx.x] = sum;
+  __syncthreads();
+  if (group > 0 || place >= size) return;
+  for (int k = 1; k < groups; ++k) sum += shared[k * kColumns + lane];
+  if (skip) {
+    if (place >= g.channels) return;
+    for (int d = 0; d < g.directions; ++d) g.grad_D[d * g.channels + place] = sum;
+    return;
+  }
+  const int slot = place % g.slots, channel = place / g.slots % width;
+  const int direction = place / g.slots / width;
+  if (channel >= g.channels || slot >= g.rank + 2) return;
+  const int p = direction * g.channels + channel;
+  if (slot == 0) {
+    g.grad_A[p] = sum;
+  } else if (slot == 1) {
+    g.grad_bias[p] = sum;
+  } else {
+    g.grad_weight[p * g.rank + slot - 2] = sum;
+  }
+}
+
+// One row of blocks for each batch element and direction, one for parameters.
+template <typename T>
+dim3 totals_grid(const Bidirectional<T>& g) {
+  const int64_t rows = ceil_div(g.length * (g.slots / 4), kTotalThreads);
+  const int64_t parameters = ceil_div(
+      g.padded_channels() * (g.directions * g.slots + 1), kColumns);
+  return {static_cast<unsigned>(rows > parameters ? rows : parameters),
+          static_cast<unsigned>(g.batch * g.directions + 1), 1};
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kTotalThreads)
+    bidirectional_totals(const SCAN_GRID_CONSTANT Bidirectional<T> g) {
+  SCAN_SHARED_MEMORY(float, shared);
+  const int set = blockIdx.y;
+  if (set < g.batch * g.directions) {
+    sum_rows(g, set);
+  } else {
+    sum_parameters(g, shared);
+  }
 }
 
 }  // namespace selective_scan::cuda

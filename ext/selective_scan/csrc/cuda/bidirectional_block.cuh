@@ -1,19 +1,15 @@
-// What the forward and the backward kernel of bidirectional.h share. Nothing
-// of PyTorch is used, so that the emulation on a CPU runs the same source.
+// What the forward and the backward kernel of bidirectional.h share.
 #pragma once
 
-#include "bidirectional_plan.h"
-#include "scan_math.cuh"
+#include <c10/util/BFloat16.h>
+#include <c10/util/Half.h>
+
+#include "bidirectional.h"
+#include "gpu.cuh"
 
 namespace selective_scan::cuda {
 
 constexpr float kLog2e = 1.4426950408889634f;
-
-__device__ __forceinline__ float to_float(float x) { return x; }
-__device__ __forceinline__ float to_float(__half x) { return __half2float(x); }
-__device__ __forceinline__ float to_float(__nv_bfloat16 x) {
-  return __bfloat162float(x);
-}
 
 template <typename T>
 struct Vector;  // two values, one load
@@ -22,10 +18,9 @@ struct Vector<float> {
   using Type = float2;
   __device__ __forceinline__ static float2 unpack(Type x) { return x; }
   __device__ __forceinline__ static Type pack(float2 x) { return x; }
-  __device__ __forceinline__ static float round(float x) { return x; }
 };
 template <>
-struct Vector<__half> {
+struct Vector<c10::Half> {
   using Type = __half2;
   __device__ __forceinline__ static float2 unpack(Type x) {
     return __half22float2(x);
@@ -33,21 +28,15 @@ struct Vector<__half> {
   __device__ __forceinline__ static Type pack(float2 x) {
     return __float22half2_rn(x);
   }
-  __device__ __forceinline__ static __half round(float x) {
-    return __float2half_rn(x);
-  }
 };
 template <>
-struct Vector<__nv_bfloat16> {
+struct Vector<c10::BFloat16> {
   using Type = __nv_bfloat162;
   __device__ __forceinline__ static float2 unpack(Type x) {
     return halves_of(x);
   }
   __device__ __forceinline__ static Type pack(float2 x) {
     return __float22bfloat162_rn(x);
-  }
-  __device__ __forceinline__ static __nv_bfloat16 round(float x) {
-    return __float2bfloat16_rn(x);
   }
 };
 
@@ -186,8 +175,8 @@ template <typename T>
 __device__ __forceinline__ void stage_rows(const Bidirectional<T>& g,
                                            const Place<T>& at, float* rows) {
   const int slots = g.slots;
-  const T* const from = g.proj + blockIdx.z * g.proj_batch +
-                        static_cast<int64_t>(at.first) * g.proj_token;
+  const T* const from = g.proj.data + blockIdx.z * g.proj.batch +
+                        static_cast<int64_t>(at.first) * g.proj.token;
   if (g.paired_rows) {
     // A thread keeps two rows, and takes one token after the other.
     using Two = typename Vector<T>::Type;
@@ -202,10 +191,10 @@ __device__ __forceinline__ void stage_rows(const Bidirectional<T>& g,
       const int slot = 2 * q - direction * slots;
       const int row = slot < 2 ? g.rank + slot : slot - 2;
       const int count = slot < g.rank + 2 ? at.count : 0;
-      const T* source = from + direction * g.proj_set + row +
-                        static_cast<int64_t>(start) * g.proj_token;
+      const T* source = from + direction * g.proj.set + row +
+                        static_cast<int64_t>(start) * g.proj.token;
       float* target = rows + (direction * at.chunk + start) * slots + slot;
-      const int source_step = step * g.proj_token;
+      const int source_step = step * g.proj.token;
       const int target_step = step * slots;
       // trips: chunk / (threads / lanes) / 8
 #pragma unroll 1
@@ -235,7 +224,7 @@ __device__ __forceinline__ void stage_rows(const Bidirectional<T>& g,
   const int step =
       min(1 << log2, static_cast<int>(blockDim.x >> 5) - (group << log2));
   if (token >= at.chunk) return;
-  const T* const source = from + token * g.proj_token;
+  const T* const source = from + token * g.proj.token;
   const int quads = slots / 4;
   const int filled = token < at.count ? g.rank + 2 : 0;  // slots
   // trips: (1 - paired) * 2 * quads * 16 / width
@@ -243,15 +232,16 @@ __device__ __forceinline__ void stage_rows(const Bidirectional<T>& g,
   for (int q = warp - (group << log2); q < g.directions * quads; q += step) {
     const int direction = q >= quads;
     const int slot = 4 * (q - direction * quads);
-    const int place = direction * g.proj_set + (slot - 2) * g.proj_row;
-    const int skipped = slot == 0 ? (g.rank + 2) * g.proj_row : 0;
+    const int place = direction * g.proj.set + (slot - 2) * g.proj.row;
+    const int skipped = slot == 0 ? (g.rank + 2) * g.proj.row : 0;
     float values[4];
 #pragma unroll
     for (int k = 0; k < 4; ++k) {
       values[k] = 0.f;
       if (slot + k < filled) {
         values[k] =
-            to_float(source[place + k * g.proj_row + (k < 2 ? skipped : 0)]);
+            static_cast<float>(
+            source[place + k * g.proj.row + (k < 2 ? skipped : 0)]);
       }
     }
     *reinterpret_cast<float4*>(rows + (direction * at.chunk + token) * slots +
@@ -324,7 +314,7 @@ __device__ __forceinline__ void stage_tile(const Bidirectional<T>& g,
 #pragma unroll
   for (int k = 0; k < kMoves; ++k, from += step) {
     values[k] = 0.f;
-    if (k < lanes.count) values[k] = to_float(*from);
+    if (k < lanes.count) values[k] = static_cast<float>(*from);
   }
   tile += lanes.word;
 #pragma unroll
@@ -344,7 +334,7 @@ __device__ __forceinline__ void store_tile(const Bidirectional<T>& g,
   tile += lanes.word;
 #pragma unroll
   for (int k = 0; k < kMoves; ++k, to += step, tile += lanes.step) {
-    if (k < lanes.count) *to = Vector<T>::round(*tile);
+    if (k < lanes.count) *to = static_cast<T>(*tile);
   }
 }
 

@@ -47,8 +47,9 @@ __device__ __forceinline__ void forward_direction(
 
 // y of one chunk, or its sums alone.
 template <typename T, bool kChannelsLast>
-__device__ __forceinline__ void forward_block(const Bidirectional<T>& g,
-                                              float* shared) {
+__global__ void __launch_bounds__(kForwardThreads, 3)
+    bidirectional_forward(const SCAN_GRID_CONSTANT Bidirectional<T> g) {
+  SCAN_SHARED_MEMORY(float, shared);
   const Place<T> at(g, g.pairs_log2);
   float4* const sums = reinterpret_cast<float4*>(shared);
   float* const rows = shared + 4 * g.directions * blockDim.x;

@@ -1,5 +1,17 @@
-// What the kernels take from the GPU, and the emulation replaces.
+// What all kernels take from the GPU, which the emulation replaces, and share.
+// Nothing of PyTorch but its 16-bit types is used here, so that a host
+// compiler can build the kernels against an emulation of threads.
 #pragma once
+
+#if defined(__CUDACC__)
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#define SCAN_GRID_CONSTANT __grid_constant__
+// One untyped array serves every instance of the kernels.
+#define SCAN_SHARED_MEMORY(type, name)                        \
+  extern __shared__ __align__(16) unsigned char raw_##name[]; \
+  type* const name = reinterpret_cast<type*>(raw_##name)
 
 namespace selective_scan::cuda {
 
@@ -31,5 +43,26 @@ __device__ __forceinline__ unsigned thread_index() {
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(x));
   return x;
 }
+
+}  // namespace selective_scan::cuda
+#endif
+
+namespace selective_scan::cuda {
+
+constexpr unsigned kWholeWarp = 0xffffffffu;
+
+// log(1 + t) on [0, 1], 3e-8 relative.
+__device__ __forceinline__ float log1p_of(float t) {
+  float p = 5.2326899e-3f;
+  p = fmaf(p, t, -2.9505219e-2f);
+  p = fmaf(p, t, 7.8225918e-2f);
+  p = fmaf(p, t, -1.36632427e-1f);
+  p = fmaf(p, t, 1.9106005e-1f);
+  p = fmaf(p, t, -2.4842982e-1f);
+  p = fmaf(p, t, 3.33190978e-1f);
+  p = fmaf(p, t, -4.99994934e-1f);
+  return t * fmaf(p, t, 0.99999994f);
+}
+__device__ __forceinline__ double log1p_of(double t) { return log1p(t); }
 
 }  // namespace selective_scan::cuda

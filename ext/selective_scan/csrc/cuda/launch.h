@@ -1,20 +1,33 @@
-// The kernels' host side: explicit instances live in the .cu files, which
-// include no more of PyTorch than its 16-bit types.
+// Starts a kernel on the current stream, for the .cu files.
 #pragma once
 
-#include <cuda_runtime_api.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAStream.h>
 
-#include "layout.h"
+#include <atomic>
+#include <cstdint>
 
 namespace selective_scan::cuda {
 
-template <typename T, typename P>
-cudaError_t launch_forward(const Operands<T, P>& operands,
-                           cudaStream_t stream);
-
-template <typename T, typename P>
-cudaError_t launch_backward(const Operands<T, P>& operands,
-                            const Gradients<T, P>& gradients,
-                            cudaStream_t stream);
+template <auto kKernel, typename Operands>
+void launch(dim3 grid, int threads, int64_t shared_bytes,
+            const Operands& operands) {
+  if (shared_bytes > 48 * 1024) {  // more has to be allowed, once a device
+    static std::atomic<uint64_t> allowed{0};  // one bit per device
+    int device = 0, most = 0;
+    C10_CUDA_CHECK(cudaGetDevice(&device));
+    const uint64_t bit = device < 64 ? uint64_t{1} << device : 0;
+    if ((allowed.load(std::memory_order_relaxed) & bit) == 0) {
+      C10_CUDA_CHECK(cudaDeviceGetAttribute(
+          &most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+      C10_CUDA_CHECK(cudaFuncSetAttribute(
+          kKernel, cudaFuncAttributeMaxDynamicSharedMemorySize, most));
+      allowed.fetch_or(bit, std::memory_order_relaxed);
+    }
+  }
+  kKernel<<<grid, threads, shared_bytes, c10::cuda::getCurrentCUDAStream()>>>(
+      operands);
+  C10_CUDA_CHECK(cudaGetLastError());
+}
 
 }  // namespace selective_scan::cuda

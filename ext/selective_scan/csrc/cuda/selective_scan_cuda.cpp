@@ -1,140 +1,67 @@
-// The operators on CUDA: operands for the kernels, and the last sums.
-#include <ATen/ATen.h>
-#include <ATen/Dispatch.h>
-#include <ATen/OpMathType.h>
-#include <c10/cuda/CUDAException.h>
+// The scans on CUDA: operands for the kernels, and the last sums.
+#include <ATen/ops/zeros.h>
 #include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
 #include <torch/library.h>
 
 #include "../common/operands.h"
-#include "bidirectional_cuda.h"
-#include "launch.h"
+#include "bidirectional.h"
+#include "composed_scan.h"
+#include "host.h"
+#include "plain_scan.h"
 
 namespace selective_scan {
 namespace {
 
 template <typename T>
-using State = at::opmath_type<T>;
-template <typename T>
-using Operands = cuda::Operands<T, State<T>>;
+using PlainScan = cuda::PlainScan<T, State<T>>;
 
 template <typename T>
-void set_common(Operands<T>& o, const ScanShape& shape, const at::Tensor& u,
-                const at::Tensor& A) {
-  o.shape = shape;
-  o.u = u.const_data_ptr<T>();
-  o.u_strides = channel_strides(u);
-  o.A = A.const_data_ptr<State<T>>();
+cuda::View<const T> input(const at::Tensor& x, bool reverse) {
+  return cuda::walk(x.const_data_ptr<T>(), x.strides().data(), x.dim(),
+                    x.size(-1), reverse);
+}
+template <typename T>
+cuda::View<T> output(const at::Tensor& x, bool reverse) {
+  return cuda::walk(x.mutable_data_ptr<T>(), x.strides().data(), x.dim(),
+                    x.size(-1), reverse);
 }
 
-template <typename T>
-Operands<T> plain_operands(const ScanShape& shape, const at::Tensor& u,
-                           const at::Tensor& delta, const at::Tensor& A,
-                           const at::Tensor& B, const at::Tensor& C,
-                           const OptionalTensor& D,
-                           const OptionalTensor& delta_bias) {
-  Operands<T> o;
-  set_common(o, shape, u, A);
-  o.delta = delta.const_data_ptr<T>();
-  o.delta_strides = channel_strides(delta);
-  o.B = B.const_data_ptr<T>();
-  o.C = C.const_data_ptr<T>();
-  o.B_strides = row_strides(B);
-  o.C_strides = row_strides(C);
-  o.D = optional_data<State<T>>(D);
-  o.bias = optional_data<State<T>>(delta_bias);
-  return o;
-}
+struct PlainArguments {
+  ScanShape shape;
+  at::Tensor u, delta, A, B, C;
+  OptionalTensor D, bias;
 
-template <typename T>
-Operands<T> fused_operands(const ScanShape& shape, const at::Tensor& u,
-                           const at::Tensor& proj, const at::Tensor& dt_proj,
-                           const at::Tensor& dt_bias, const at::Tensor& A,
-                           const at::Tensor& D) {
-  Operands<T> o;
-  set_common(o, shape, u, A);
-  o.dt = proj.const_data_ptr<T>();
-  o.B = o.dt + shape.rank * proj.stride(2);
-  o.C = o.B + shape.state * proj.stride(2);
-  o.dt_strides = o.B_strides = o.C_strides = row_strides(proj);
-  o.dt_proj = dt_proj.const_data_ptr<State<T>>();
-  o.bias = dt_bias.const_data_ptr<State<T>>();
-  o.D = D.const_data_ptr<State<T>>();
-  return o;
-}
+  template <typename T>
+  PlainScan<T> operands() const {
+    PlainScan<T> o{};
+    o.batch = shape.batch;
+    o.channels = shape.channels;
+    o.length = shape.length;
+    o.state = shape.state;
+    o.groups = shape.groups;
+    o.softplus = shape.softplus;
+    o.u = input<T>(u, shape.reverse);
+    o.delta = input<T>(delta, shape.reverse);
+    o.B = input<T>(B, shape.reverse);
+    o.C = input<T>(C, shape.reverse);
+    o.A = A.const_data_ptr<State<T>>();
+    o.D = optional_data<State<T>>(D);
+    o.bias = optional_data<State<T>>(bias);
+    return o;
+  }
+};
 
-// `slots` kinds of values that enter each chunk, where there is more than one.
+// Memory for what enters each chunk, where there is more than one.
 template <typename T>
-at::Tensor set_carries(Operands<T>& o, int64_t slots,
-                       const at::TensorOptions& options) {
-  const ScanShape& shape = o.shape;
-  const int64_t chunks = cuda::choose_grid<State<T>>(shape).chunks;
+at::Tensor set_carries(PlainScan<T>& o, const at::TensorOptions& options) {
+  const int64_t chunks = cuda::with_layout(
+      o, [&](auto layout) { return layout.chunks(o); });
   if (chunks < 2) return {};
-  auto carries = at::zeros(
-      {slots, shape.batch, chunks, shape.state, shape.channels}, options);
+  at::Tensor carries =
+      at::zeros({2, o.batch, chunks, o.state, o.channels}, options);
   o.carries = carries.mutable_data_ptr<State<T>>();
   return carries;
 }
-
-template <typename T>
-void forward(Operands<T> o, const at::Tensor& A, const at::Tensor& y) {
-  const auto carries = set_carries(o, o.shape.directions, A.options());
-  o.y = y.mutable_data_ptr<T>();
-  o.y_strides = channel_strides(y);
-  C10_CUDA_CHECK((cuda::launch_forward<T, State<T>>(
-      o, c10::cuda::getCurrentCUDAStream())));
-}
-
-struct Sums {
-  at::Tensor rows;        // (batch, sets, rows, length)
-  at::Tensor parameters;  // (directions, channels, rank + state + 2)
-};
-
-Sums empty_sums(const ScanShape& shape, const at::TensorOptions& options) {
-  return {at::zeros({shape.batch, shape.sets(), shape.rank + 2 * shape.state,
-                     shape.length},
-                    options),
-          at::zeros(
-              {shape.directions, shape.channels, shape.rank + shape.state + 2},
-              options)};
-}
-
-template <typename T>
-Sums backward(Operands<T> o, const at::Tensor& A, const at::Tensor& grad,
-              const at::Tensor& grad_u, const at::Tensor& grad_delta) {
-  const ScanShape& shape = o.shape;
-  const auto options = A.options();
-  const auto carries = set_carries(o, 2 * shape.directions, options);
-  o.grad = grad.const_data_ptr<T>();
-  o.grad_strides = channel_strides(grad);
-  const int64_t blocks = cuda::choose_grid<State<T>>(shape).blocks;
-  auto rows = at::empty({blocks, shape.batch, shape.sets(),
-                         shape.rank + 2 * shape.state, shape.length},
-                        options);
-  // With groups, a block of channels writes the rows of its own alone.
-  if (shape.groups > 1) rows.zero_();
-  auto parameters = at::zeros({shape.batch, shape.directions, shape.channels,
-                               shape.rank + shape.state + 2},
-                              options);
-  cuda::Gradients<T, State<T>> g;
-  g.u = grad_u.mutable_data_ptr<T>();
-  g.u_strides = channel_strides(grad_u);
-  if (grad_delta.defined()) {
-    g.delta = grad_delta.mutable_data_ptr<T>();
-    g.delta_strides = channel_strides(grad_delta);
-  }
-  g.rows = rows.mutable_data_ptr<State<T>>();
-  g.parameters = parameters.mutable_data_ptr<State<T>>();
-  C10_CUDA_CHECK((cuda::launch_backward<T, State<T>>(
-      o, g, c10::cuda::getCurrentCUDAStream())));
-  return {rows.sum(0), parameters.sum(0)};
-}
-
-#define SCAN_DISPATCH(tensor, ...)                                          \
-  AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16,                 \
-                                  (tensor).scalar_type(), "selective_scan", \
-                                  __VA_ARGS__)
 
 at::Tensor selective_scan_cuda(const at::Tensor& u, const at::Tensor& delta,
                                const at::Tensor& A, const at::Tensor& B,
@@ -146,33 +73,14 @@ at::Tensor selective_scan_cuda(const at::Tensor& u, const at::Tensor& delta,
   const c10::cuda::CUDAGuard guard(u.device());
   auto y = empty_like_layout(u);
   if (y.numel() == 0) return y;
-  const auto uc = with_unit_stride(u), deltac = with_unit_stride(delta);
-  const auto Ac = A.contiguous();
-  const auto Dc = contiguous(D), bias = contiguous(delta_bias);
+  const PlainArguments arguments{
+      shape, u, delta, A.contiguous(), B, C, contiguous(D),
+      contiguous(delta_bias)};
   SCAN_DISPATCH(u, [&] {
-    forward(plain_operands<scalar_t>(shape, uc, deltac, Ac, B, C, Dc, bias),
-            Ac, y);
-  });
-  return y;
-}
-
-at::Tensor bidirectional_scan_cuda(const at::Tensor& u, const at::Tensor& proj,
-                                   const at::Tensor& dt_proj,
-                                   const at::Tensor& dt_bias,
-                                   const at::Tensor& A, const at::Tensor& D) {
-  const auto shape = check_bidirectional_scan(u, proj, dt_proj, dt_bias, A, D);
-  const c10::cuda::CUDAGuard guard(u.device());
-  if (u.numel() == 0) return empty_like_layout(u);
-  if (cuda::takes_bidirectional(shape, u)) {
-    return cuda::bidirectional_forward(shape, u, proj, dt_proj, dt_bias, A, D);
-  }
-  const auto y = empty_like_layout(u);
-  const auto uc = with_unit_stride(u);
-  const auto weight = dt_proj.contiguous(), bias = dt_bias.contiguous();
-  const auto Ac = A.contiguous(), Dc = D.contiguous();
-  SCAN_DISPATCH(u, [&] {
-    forward(fused_operands<scalar_t>(shape, uc, proj, weight, bias, Ac, Dc),
-            Ac, y);
+    auto o = arguments.operands<scalar_t>();
+    const auto carries = set_carries<scalar_t>(o, A.options());
+    o.y = output<scalar_t>(y, reverse);
+    cuda::launch_plain_scan(o, false);
   });
   return y;
 }
@@ -187,67 +95,187 @@ selective_scan_backward_cuda(const at::Tensor& grad, const at::Tensor& u,
                              bool delta_softplus, bool reverse) {
   const auto shape = check_selective_scan(u, delta, A, B, C, D, delta_bias,
                                           delta_softplus, reverse);
-  check_grad(grad, u);
+  check_alike("grad", grad, u);
   const c10::cuda::CUDAGuard guard(u.device());
+  const int64_t state = shape.state;
+  const auto options = A.options();
   auto grad_u = empty_like_layout(u), grad_delta = empty_like_layout(delta);
-  auto sums = empty_sums(shape, A.options());
-  if (u.numel() > 0) {
-    const auto uc = with_unit_stride(u), deltac = with_unit_stride(delta);
-    const auto gc = with_unit_stride(grad), Ac = A.contiguous();
-    const auto Dc = contiguous(D), bias = contiguous(delta_bias);
+  auto parameters = at::zeros({shape.batch, shape.channels, state + 2},
+                              options);
+  // Of each block of channels, B's and C's; it fills those of its own group.
+  at::Tensor rows;
+  if (u.numel() == 0) {
+    rows = at::zeros({1, shape.batch, shape.groups, 2 * state, shape.length},
+                     options);
+  } else {
+    const PlainArguments arguments{
+        shape, u, delta, A.contiguous(), B, C, contiguous(D),
+        contiguous(delta_bias)};
     SCAN_DISPATCH(u, [&] {
-      sums = backward(
-          plain_operands<scalar_t>(shape, uc, deltac, Ac, B, C, Dc, bias), Ac,
-          gc, grad_u, grad_delta);
+      auto o = arguments.operands<scalar_t>();
+      const auto carries = set_carries<scalar_t>(o, options);
+      const int64_t blocks = cuda::with_layout(
+          o, [&](auto layout) { return layout.blocks(o); });
+      rows = at::empty(
+          {blocks, shape.batch, shape.groups, 2 * state, shape.length},
+          options);
+      if (shape.groups > 1) rows.zero_();
+      o.rows = output<State<scalar_t>>(rows.flatten(0, 2), reverse);
+      o.parameters = parameters.mutable_data_ptr<State<scalar_t>>();
+      o.grad = input<scalar_t>(grad, reverse);
+      o.grad_u = output<scalar_t>(grad_u, reverse);
+      o.grad_delta = output<scalar_t>(grad_delta, reverse);
+      cuda::launch_plain_scan(o, true);
     });
   }
-  const int64_t state = shape.state;
-  const auto parameters = sums.parameters[0];
-  const auto none = at::empty({0}, parameters.options());
+  const auto row_sums = rows.sum(0), sums = parameters.sum(0);
+  const auto part = [&](bool wanted, int64_t k) {
+    return wanted ? sums.select(1, k).contiguous() : at::empty({0}, options);
+  };
   return {grad_u,
           grad_delta,
-          parameters.narrow(1, 0, state).contiguous(),
-          empty_like_layout(B).copy_(sums.rows.narrow(2, 0, state)),
-          empty_like_layout(C).copy_(sums.rows.narrow(2, state, state)),
-          D.has_value() ? parameters.select(1, state).contiguous() : none,
-          delta_bias.has_value() ? parameters.select(1, state + 1).contiguous()
-                                 : at::empty_like(none)};
+          sums.narrow(1, 0, state).contiguous(),
+          empty_like_layout(B).copy_(row_sums.narrow(2, 0, state)),
+          empty_like_layout(C).copy_(row_sums.narrow(2, state, state)),
+          part(D.has_value(), state),
+          part(delta_bias.has_value(), state + 1)};
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor,
-           at::Tensor>
-bidirectional_scan_backward_cuda(const at::Tensor& grad, const at::Tensor& u,
-                                 const at::Tensor& proj,
-                                 const at::Tensor& dt_proj,
-                                 const at::Tensor& dt_bias,
-                                 const at::Tensor& A, const at::Tensor& D) {
+int narrow(int64_t value) { return static_cast<int>(value); }
+
+// The plan of the kernels for one state; without threads where they do not
+// take the scan: more states, float64, sizes that 32 bits do not hold.
+cuda::Plan plan_bidirectional(const ScanShape& shape, const at::Tensor& u,
+                              bool backward) {
+  const int64_t rows = shape.directions * (shape.rank + 6) * shape.length;
+  const int64_t weights = shape.directions * shape.channels * shape.rank;
+  if (shape.state != 1 || u.scalar_type() == at::kDouble ||
+      shape.batch * shape.directions >= 65535 || rows > kLargestInt ||
+      weights > kLargestInt || shape.channels * shape.length > kLargestInt) {
+    return {};
+  }
+  const auto plan = cuda::make_plan(
+      shape.batch, narrow(shape.channels), narrow(shape.length),
+      narrow(shape.rank), narrow(shape.directions), backward,
+      {device_attribute(cudaDevAttrMultiProcessorCount),
+       shared_memory_of_block()});
+  return plan.chunks <= 65535 ? plan : cuda::Plan{};
+}
+
+bool even_batch(const at::Tensor& x) {
+  const auto address = reinterpret_cast<uintptr_t>(x.const_data_ptr());
+  return x.stride(0) % 2 == 0 && address % (2 * x.element_size()) == 0;
+}
+
+// Two neighbouring channels can be read at once.
+bool paired_channels(const at::Tensor& x) {
+  return channels_last(x) && x.size(1) % 2 == 0 && x.stride(2) % 2 == 0 &&
+         even_batch(x) && has_short_offsets(x);
+}
+
+bool paired_rows(const at::Tensor& proj) {
+  return proj.stride(2) == 1 && proj.size(2) % 2 == 0 &&
+         proj.stride(1) % 2 == 0 && proj.stride(3) % 2 == 0 &&
+         even_batch(proj);
+}
+
+template <typename T>
+cuda::Rows<T> rows_of(const at::Tensor& x, T* data) {
+  return {data, x.stride(0), narrow(x.stride(1)), narrow(x.stride(2)),
+          narrow(x.stride(3))};
+}
+
+// y or, where there is a gradient of y, those of the arguments.
+BidirectionalGradients run_bidirectional(
+    const ScanShape& shape, const cuda::Plan& plan, const OptionalTensor& grad,
+    const at::Tensor& u, const at::Tensor& proj, const at::Tensor& dt_proj,
+    const at::Tensor& dt_bias, const at::Tensor& A, const at::Tensor& D) {
+  const bool last = paired_channels(u), backward = grad.has_value();
+  const auto in_place = [&](const at::Tensor& x) {
+    if (last) return paired_channels(x) ? x : empty_like_layout(u).copy_(x);
+    return x.stride(2) == 1 && has_short_offsets(x) ? x : x.contiguous();
+  };
+  const auto x = in_place(u), gy = backward ? in_place(*grad) : x;
+  const auto rows = has_short_offsets(proj) ? proj : proj.contiguous();
+  const auto weight = dt_proj.contiguous(), bias = dt_bias.contiguous();
+  const auto rates = A.contiguous(), skip = D.contiguous();
+  const auto y = last ? empty_like_layout(u) : at::empty(u.sizes(), u.options());
+  at::Tensor grad_proj, grad_weight, grad_bias, grad_A, grad_D;
+  SCAN_DISPATCH_FLOAT(u, [&] {
+    cuda::Bidirectional<scalar_t> g{};
+    static_cast<cuda::Plan&>(g) = plan;
+    g.batch = narrow(shape.batch);
+    g.channels = narrow(shape.channels);
+    g.length = narrow(shape.length);
+    g.rank = narrow(shape.rank);
+    g.directions = narrow(shape.directions);
+    g.channels_last = last;
+    g.u = x.const_data_ptr<scalar_t>();
+    g.u_batch = x.stride(0);
+    g.u_lead = narrow(x.stride(last ? 2 : 1));
+    g.y = y.mutable_data_ptr<scalar_t>();
+    g.proj = rows_of(rows, rows.const_data_ptr<scalar_t>());
+    g.paired_rows = paired_rows(rows);
+    g.weight = weight.const_data_ptr<float>();
+    g.bias = bias.const_data_ptr<float>();
+    g.A = rates.const_data_ptr<float>();
+    g.D = skip.const_data_ptr<float>();
+    if (backward) {
+      const auto like = [](const at::Tensor& parameter, at::Tensor& gradient) {
+        gradient = at::empty(parameter.sizes(), parameter.options());
+        return gradient.mutable_data_ptr<float>();
+      };
+      g.grad = gy.const_data_ptr<scalar_t>();
+      g.grad_batch = gy.stride(0);
+      g.grad_lead = narrow(gy.stride(last ? 2 : 1));
+      grad_proj = empty_like_layout(proj);
+      g.grad_proj =
+          rows_of(grad_proj, grad_proj.mutable_data_ptr<scalar_t>());
+      g.grad_weight = like(weight, grad_weight);
+      g.grad_bias = like(bias, grad_bias);
+      g.grad_A = like(rates, grad_A);
+      g.grad_D = like(skip, grad_D);
+    }
+    const auto workspace = at::empty(
+        {cuda::set_workspace(g, backward, nullptr)}, A.options());
+    cuda::set_workspace(g, backward, workspace.mutable_data_ptr<float>());
+    cuda::launch_bidirectional(g, backward);
+  });
+  const bool in_layout = channels_last(u) == channels_last(y);
+  return {in_layout ? y : empty_like_layout(u).copy_(y),
+          grad_proj, grad_weight, grad_bias, grad_A, grad_D};
+}
+
+at::Tensor bidirectional_scan_cuda(const at::Tensor& u, const at::Tensor& proj,
+                                   const at::Tensor& dt_proj,
+                                   const at::Tensor& dt_bias,
+                                   const at::Tensor& A, const at::Tensor& D) {
   const auto shape = check_bidirectional_scan(u, proj, dt_proj, dt_bias, A, D);
-  check_grad(grad, u);
   const c10::cuda::CUDAGuard guard(u.device());
-  if (u.numel() > 0 && cuda::takes_bidirectional(shape, u)) {
-    return cuda::bidirectional_backward(shape, grad, u, proj, dt_proj, dt_bias,
-                                        A, D);
+  if (u.numel() == 0) return empty_like_layout(u);
+  if (const auto plan = plan_bidirectional(shape, u, false); plan.threads > 0) {
+    return std::get<0>(run_bidirectional(shape, plan, std::nullopt, u, proj,
+                                         dt_proj, dt_bias, A, D));
   }
-  auto grad_u = empty_like_layout(u);
-  auto sums = empty_sums(shape, A.options());
+  return composed_scan(selective_scan_cuda, u, proj, dt_proj, dt_bias, A, D);
+}
+
+BidirectionalGradients bidirectional_scan_backward_cuda(
+    const at::Tensor& grad, const at::Tensor& u, const at::Tensor& proj,
+    const at::Tensor& dt_proj, const at::Tensor& dt_bias, const at::Tensor& A,
+    const at::Tensor& D) {
+  const auto shape = check_bidirectional_scan(u, proj, dt_proj, dt_bias, A, D);
+  check_alike("grad", grad, u);
+  const c10::cuda::CUDAGuard guard(u.device());
   if (u.numel() > 0) {
-    const auto uc = with_unit_stride(u), gc = with_unit_stride(grad);
-    const auto weight = dt_proj.contiguous(), bias = dt_bias.contiguous();
-    const auto Ac = A.contiguous(), Dc = D.contiguous();
-    SCAN_DISPATCH(u, [&] {
-      sums = backward(
-          fused_operands<scalar_t>(shape, uc, proj, weight, bias, Ac, Dc), Ac,
-          gc, grad_u, at::Tensor());
-    });
+    const auto plan = plan_bidirectional(shape, u, true);
+    if (plan.threads > 0) {
+      return run_bidirectional(shape, plan, grad, u, proj, dt_proj, dt_bias, A,
+                               D);
+    }
   }
-  const auto& parameters = sums.parameters;
-  const int64_t rank = shape.rank, state = shape.state;
-  return {grad_u,
-          empty_like_layout(proj).copy_(sums.rows),
-          parameters.narrow(2, 0, rank).contiguous(),
-          parameters.select(2, rank + state + 1).contiguous(),
-          parameters.narrow(2, rank, state).contiguous(),
-          parameters.select(2, rank + state).contiguous()};
+  return composed_backward(selective_scan_backward_cuda, grad, u, proj,
+                           dt_proj, dt_bias, A, D);
 }
 
 }  // namespace

@@ -12,83 +12,10 @@
 // That of the filters correlates the subbands of x and of the gradient.
 #pragma once
 
-#include "map_kernels.cuh"
+#include "around.h"
+#include "gpu.cuh"
 
 namespace selective_scan::cuda {
-
-constexpr int kTileChannels = 16;
-constexpr int kTileColumns = 8;
-constexpr int kTileRows = 16;     // at most, two of them a warp
-constexpr int kGradientRows = 8;  // likewise, for the filters' gradient
-constexpr int kPitch = kTileChannels + 1;  // spreads cells over the banks
-
-// Tiles of nearly the same size.
-struct Tiling {
-  int tall, wide;     // tiles of an image
-  int rows, columns;  // cells of a tile, at most
-  int blocks;         // of channels
-
-  template <typename Task>
-  SCAN_HOST_DEVICE explicit Tiling(const Task& task) {
-    tall = (task.cell_rows() + task.tile_rows - 1) / task.tile_rows;
-    wide = (task.cell_columns() + kTileColumns - 1) / kTileColumns;
-    rows = (task.cell_rows() + tall - 1) / tall;
-    columns = (task.cell_columns() + wide - 1) / wide;
-    blocks = (task.channels + kTileChannels - 1) / kTileChannels;
-  }
-  SCAN_HOST_DEVICE int tiles() const { return tall * wide; }
-};
-
-struct alignas(16) Bands {
-  float v[4];
-};
-
-// Cells of a tile with a border of `border` cells, at most.
-template <typename Task>
-SCAN_HOST_DEVICE int region_cells(const Task& task, const Tiling& tiling,
-                                  int border) {
-  const int rows = tiling.rows + 2 * border;
-  const int columns = tiling.columns + 2 * border;
-  return static_cast<int>(smaller(rows, task.cell_rows()) *
-                          smaller(columns, task.cell_columns()));
-}
-
-// Bytes of shared memory: for a tile with its border, and the filters or the
-// tile of the gradient.
-template <typename Task>
-SCAN_HOST_DEVICE int wavelet_bytes(const Task& task, bool gradient) {
-  const Tiling tiling(task);
-  const int more = gradient ? region_cells(task, tiling, 0)
-                            : task.side * task.side;
-  return (region_cells(task, tiling, task.side / 2) + more) * kPitch *
-         static_cast<int>(sizeof(Bands));
-}
-SCAN_HOST_DEVICE int wavelet_threads(const Tiling& tiling) {
-  return (tiling.rows + 1) / 2 * 32;
-}
-
-// Chooses tiles that `room` bytes hold, and groups of them.
-template <typename Task>
-void fit_wavelet(Task& task, bool gradient, int room) {
-  task.tile_rows = gradient ? kGradientRows : kTileRows;
-  while (task.tile_rows > 1 && wavelet_bytes(task, gradient) > room) {
-    --task.tile_rows;
-  }
-  const Tiling tiling(task);
-  const int64_t groups = smaller(int64_t{task.images} * tiling.tiles(),
-                                 kBusyBlocks / tiling.blocks);
-  task.groups = gradient && groups > 1 ? static_cast<int>(groups) : 1;
-}
-
-template <typename Task>
-Launch wavelet_launch(const Task& task, bool gradient) {
-  const Tiling tiling(task);
-  const int64_t repeats =
-      gradient ? task.groups : int64_t{task.images} * tiling.tiles();
-  return {repeats * tiling.blocks,
-          gradient ? 32 * task.side : wavelet_threads(tiling),
-          wavelet_bytes(task, gradient)};
-}
 
 // n / divisor for small numbers: n * divisor below 2^24.
 struct Divider {
@@ -162,12 +89,12 @@ struct Region {
 
   // Calls use(cell, channel, row, column) for each, lanes in memory's order.
   template <typename Use>
-  __device__ __forceinline__ void visit(int threads, bool pixels_first,
+  __device__ __forceinline__ void visit(bool pixels_first,
                                         const Use& use) const {
     const int cells = rows * columns;
     const Divider by_cells(cells), by_columns(columns);
     const int count = cells * kTileChannels;
-    for (int i = threadIdx.x; i < count; i += threads) {
+    for (int i = threadIdx.x; i < count; i += blockDim.x) {
       int c = i % kTileChannels, cell = i / kTileChannels;
       if (pixels_first) {
         c = by_cells(i);
@@ -180,13 +107,13 @@ struct Region {
 };
 
 // Subbands of a region of a map.
-template <typename T, typename Task>
-__device__ __forceinline__ void load_bands(const Task& task,
+template <typename T>
+__device__ __forceinline__ void load_bands(const Wavelet<T>& task,
                                            const Map<const T>& map, int image,
-                                           const Region& region, int threads,
+                                           const Region& region,
                                            Bands* bands) {
   const T* base = map.data + image * map.image;
-  region.visit(threads, map.pixels_first,
+  region.visit(map.pixels_first,
                [&](int cell, int c, int row, int column) {
                  const T* at = base + (region.first + c) * map.channel +
                                2 * row * map.row + 2 * column * map.column;
@@ -201,32 +128,22 @@ struct Place {
   Region tile, around;
   int image;
 
-  template <typename Task>
-  __device__ Place(const Task& task, const Tiling& tiling, int block,
-                   int index, int border) {
-    const int tile_column = index % tiling.wide;
-    const int tile_row = index / tiling.wide % tiling.tall;
-    image = index / tiling.tiles();
+  template <typename T>
+  __device__ Place(const Wavelet<T>& task, int block, int index, int border) {
+    image = index / (task.tall * task.wide);
     const int first = block * kTileChannels;
-    const int channels =
-        static_cast<int>(smaller(kTileChannels, task.channels - first));
-    const int top = tile_row * tiling.rows;
-    const int left = tile_column * tiling.columns;
-    const int bottom =
-        static_cast<int>(smaller(top + tiling.rows, task.cell_rows()));
-    const int right =
-        static_cast<int>(smaller(left + tiling.columns, task.cell_columns()));
+    const int channels = min(kTileChannels, task.channels - first);
+    const int top = index / task.wide % task.tall * task.rows;
+    const int left = index % task.wide * task.columns;
+    const int bottom = min(top + task.rows, task.cell_rows);
+    const int right = min(left + task.columns, task.cell_columns);
     tile = {top, left, bottom - top, right - left, first, channels};
-    const int up = static_cast<int>(smaller(border, top));
-    const int before = static_cast<int>(smaller(border, left));
-    const int down =
-        static_cast<int>(smaller(border, task.cell_rows() - bottom));
-    const int after =
-        static_cast<int>(smaller(border, task.cell_columns() - right));
-    around = {top - up,
-              left - before,
-              tile.rows + up + down,
-              tile.columns + before + after,
+    const int above = top - min(border, top);
+    const int before = left - min(border, left);
+    around = {above,
+              before,
+              min(bottom + border, task.cell_rows) - above,
+              min(right + border, task.cell_columns) - before,
               first,
               channels};
   }
@@ -234,25 +151,25 @@ struct Place {
 
 template <typename T, int side>
 __global__ void __launch_bounds__(kTileRows * 16, 2)
-    wavelet_kernel(WaveletTask<T, float> task) {
+    wavelet(const SCAN_GRID_CONSTANT Wavelet<T> task) {
   constexpr int half = side / 2, taps = side * side;
   SCAN_SHARED_MEMORY(Bands, bands);
-  const Tiling tiling(task);
-  const int threads = wavelet_threads(tiling);
-  const int block = static_cast<int>(blockIdx.x) / tiling.tiles();
-  const int tile = static_cast<int>(blockIdx.x) % tiling.tiles();
-  const Place place(task, tiling, block % tiling.blocks,
-                    block / tiling.blocks * tiling.tiles() + tile, half);
+  const int tiles = task.tall * task.wide;
+  const int block = static_cast<int>(blockIdx.x) / tiles;
+  const int tile = static_cast<int>(blockIdx.x) % tiles;
+  const Place place(task, block % task.channel_blocks,
+                    block / task.channel_blocks * tiles + tile, half);
   const Region& own = place.tile;
   const Region& around = place.around;
   Bands* filters = bands + around.rows * around.columns * kPitch;
   const float* weight = task.weight + own.first * 4 * taps;
-  for (int i = threadIdx.x; i < own.channels * 4 * taps; i += threads) {
+  for (int i = threadIdx.x; i < own.channels * 4 * taps;
+       i += blockDim.x) {
     const int row = i / taps, tap = i - row * taps;
     Bands* to = filters + (task.turned ? taps - 1 - tap : tap) * kPitch;
     to[row / 4].v[row % 4] = weight[i];
   }
-  load_bands(task, task.x, place.image, around, threads, bands);
+  load_bands(task, task.x, place.image, around, bands);
   __syncthreads();
 
   const int c = threadIdx.x % kTileChannels;
@@ -299,7 +216,7 @@ __global__ void __launch_bounds__(kTileRows * 16, 2)
   __syncthreads();
   const Map<T>& y = task.y;
   T* base = y.data + place.image * y.image;
-  own.visit(threads, y.pixels_first,
+  own.visit(y.pixels_first,
             [&](int cell, int channel, int i, int j) {
               T* at = base + (own.first + channel) * y.channel +
                       2 * i * y.row + 2 * j * y.column;
@@ -311,23 +228,22 @@ __global__ void __launch_bounds__(kTileRows * 16, 2)
 // A warp has a row of taps, its halves the even and the odd rows of a tile.
 template <typename T, int side>
 __global__ void __launch_bounds__(side * 32)
-    wavelet_gradient_kernel(WaveletTask<T, float> task) {
-  constexpr int half = side / 2, threads = side * 32;
+    wavelet_gradient(const SCAN_GRID_CONSTANT Wavelet<T> task) {
+  constexpr int half = side / 2;
   SCAN_SHARED_MEMORY(Bands, bands);
-  const Tiling tiling(task);
-  const int block = static_cast<int>(blockIdx.x) % tiling.blocks;
-  const int group = static_cast<int>(blockIdx.x) / tiling.blocks;
+  const int block = static_cast<int>(blockIdx.x) % task.channel_blocks;
+  const int group = static_cast<int>(blockIdx.x) / task.channel_blocks;
   const int c = threadIdx.x % kTileChannels, tap_row = threadIdx.x / 32;
   const int odd = threadIdx.x / kTileChannels % 2;
-  Bands* grads = bands + region_cells(task, tiling, half) * kPitch;
+  Bands* grads = bands + task.region * kPitch;
   Bands sums[side] = {};
-  const int tiles = task.images * tiling.tiles();
+  const int tiles = task.images * task.tall * task.wide;
   for (int index = group; index < tiles; index += task.groups) {
-    const Place place(task, tiling, block, index, half);
+    const Place place(task, block, index, half);
     const Region& own = place.tile;
     const Region& around = place.around;
-    load_bands(task, task.x, place.image, around, threads, bands);
-    load_bands(task, task.grad, place.image, own, threads, grads);
+    load_bands(task, task.x, place.image, around, bands);
+    load_bands(task, task.grad, place.image, own, grads);
     __syncthreads();
     const int skipped = own.left - around.left - half;
 #pragma unroll 1

@@ -6,12 +6,6 @@
 
 namespace selective_scan::cpu::SCAN_VARIANT {
 
-inline size_t conv_scratch(const ConvTask& task) {
-  const int64_t run = task.kernel_width * task.channels;
-  return pointer_floats(task.kernel_height) +
-         static_cast<size_t>(kProductRows * task.kernel_height * run);
-}
-
 // One run of a field of view, zeros where it is outside.
 inline void gather_run(const ConvTask& task, int64_t image, int64_t row,
                        int64_t left, float* to) {
@@ -77,19 +71,14 @@ inline void find_fields(const ConvTask& task, Range rows,
 }
 
 template <typename V>
-void conv(const ConvTask& task, Range rows, Range blocks, float* scratch) {
-  auto** pointers = reinterpret_cast<const float**>(scratch);
-  float* copies = scratch + pointer_floats(task.kernel_height);
+void conv(const ConvTask& task, Range rows, Range blocks) {
   const int64_t run = task.kernel_width * task.channels;
-  find_fields(task, rows, pointers, copies);
-  const int64_t start = rows.begin * task.outputs;
-  const Result result{task.y + start, task.outputs,
-                      task.outputs,   task.bias,
-                      task.add ? task.add + start : nullptr,
-                      task.activation};
-  const RowTable table{pointers, rows.end - rows.begin, task.kernel_height,
-                       run};
-  multiply<V>(table, task.weight, blocks, result);
+  const int64_t pointers = pointer_floats(task.kernel_height);
+  float* memory = scratch_floats(pointers + kProductRows * task.depth());
+  auto** fields = reinterpret_cast<const float**>(memory);
+  find_fields(task, rows, fields, memory + pointers);
+  multiply<V>({fields, rows.end - rows.begin, task.kernel_height, run},
+              task.weight, blocks, result_of(task, rows.begin));
 }
 
 }  // namespace selective_scan::cpu::SCAN_VARIANT

@@ -30,10 +30,6 @@ inline at::Tensor empty_map(const at::Tensor& x, at::IntArrayRef sizes) {
   return at::empty(sizes, x.options(), at::MemoryFormat::ChannelsLast);
 }
 
-inline cpu::MapView<const float> view_map(const at::Tensor& x) {
-  return {x.const_data_ptr<float>(), x.stride(0), x.stride(2), x.stride(3)};
-}
-
 // Memory of tensors that an operator made, for as long as it runs.
 struct Owners {
   std::vector<at::Tensor> tensors;
@@ -68,5 +64,12 @@ inline cpu::Activation activation_of(const std::string& name) {
                     "activation must be none, relu or silu, got ", name);
   return cpu::Activation::kNone;
 }
+
+// The operator, for those that begin with such a filter.
+at::Tensor depthwise_conv2d(const at::Tensor& x, const at::Tensor& weight,
+                            const OptionalTensor& bias,
+                            const std::string& activation,
+                            const OptionalTensor& scale,
+                            const OptionalTensor& shift);
 
 }  // namespace selective_scan

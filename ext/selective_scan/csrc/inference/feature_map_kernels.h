@@ -7,12 +7,25 @@
 
 #include "../common/scan_shape.h"
 
+namespace selective_scan {
+
+// This thread's scratch, aligned to 64 bytes. It is kept from call to call,
+// as mapping fresh memory takes longer than a small scan.
+void* scratch_memory(size_t bytes);
+
+}  // namespace selective_scan
+
 namespace selective_scan::cpu {
 
 constexpr int kMapBlock = 16;  // channels of a task: one line of a cache
 
 inline int64_t blocks_of(int64_t channels) {
   return ceil_div(channels, kMapBlock);
+}
+
+inline float* scratch_floats(int64_t count) {
+  return static_cast<float*>(
+      scratch_memory(static_cast<size_t>(count) * sizeof(float)));
 }
 
 struct Range {
@@ -47,25 +60,6 @@ struct FilterTask {
   Activation activation = Activation::kNone;
 };
 
-// Rows of `channels` values: y = norm(x) * silu(z).
-struct GatedNormTask {
-  MapView<const float> x, z;  // rows are tokens, columns unused
-  MapView<float> y;
-  int64_t length = 0, channels = 0;
-  const float* weight = nullptr;
-  const float* bias = nullptr;
-  float eps = 0;
-};
-
-// Gradients of y, x and z, and of weight and bias in whole blocks of channels,
-// to which they are added.
-struct GatedNormGradients {
-  MapView<const float> y;
-  MapView<float> x, z;
-  float* weight = nullptr;
-  float* bias = nullptr;
-};
-
 constexpr int64_t kProductRows = 48;  // that a task takes at a time
 
 // A dense convolution as a product: a row per result, its field of view as
@@ -80,48 +74,29 @@ struct ConvTask {
   int64_t out_height = 0, out_width = 0, outputs = 0;
   const float* weight = nullptr;  // (blocks, runs' values, kMapBlock)
   const float* bias = nullptr;    // padded to whole blocks, or null
-  const float* add = nullptr;     // (rows, outputs), or null
+  const float* add[2] = {};       // (rows, outputs) each, or null
   float* y = nullptr;             // (rows, outputs)
   Activation activation = Activation::kNone;
+
+  int64_t rows() const { return batch * out_height * out_width; }
+  int64_t depth() const { return kernel_height * kernel_width * channels; }
 };
 
-// y = z + second(activation(first(z))) + shortcut, rows of `channels` values;
-// z is x or what a depthwise 3x3 filter makes of it.
-struct FeedForwardTask {
-  const float* x = nullptr;
-  float* y = nullptr;
-  const float* shortcut = nullptr;  // as x, or null
-  int64_t channels = 0, hidden = 0;
-  int64_t height = 0, width = 0;       // of an image, for the filter
-  const float* filter = nullptr;       // (3, 3, padded), or null
-  const float* filter_bias = nullptr;  // padded, or null
-  const float* first = nullptr;        // (blocks, channels, kMapBlock)
-  const float* first_bias = nullptr;   // padded, or null
-  const float* second = nullptr;       // (blocks, hidden, kMapBlock)
-  const float* second_bias = nullptr;  // padded, or null
-  Activation activation = Activation::kNone;
-};
-
-// Filter tasks are (image, channel block) pairs, blocks fastest; those of the
-// norm are tokens of all images. Products take at most kProductRows rows at a
-// time, a convolution's those blocks of 16 outputs that it is given.
+// Filter tasks are (image, channel block) pairs, blocks fastest. Products take
+// at most kProductRows rows at a time, a convolution's those blocks of 16
+// outputs that it is given.
 struct FeatureMapKernels {
-  size_t (*depthwise_scratch)(const FilterTask&);
-  void (*depthwise)(const FilterTask&, int64_t begin, int64_t end, float*);
-  size_t (*wavelet_scratch)(const FilterTask&);
-  void (*wavelet)(const FilterTask&, int64_t begin, int64_t end, float*);
-  size_t (*wavelet_gradient_scratch)(const FilterTask&);
-  void (*wavelet_gradient)(const FilterTask&, const FilterTask& grads,
-                           int64_t index, float* sums, float*);
-  void (*gated_norm)(const GatedNormTask&, int64_t begin, int64_t end);
-  void (*gated_norm_backward)(const GatedNormTask&, const GatedNormGradients&,
-                              int64_t begin, int64_t end);
+  void (*depthwise)(const FilterTask&, int64_t begin, int64_t end);
+  void (*wavelet)(const FilterTask&, int64_t begin, int64_t end);
+  // Adds to sums (side, side, bands, kMapBlock) what one task gives, without
+  // both transforms' factors.
+  void (*wavelet_gradient)(const FilterTask&, const FilterTask& grad,
+                           int64_t index, float* sums);
   int64_t tile_rows;  // that a product takes at once
-  size_t (*conv_scratch)(const ConvTask&);
-  void (*conv)(const ConvTask&, Range rows, Range blocks, float*);
-  size_t (*feed_forward_scratch)(const FeedForwardTask&);
-  void (*filter_rows)(const FeedForwardTask&, Range rows, float*, float* to);
-  void (*feed_forward)(const FeedForwardTask&, Range rows, float*);
+  void (*conv)(const ConvTask&, Range rows, Range blocks);
+  // Two convolutions of kernel 1, the second one of what the first one gives.
+  void (*feed_forward)(const ConvTask& first, const ConvTask& second,
+                       Range rows);
 };
 
 // The table of the variant in use.

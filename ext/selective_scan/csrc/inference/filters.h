@@ -71,21 +71,65 @@ SCAN_INLINE SimdTuple<V, N> silu_of(const SimdTuple<V, N>& x) {
   return x / (one + exp_of(L::set(0.0f) - x));
 }
 
+template <typename L, int R>
+SCAN_INLINE void activate(Activation activation, L (&sum)[R]) {
+  if (activation == Activation::kRelu) {
+    each<R>([&](auto r) SCAN_INLINE_BODY {
+      sum[r.value] = at_least(0.0f, sum[r.value]);
+    });
+  } else if (activation == Activation::kSilu) {
+    each<R>([&](auto r) SCAN_INLINE_BODY {
+      sum[r.value] = silu_of(sum[r.value]);
+    });
+  }
+}
+
 // A buffer of cells with a border of zeros, a strip of rows at a time.
 struct Strip {
   int64_t rows, columns;  // results; columns rounded up to kCells
   int64_t pitch;          // cells of a buffered row
   int64_t band;           // floats of a buffered band
+  float* cells;
 
-  Strip(const FilterTask& task, int64_t height, int64_t width, int bands) {
-    columns = (width + kCells - 1) / kCells * kCells;
-    pitch = columns + task.side - 1;
-    const int64_t fit = kStrip / (bands * pitch * kMapBlock) - task.side + 1;
-    rows = fit < 4 ? 4 : fit;
-    if (rows > height) rows = height;
-    band = (rows + task.side - 1) * pitch * kMapBlock;
+  Strip(int64_t side, int64_t height, int64_t width, int64_t bands) {
+    columns = ceil_div(width, kCells) * kCells;
+    pitch = columns + side - 1;
+    const int64_t fit = kStrip / (bands * pitch * kMapBlock) - side + 1;
+    rows = smaller(fit < 4 ? 4 : fit, height);
+    band = (rows + side - 1) * pitch * kMapBlock;
+    cells = scratch_floats(bands * band);
+  }
+  float* at(int64_t k, int64_t row, int64_t column) const {
+    return cells + k * band + (row * pitch + column) * kMapBlock;
   }
 };
+
+inline void clear_cells(float* cells, int64_t count) {
+  std::memset(cells, 0,
+              static_cast<size_t>(count) * kMapBlock * sizeof(float));
+}
+
+// Fill `count` bands from band k on with the rows of a map of cells from `top`
+// on and their border; make(i, j, to) puts a cell into each of them.
+template <typename Make>
+SCAN_INLINE void fill_strip(const Strip& strip, int64_t side, int64_t k,
+                            int64_t count, int64_t height, int64_t width,
+                            int64_t top, const Make& make) {
+  const int64_t half = side / 2, filled = half + width;
+  const int64_t rows = smaller(strip.rows, height - top);
+  for (int64_t r = 0; r < rows + side - 1; ++r) {
+    const int64_t i = top + r - half;
+    const bool outside = i < 0 || i >= height;
+    for (int64_t band = k; band < k + count; ++band) {
+      clear_cells(strip.at(band, r, 0), outside ? strip.pitch : half);
+      if (outside) continue;
+      clear_cells(strip.at(band, r, filled), strip.pitch - filled);
+    }
+    for (int64_t j = 0; !outside && j < width; ++j) {
+      make(i, j, strip.at(k, r, half + j));
+    }
+  }
+}
 
 // kCells neighbouring results of one band. The cells under one tap are under
 // the next one too, but for the first: where registers suffice they stay.
@@ -118,74 +162,57 @@ SCAN_INLINE void filter_cells(const float* cells, int64_t pitch,
   }
 }
 
-inline void clear_cells(float* cells, int64_t count) {
-  std::memset(cells, 0,
-              static_cast<size_t>(count) * kMapBlock * sizeof(float));
-}
-
-inline size_t depthwise_scratch(const FilterTask& task) {
-  return static_cast<size_t>(Strip(task, task.height, task.width, 1).band);
-}
-
-template <typename V>
-void depthwise(const FilterTask& task, int64_t begin, int64_t end,
-               float* buffer) {
-  using L = Line<V>;
-  const Strip strip(task, task.height, task.width, 1);
-  const int64_t half = task.side / 2;
-  for (int64_t index = begin; index < end; ++index) {
-    const Patch at = patch_of(task, index);
-    const int64_t c = at.channel;
-    const L bias = task.bias ? L::load(task.bias + c) : L::set(0.0f);
-    const L scale = task.scale ? L::load(task.scale + c) : L::set(1.0f);
-    const L shift = task.shift ? L::load(task.shift + c) : L::set(0.0f);
-    for (int64_t top = 0; top < task.height; top += strip.rows) {
-      const int64_t rows = smaller(strip.rows, task.height - top);
-      for (int64_t r = 0; r < rows + task.side - 1; ++r) {
-        float* cells = buffer + r * strip.pitch * kMapBlock;
-        const int64_t i = top + r - half;
-        if (i < 0 || i >= task.height) {
-          clear_cells(cells, strip.pitch);
-          continue;
-        }
-        clear_cells(cells, half);
-        for (int64_t j = 0; j < task.width; ++j) {
-          load_line<V>(task.x.at(at.image, i, j, c), at.width)
-              .store(cells + (half + j) * kMapBlock);
-        }
-        const int64_t filled = half + task.width;
-        clear_cells(cells + filled * kMapBlock, strip.pitch - filled);
-      }
-      for (int64_t r = 0; r < rows; ++r) {
-        for (int64_t j = 0; j < task.width; j += kCells) {
-          L sum[kCells];
-          filter_cells<V>(buffer + (r * strip.pitch + j) * kMapBlock,
-                          strip.pitch, task.weight + c, task.padded,
-                          task.side, sum);
-          each<kCells>([&](auto q) SCAN_INLINE_BODY {
-            if (j + q.value >= task.width) return;
-            L value = sum[q.value] + bias;
-            if (task.activation == Activation::kRelu) {
-              value = at_least(0.0f, value);
-            } else if (task.activation == Activation::kSilu) {
-              value = silu_of(value);
-            }
-            if (task.scale) value = fma(value, scale, shift);
-            store_line(value, task.y.at(at.image, top + r, j + q.value, c),
-                       at.width);
-          });
+// Filter the bands of a patch, a map of `height` times `width` cells. Calls
+// finish(k, i, j, sums) for kCells results of band k from (i, j) on.
+template <typename V, int bands, typename Make, typename Finish>
+SCAN_INLINE void filter_patch(const FilterTask& task, const Patch& at,
+                              int64_t height, int64_t width, const Make& make,
+                              const Finish& finish) {
+  const Strip strip(task.side, height, width, bands);
+  for (int64_t top = 0; top < height; top += strip.rows) {
+    fill_strip(strip, task.side, 0, bands, height, width, top, make);
+    for (int64_t i = top; i < smaller(top + strip.rows, height); ++i) {
+      for (int64_t j = 0; j < width; j += kCells) {
+        for (int k = 0; k < bands; ++k) {
+          Line<V> sum[kCells];
+          filter_cells<V>(strip.at(k, i - top, j), strip.pitch,
+                          task.weight + k * task.padded + at.channel,
+                          bands * task.padded, task.side, sum);
+          finish(k, i, j, sum);
         }
       }
     }
   }
 }
 
-constexpr int kBands = 4;
-
-inline size_t wavelet_scratch(const FilterTask& task) {
-  const Strip strip(task, (task.height + 1) / 2, (task.width + 1) / 2, kBands);
-  return static_cast<size_t>(kBands * (strip.band + kCells * kMapBlock));
+template <typename V>
+void depthwise(const FilterTask& task, int64_t begin, int64_t end) {
+  using L = Line<V>;
+  for (int64_t index = begin; index < end; ++index) {
+    const Patch at = patch_of(task, index);
+    const int64_t c = at.channel;
+    const L bias = task.bias ? L::load(task.bias + c) : L::set(0.0f);
+    const L scale = task.scale ? L::load(task.scale + c) : L::set(1.0f);
+    const L shift = task.shift ? L::load(task.shift + c) : L::set(0.0f);
+    filter_patch<V, 1>(
+        task, at, task.height, task.width,
+        [&](int64_t i, int64_t j, float* to) SCAN_INLINE_BODY {
+          load_line<V>(task.x.at(at.image, i, j, c), at.width).store(to);
+        },
+        [&](int, int64_t i, int64_t j, L (&sum)[kCells]) SCAN_INLINE_BODY {
+          each<kCells>([&](auto q) SCAN_INLINE_BODY {
+            if (j + q.value >= task.width) return;
+            L value[] = {sum[q.value] + bias};
+            activate(task.activation, value);
+            if (task.scale) value[0] = fma(value[0], scale, shift);
+            store_line(value[0], task.y.at(at.image, i, j + q.value, c),
+                       at.width);
+          });
+        });
+  }
 }
+
+constexpr int kBands = 4;
 
 // The four subbands of a cell of 2x2 pixels, without the factor 1/2.
 template <typename V>
@@ -206,71 +233,103 @@ SCAN_INLINE void haar_cell(const FilterTask& task, const Patch& at, int64_t i,
   (high_a - high_b).store(cell + 3 * band);
 }
 
-// The subbands of a strip's rows from `top` on, and their border.
 template <typename V>
-void fill_bands(const FilterTask& task, const Patch& at, const Strip& strip,
-                int64_t top, int64_t rows, float* buffer) {
-  const int64_t height = (task.height + 1) / 2, width = (task.width + 1) / 2;
-  const int64_t half = task.side / 2, filled = half + width;
-  for (int64_t r = 0; r < rows + task.side - 1; ++r) {
-    float* cells = buffer + r * strip.pitch * kMapBlock;
-    const int64_t i = top + r - half;
-    const bool outside = i < 0 || i >= height;
-    for (int k = 0; k < kBands; ++k) {
-      float* band = cells + k * strip.band;
-      clear_cells(band, outside ? strip.pitch : half);
-      if (!outside) {
-        clear_cells(band + filled * kMapBlock, strip.pitch - filled);
-      }
-    }
-    for (int64_t j = 0; !outside && j < width; ++j) {
-      haar_cell<V>(task, at, i, j, cells + (half + j) * kMapBlock,
-                   strip.band);
-    }
-  }
-}
-
-template <typename V>
-void wavelet(const FilterTask& task, int64_t begin, int64_t end,
-             float* buffer) {
+void wavelet(const FilterTask& task, int64_t begin, int64_t end) {
   using L = Line<V>;
-  const int64_t height = (task.height + 1) / 2, width = (task.width + 1) / 2;
-  const Strip strip(task, height, width, kBands);
+  const int64_t height = ceil_div(task.height, 2);
+  const int64_t width = ceil_div(task.width, 2);
+  const int64_t band = Strip(task.side, height, width, kBands).band;
   const L quarter = L::set(0.25f);  // both transforms' factors
+  alignas(64) float result[kBands][kCells][kMapBlock];
   for (int64_t index = begin; index < end; ++index) {
     const Patch at = patch_of(task, index);
-    for (int64_t top = 0; top < height; top += strip.rows) {
-      const int64_t rows = smaller(strip.rows, height - top);
-      fill_bands<V>(task, at, strip, top, rows, buffer);
-      for (int64_t r = 0; r < rows; ++r) {
-        for (int64_t j = 0; j < width; j += kCells) {
-          alignas(64) float result[kBands][kCells][kMapBlock];
-          for (int k = 0; k < kBands; ++k) {
-            L sum[kCells];
-            filter_cells<V>(buffer + k * strip.band +
-                                (r * strip.pitch + j) * kMapBlock,
-                            strip.pitch,
-                            task.weight + k * task.padded + at.channel,
-                            kBands * task.padded, task.side, sum);
-            each<kCells>([&](auto q) SCAN_INLINE_BODY {
-              (sum[q.value] * quarter).store(result[k][q.value]);
-            });
-          }
+    filter_patch<V, kBands>(
+        task, at, height, width,
+        [&](int64_t i, int64_t j, float* to) SCAN_INLINE_BODY {
+          haar_cell<V>(task, at, i, j, to, band);
+        },
+        [&](int k, int64_t i, int64_t j, L (&sum)[kCells]) SCAN_INLINE_BODY {
+          each<kCells>([&](auto q) SCAN_INLINE_BODY {
+            (sum[q.value] * quarter).store(result[k][q.value]);
+          });
+          if (k + 1 < kBands) return;
           for (int64_t q = 0; q < kCells && j + q < width; ++q) {
             const L ll = L::load(result[0][q]), hl = L::load(result[1][q]);
             const L lh = L::load(result[2][q]), hh = L::load(result[3][q]);
             const L low_a = ll + lh, low_b = ll - lh;
             const L high_a = hl + hh, high_b = hl - hh;
-            const int64_t row = 2 * (top + r), column = 2 * (j + q);
-            const auto put = [&](int64_t i, int64_t l, const L& value) {
-              if (i >= task.height || l >= task.width) return;
-              store_line(value, task.y.at(at.image, i, l, at.channel),
+            const int64_t row = 2 * i, column = 2 * (j + q);
+            const auto put = [&](int64_t y, int64_t x, const L& value) {
+              if (y >= task.height || x >= task.width) return;
+              store_line(value, task.y.at(at.image, y, x, at.channel),
                          at.width);
             };
             put(row, column, low_a + high_a);
             put(row, column + 1, low_b + high_b);
             put(row + 1, column, low_a - high_a);
             put(row + 1, column + 1, low_b - high_b);
+          }
+        });
+  }
+}
+
+// Adds the products of `rows` times `width` cells with those `taps`
+// neighbouring ones to the sums of kBands bands each.
+template <typename V, int taps>
+SCAN_INLINE void correlate(const float* grads, const float* cells,
+                           int64_t pitch, int64_t rows, int64_t width,
+                           float* sums) {
+  using L = Line<V>;
+  constexpr int64_t next = kBands * kMapBlock;
+  L sum[taps];
+  each<taps>([&](auto t) SCAN_INLINE_BODY {
+    sum[t.value] = L::load(sums + t.value * next);
+  });
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* g = grads + r * pitch * kMapBlock;
+    const float* x = cells + r * pitch * kMapBlock;
+    for (int64_t j = 0; j < width; ++j, g += kMapBlock, x += kMapBlock) {
+      const L grad = L::load(g);
+      each<taps>([&](auto t) SCAN_INLINE_BODY {
+        sum[t.value] =
+            fma(grad, L::load(x + t.value * kMapBlock), sum[t.value]);
+      });
+    }
+  }
+  each<taps>([&](auto t) SCAN_INLINE_BODY {
+    sum[t.value].store(sums + t.value * next);
+  });
+}
+
+template <typename V>
+void wavelet_gradient(const FilterTask& task, const FilterTask& grad,
+                      int64_t index, float* sums) {
+  const Patch at = patch_of(task, index);
+  const int64_t height = ceil_div(task.height, 2);
+  const int64_t width = ceil_div(task.width, 2);
+  const int64_t side = task.side, half = side / 2;
+  // The bands of the map, then those of the gradient.
+  const Strip strip(side, height, width, 2 * kBands);
+  for (int64_t top = 0; top < height; top += strip.rows) {
+    for (const FilterTask* part : {&task, &grad}) {
+      fill_strip(strip, side, part == &task ? 0 : kBands, kBands, height,
+                 width, top, [&](int64_t i, int64_t j, float* to) {
+                   haar_cell<V>(*part, at, i, j, to, strip.band);
+                 });
+    }
+    const int64_t rows = smaller(strip.rows, height - top);
+    for (int64_t k = 0; k < kBands; ++k) {
+      const float* grads = strip.at(kBands + k, half, half);
+      for (int64_t i = 0; i < side; ++i) {
+        for (int64_t j = 0; j < side;) {
+          const float* cells = strip.at(k, i, j);
+          float* sum = sums + ((i * side + j) * kBands + k) * kMapBlock;
+          if (side - j < 3) {
+            correlate<V, 1>(grads, cells, strip.pitch, rows, width, sum);
+            j += 1;
+          } else {
+            correlate<V, 3>(grads, cells, strip.pitch, rows, width, sum);
+            j += 3;
           }
         }
       }

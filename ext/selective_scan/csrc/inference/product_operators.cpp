@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "../cpu/scratch.h"
 #include "../cpu/work_stealing.h"
 #include "feature_map_arguments.h"
 
@@ -13,7 +12,6 @@ namespace {
 
 using cpu::blocks_of;
 using cpu::ConvTask;
-using cpu::FeedForwardTask;
 using cpu::kMapBlock;
 using cpu::kProductRows;
 using cpu::Range;
@@ -91,16 +89,11 @@ const float* check_matrix(const at::Tensor& weight, const char* name,
 
 void run_conv(const ConvTask& task) {
   const auto& kernels = cpu::feature_map_kernels();
-  const int64_t rows = task.batch * task.out_height * task.out_width;
-  const int64_t depth =
-      task.kernel_height * task.kernel_width * task.channels;
-  const int64_t blocks = blocks_of(task.outputs);
-  const Plan plan = make_plan(rows, blocks, rows * task.outputs * depth);
-  const size_t bytes = kernels.conv_scratch(task) * sizeof(float);
-  run_plan(plan, rows, blocks, [&](Range part, Range columns) {
-    kernels.conv(task, part, columns,
-                 static_cast<float*>(scratch_memory(bytes)));
-  });
+  const int64_t rows = task.rows(), blocks = blocks_of(task.outputs);
+  run_plan(make_plan(rows, blocks, rows * task.outputs * task.depth()), rows,
+           blocks, [&](Range part, Range columns) {
+             kernels.conv(task, part, columns);
+           });
 }
 
 int64_t results(int64_t size, int64_t padding, int64_t kernel, int64_t stride,
@@ -117,6 +110,19 @@ int64_t results(int64_t size, int64_t padding, int64_t kernel, int64_t stride,
   return room / stride + 1;
 }
 
+// A convolution of kernel 1, but for its weight.
+ConvTask conv_task(const at::Tensor& x, int64_t outputs) {
+  ConvTask task;
+  task.x = {x.const_data_ptr<float>(), x.stride(0), x.stride(2), x.stride(3)};
+  task.x_channel = x.stride(1);
+  task.batch = x.size(0);
+  task.channels = x.size(1);
+  task.height = task.out_height = x.size(2);
+  task.width = task.out_width = x.size(3);
+  task.outputs = outputs;
+  return task;
+}
+
 at::Tensor dense_conv2d(const at::Tensor& x, const at::Tensor& weight,
                         const OptionalTensor& bias, int64_t channels,
                         at::IntArrayRef kernel_size, at::IntArrayRef stride,
@@ -128,12 +134,7 @@ at::Tensor dense_conv2d(const at::Tensor& x, const at::Tensor& weight,
       "kernel_size, stride and padding must be two numbers each, got ",
       kernel_size, ", ", stride, " and ", padding);
   Owners owners;
-  ConvTask task;
-  task.batch = x.size(0);
-  task.channels = x.size(1);
-  task.height = x.size(2);
-  task.width = x.size(3);
-  task.outputs = channels;
+  auto task = conv_task(x, channels);
   task.kernel_height = kernel_size[0];
   task.kernel_width = kernel_size[1];
   task.row_stride = stride[0];
@@ -146,81 +147,15 @@ at::Tensor dense_conv2d(const at::Tensor& x, const at::Tensor& weight,
       results(task.width, padding[1], kernel_size[1], stride[1], "width");
   task.activation = activation_of(activation);
   task.weight =
-      check_matrix(weight, "weight",
-                   task.kernel_height * task.kernel_width * task.channels,
-                   channels, "channels");
+      check_matrix(weight, "weight", task.depth(), channels, "channels");
   task.bias = owners.parameter(bias, "bias", weight.size(0) * kMapBlock);
   const auto y =
       empty_map(x, {task.batch, channels, task.out_height, task.out_width});
-  task.add = owners.summand(add, y.sizes());
+  task.add[0] = owners.summand(add, y.sizes());
   if (y.numel() == 0) return y;
   task.y = y.mutable_data_ptr<float>();
-  task.x = view_map(x);
-  task.x_channel = x.stride(1);
   run_conv(task);
   return y;
-}
-
-// One of the two products of a feed-forward part whose rows are too few to
-// keep all threads busy with both.
-ConvTask product(const float* x, int64_t rows, int64_t channels,
-                 const float* weight, const float* bias, int64_t outputs) {
-  ConvTask task;
-  task.batch = task.height = task.out_height = 1;
-  task.width = task.out_width = rows;
-  task.x = {x, rows * channels, rows * channels, channels};
-  task.channels = channels;
-  task.outputs = outputs;
-  task.weight = weight;
-  task.bias = bias;
-  return task;
-}
-
-// Filter and products of a feed-forward part one after the other: each with all
-// threads, which rows alone would not keep busy. Sums come in the same order as
-// in the kernel, as results must not depend on the number of threads.
-void run_apart(const FeedForwardTask& task, int64_t rows, int64_t threads,
-               const at::TensorOptions& options) {
-  const auto& kernels = cpu::feature_map_kernels();
-  const int64_t channels = task.channels;
-  const float* z = task.x;
-  at::Tensor filtered, summed;
-  if (task.filter) {
-    filtered = at::empty({rows, channels}, options);
-    float* values = filtered.mutable_data_ptr<float>();
-    const size_t bytes = kernels.feed_forward_scratch(task) * sizeof(float);
-    const Pieces pieces{1, std::min(grain(9 * channels), kProductRows),
-                        kProductRows};
-    share_work(rows, pieces, threads, [&](int64_t begin, int64_t end) {
-      kernels.filter_rows(task, Range{begin, end},
-                          static_cast<float*>(scratch_memory(bytes)),
-                          values + begin * channels);
-    });
-    z = values;
-  }
-  const auto between = at::empty({rows, task.hidden}, options);
-  float* values = between.mutable_data_ptr<float>();
-  ConvTask first = product(z, rows, channels, task.first, task.first_bias,
-                           task.hidden);
-  first.activation = task.activation;
-  first.y = values;
-  run_conv(first);
-  if (task.shortcut) {
-    summed = at::empty({rows, channels}, options);
-    float* sums = summed.mutable_data_ptr<float>();
-    at::parallel_for(0, rows * channels, kGrain,
-                     [&](int64_t begin, int64_t end) {
-                       for (int64_t i = begin; i < end; ++i) {
-                         sums[i] = z[i] + task.shortcut[i];
-                       }
-                     });
-    z = sums;
-  }
-  ConvTask second = product(values, rows, task.hidden, task.second,
-                            task.second_bias, channels);
-  second.add = z;
-  second.y = task.y;
-  run_conv(second);
 }
 
 at::Tensor feed_forward(const at::Tensor& x, const at::Tensor& first,
@@ -233,49 +168,56 @@ at::Tensor feed_forward(const at::Tensor& x, const at::Tensor& first,
                         const OptionalTensor& add) {
   check_map(x);
   Owners owners;
-  FeedForwardTask task;
-  task.activation = activation_of(activation);
-  task.channels = x.size(1);
-  task.height = x.size(2);
-  task.width = x.size(3);
-  task.hidden = hidden;
-  task.first = check_matrix(first, "first", task.channels, hidden, "hidden");
-  task.second =
-      check_matrix(second, "second", hidden, task.channels, "channels");
-  const int64_t padded = second.size(0) * kMapBlock;
-  task.first_bias =
-      owners.parameter(first_bias, "first_bias", first.size(0) * kMapBlock);
-  task.second_bias = owners.parameter(second_bias, "second_bias", padded);
+  const int64_t channels = x.size(1), padded = blocks_of(channels) * kMapBlock;
+  const float* weight =
+      check_matrix(first, "first", channels, hidden, "hidden");
+  const float* back = check_matrix(second, "second", hidden, channels, "x");
   if (filter.has_value()) {
-    check_float(*filter, "filter");
     check_sizes("filter", *filter, {3, 3, padded}, "(3, 3, padded channels)");
-    task.filter = owners.keep(filter->contiguous());
+    check_float(*filter, "filter");
   }
   TORCH_CHECK_VALUE(filter.has_value() || !filter_bias.has_value(),
                     "filter_bias must stand beside filter");
-  task.filter_bias = owners.parameter(filter_bias, "filter_bias", padded);
-  task.shortcut = owners.summand(add, x.sizes());
+  owners.parameter(filter_bias, "filter_bias", padded);
+  const auto z =
+      filter.has_value()
+          ? depthwise_conv2d(x, filter->contiguous(), filter_bias, "none", {},
+                             {})
+          : x.contiguous(at::MemoryFormat::ChannelsLast);
+  auto one = conv_task(z, hidden);
+  one.weight = weight;
+  one.bias =
+      owners.parameter(first_bias, "first_bias", first.size(0) * kMapBlock);
+  one.activation = activation_of(activation);
   auto y = empty_map(x, x.sizes());
+  auto two = conv_task(y, channels);
+  two.channels = hidden;
+  two.weight = back;
+  two.bias = owners.parameter(second_bias, "second_bias", padded);
+  two.add[0] = z.const_data_ptr<float>();
+  two.add[1] = owners.summand(add, x.sizes());
   if (y.numel() == 0) return y;
-  task.x = owners.keep(x.contiguous(at::MemoryFormat::ChannelsLast));
-  task.y = y.mutable_data_ptr<float>();
+  two.y = y.mutable_data_ptr<float>();
 
-  const auto& kernels = cpu::feature_map_kernels();
-  const int64_t rows = x.size(0) * task.height * task.width;
+  const int64_t rows = one.rows();
   // One block: its columns cannot be split.
-  const Plan plan = make_plan(rows, 1, rows * hidden * task.channels);
+  const Plan plan = make_plan(rows, 1, rows * hidden * channels);
   // Together the products spare the hidden values the way to memory and back,
   // which is worth a twelfth of the work, as measured.
   const double share =
       static_cast<double>(rows) / static_cast<double>(plan.threads);
   if (plan.cost > 1.08 * share) {
-    run_apart(task, rows, plan.threads, x.options());
+    // Rows too few to keep all threads busy: each product with all threads.
+    const auto between = empty_map(
+        x, {x.size(0), hidden, x.size(2), x.size(3)});
+    one.y = between.mutable_data_ptr<float>();
+    two.x = conv_task(between, channels).x;
+    run_conv(one);
+    run_conv(two);
     return y;
   }
-  const size_t bytes = kernels.feed_forward_scratch(task) * sizeof(float);
   run_plan(plan, rows, 1, [&](Range part, Range) {
-    kernels.feed_forward(task, part,
-                         static_cast<float*>(scratch_memory(bytes)));
+    cpu::feature_map_kernels().feed_forward(one, two, part);
   });
   return y;
 }

@@ -32,12 +32,21 @@ struct RowTable {
 // What becomes of the sums of a row: bias first, then the rest.
 struct Result {
   float* y;
-  int64_t pitch;  // values from row to row
-  int64_t width;  // columns in all
+  int64_t width;  // columns, and values from row to row
   const float* bias;
-  const float* add;  // as y, or null
+  const float* add[2];  // as y, or null
   Activation activation;
 };
+
+inline Result result_of(const ConvTask& task, int64_t row) {
+  const int64_t start = row * task.outputs;
+  const auto at = [&](auto* map) { return map ? map + start : map; };
+  return {at(task.y),
+          task.outputs,
+          task.bias,
+          {at(task.add[0]), at(task.add[1])},
+          task.activation};
+}
 
 // A part of all runs: `length` values from `offset` on of each of `runs` runs.
 struct Pass {
@@ -58,19 +67,6 @@ inline Pass next_pass(const RowTable& rows, int64_t run, int64_t offset) {
   pass.last = run + pass.runs == rows.runs &&
               offset + pass.length == rows.length;
   return pass;
-}
-
-template <typename L, int R>
-SCAN_INLINE void activate(Activation activation, L (&sum)[R]) {
-  if (activation == Activation::kRelu) {
-    each<R>([&](auto r) SCAN_INLINE_BODY {
-      sum[r.value] = at_least(0.0f, sum[r.value]);
-    });
-  } else if (activation == Activation::kSilu) {
-    each<R>([&](auto r) SCAN_INLINE_BODY {
-      sum[r.value] = silu_of(sum[r.value]);
-    });
-  }
 }
 
 // Have a line of memory on its way to the second-level cache.
@@ -116,7 +112,7 @@ SCAN_INLINE void tile(const float* const* pointers, const Pass& pass,
   using L = SimdTuple<V, N>;
   const int64_t width =
       smaller(static_cast<int64_t>(N * V::lanes), result.width - column);
-  float* y = result.y + row * result.pitch + column;
+  float* y = result.y + row * result.width + column;
   L sum[R];
   if (pass.first) {
     const L bias =
@@ -124,7 +120,7 @@ SCAN_INLINE void tile(const float* const* pointers, const Pass& pass,
     each<R>([&](auto r) SCAN_INLINE_BODY { sum[r.value] = bias; });
   } else {
     each<R>([&](auto r) SCAN_INLINE_BODY {
-      sum[r.value] = load_line<V, N>(y + r.value * result.pitch, width);
+      sum[r.value] = load_line<V, N>(y + r.value * result.width, width);
     });
   }
   for (int64_t t = 0; t < pass.runs; ++t) {
@@ -133,17 +129,18 @@ SCAN_INLINE void tile(const float* const* pointers, const Pass& pass,
   }
   if (pass.last) {
     activate(result.activation, sum);
-    if (result.add) {
-      const float* add = result.add + row * result.pitch + column;
+    for (const float* add : result.add) {
+      if (!add) continue;
+      add += row * result.width + column;
       each<R>([&](auto r) SCAN_INLINE_BODY {
         sum[r.value] =
             sum[r.value] +
-            load_line<V, N>(add + r.value * result.pitch, width);
+            load_line<V, N>(add + r.value * result.width, width);
       });
     }
   }
   each<R>([&](auto r) SCAN_INLINE_BODY {
-    store_line(sum[r.value], y + r.value * result.pitch, width);
+    store_line(sum[r.value], y + r.value * result.width, width);
   });
 }
 
@@ -210,9 +207,9 @@ void multiply(const RowTable& rows, const float* weight, Range blocks,
   }
 }
 
-inline size_t pointer_floats(int64_t runs) {
-  return static_cast<size_t>(runs * kProductRows) * sizeof(float*) /
-         sizeof(float);
+// Room for the pointers of a table of rows.
+inline int64_t pointer_floats(int64_t runs) {
+  return runs * kProductRows * int64_t{sizeof(float*) / sizeof(float)};
 }
 
 }  // namespace selective_scan::cpu::SCAN_VARIANT

@@ -29,7 +29,9 @@ struct dim3 {
 };
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;
 
+using std::exp;
 using std::min;
+using std::sqrt;
 
 struct alignas(8) float2 {
   float x, y;

@@ -4,18 +4,7 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
-from mmmobilemamba.engine.random_states import (
-    ResumableBatches,
-    get_random_states,
-    set_random_states,
-)
-
-
-def draw():
-    """Draw from each source, so that each has begun something."""
-    numbers = [random.random(), random.gauss(0, 1)]
-    numbers += [np.random.rand(), np.random.randn()]
-    return [*numbers, torch.rand(()).item(), torch.randn(()).item()]
+from mmmobilemamba.engine.train_data import ResumableBatches
 
 
 class Draws(Dataset):
@@ -23,16 +12,8 @@ class Draws(Dataset):
         return 8
 
     def __getitem__(self, index):
-        return torch.tensor([index, *draw()])
-
-
-def test_states_go_through_a_file(tmp_path):
-    # An odd number of normal ones leaves one in store.
-    draw()
-    torch.save(get_random_states(), tmp_path / 'states.pth')
-    wanted = [draw() for _ in range(400)]
-    set_random_states(torch.load(tmp_path / 'states.pth', weights_only=True))
-    assert [draw() for _ in range(400)] == wanted
+        draws = random.random(), np.random.rand(), torch.rand(()).item()
+        return torch.tensor([index, *draws])
 
 
 def load(workers, number=0, skip=0, seed=3, rank=0, passes=1):
