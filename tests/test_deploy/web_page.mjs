@@ -16,6 +16,8 @@ await said('Ready');
 for (const file of files) {
   await page.locator('input').first().setInputFiles(file);
   await said(/Done|no image/);
+  // What a worker draws arrives behind its messages; an empty canvas is 300 pixels wide.
+  await page.waitForFunction(() => document.querySelector('canvas').width !== 300);
   const status = await page.locator('#status').textContent();
   const items = await page.locator('li').allTextContents();
   const canvas = page.locator('canvas');
