@@ -58,7 +58,8 @@ def look(folder, packages, *files):
     [
         ('classifier', (192, 180), b''),
         ('segmentor', (3000, 4000), b''),
-        ('mask_rcnn', (200, 270), QUARTER_TURN),
+        # Halved, which rounds alike: random networks choose boxes by a hair.
+        ('mask_rcnn', (160, 192), QUARTER_TURN),
     ],
 )
 def test_page(export, packages, tmp_path, name, size, exif):
@@ -66,7 +67,7 @@ def test_page(export, packages, tmp_path, name, size, exif):
     runtime = packages / 'node_modules' / 'onnxruntime-web'
     web_page.make_web_page(network, tmp_path, runtime)
     about = json.loads((tmp_path / 'network.json').read_text())
-    about['classes'] = [f'<{i}>' for i in range(5)]  # text, no markup
+    about['classes'] = [f'<{i}>' for i in range(99)]  # text, no markup
     (tmp_path / 'network.json').write_text(json.dumps(about))
     file, broken = tmp_path / '1.jpg', tmp_path / '<i>.jpg'
     noise = np.random.default_rng(3).integers(130, size=(7, 6, 3))
@@ -97,7 +98,8 @@ def test_page(export, packages, tmp_path, name, size, exif):
         return
     scores = found['scores'].ravel()
     best = np.argsort(-scores, kind='stable')
-    labels = found.get('labels', np.arange(5)).ravel()[best]
+    best = best[: 5 if name == 'classifier' else None]
+    labels = found.get('labels', np.arange(99)).ravel()[best]
     assert [n for n, *_ in shown] == [f'<{i}>' for i in labels]
     listed = np.array([float(score) for _, score, *_ in shown])
     listed /= 100 if name == 'classifier' else 1  # per cent
@@ -105,7 +107,7 @@ def test_page(export, packages, tmp_path, name, size, exif):
     if name == 'mask_rcnn':
         listed = [list(map(float, box.split(','))) for *_, box in shown]
         boxes = np.minimum(found['boxes'][0], [width, height] * 2)
-        boxes = boxes * np.tile([200 / width, 270 / height], 2)
+        boxes = boxes * np.tile([160 / width, 192 / height], 2)
         assert np.array(listed) == pytest.approx(boxes, abs=0.5)
         pasted = paste_masks(
             torch.tensor(found['masks'][0]),
