@@ -13,6 +13,7 @@ from ..checkpoints.atomic import atomic_write
 from .session import read_exported
 
 INSTALL = 'npm install --ignore-scripts onnxruntime-web@1.30.0'
+_BY_HAND = f'Or `{INSTALL}`, and --runtime node_modules/onnxruntime-web.'
 _RUNTIME = (
     'dist/ort.wasm.min.mjs',
     'dist/ort-wasm-simd-threaded.mjs',
@@ -42,13 +43,11 @@ def make_web_page(
     files = {path.name: path for path in web.iterdir()}
     files |= {f'runtime/{name}': Path(runtime, name) for name in _RUNTIME}
     files['network.onnx'] = Path(network)
-    try:
-        contents = {name: path.read_bytes() for name, path in files.items()}
-    except OSError as error:
+    if not all(path.is_file() for path in files.values()):
         raise ValueError(
-            f'{error.filename} of the runtime is missing: pass --runtime npm, '
-            f'or `{INSTALL}` and --runtime node_modules/onnxruntime-web.'
-        ) from error
+            f'{runtime} is no onnxruntime-web; --runtime npm is. {_BY_HAND}'
+        )
+    contents = {name: path.read_bytes() for name, path in files.items()}
     hues = [hsv_to_rgb(i * 0.618 % 1, 0.8, 0.9) for i in range(64)]
     colours = [[round(255 * value) for value in hue] for hue in hues]
     about.update(
@@ -65,22 +64,17 @@ def make_web_page(
 
 def fetch_runtime(folder: str | os.PathLike) -> Path:
     """Let npm install onnxruntime-web below a folder; return its own."""
-    command = [*INSTALL.split(), '--prefix', folder]
     try:
-        subprocess.run(command, check=True, capture_output=True, text=True)
+        subprocess.run([*INSTALL.split(), '--prefix', folder], check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        reason = getattr(error, 'stderr', None) or error
-        raise ValueError(f'`{INSTALL}` failed: {reason}') from error
+        raise ValueError(f'{error}. {_BY_HAND}') from error
     return Path(folder, 'node_modules', 'onnxruntime-web')
 
 
 def make_server(
     folder: str | os.PathLike, host: str, port: int
 ) -> ThreadingHTTPServer:
-    """Make a server of a page, with the headers that threads need.
-
-    The page's content security policy is one more, for its worker.
-    """
+    """Make a server of a page; threads need two headers, workers a policy."""
     page = Path(folder, 'index.html').read_text(encoding='utf-8')
     headers = {
         'Content-Security-Policy': re.search('content="(default.*)"', page)[1],
@@ -90,9 +84,6 @@ def make_server(
     }
 
     class Handler(SimpleHTTPRequestHandler):
-        # Whatever the system's table says, modules need theirs.
-        extensions_map = dict.fromkeys(('.js', '.mjs'), 'text/javascript')
-
         def end_headers(self) -> None:
             for header in headers.items():
                 self.send_header(*header)

@@ -17,18 +17,10 @@ function fail({ message = 'the worker does not start' }) {
   say(/memory|alloc/i.test(message) ? memory : `That went wrong: ${message}`, true);
 }
 
-function start() {
-  const canvas = $('canvas').transferControlToOffscreen?.();
-  if (!window.WebAssembly || !canvas) return fail({ message: 'this browser has no WebAssembly.' });
-  const threads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
-  worker.postMessage({ type: 'load', canvas, threads }, [canvas]);
-  return say('Loading the network …');
-}
-
 const received = {
   fail,
   progress(part) { $('progress').value = part; },
-  load({ name, kind, threads }) {
+  load({ name, kind }) {
     $('#name').textContent = name;
     ready = `loading ${Math.round(performance.now())} ms, threads: ${threads}`;
     $('progress').hidden = true;
@@ -93,8 +85,10 @@ async function toggleCamera() {
 }
 
 for (const input of inputs) {
-  input.onclick = () => { input.value = ''; }; // so that the same file can be chosen again
-  input.onchange = () => show(input.files[0]);
+  input.onchange = () => {
+    show(input.files[0]);
+    input.value = ''; // so that the same file can be chosen again
+  };
 }
 $('#camera').onclick = () => toggleCamera().catch(fail);
 $('#score input').oninput = () => {
@@ -106,4 +100,10 @@ window.ondrop = (event) => {
   event.preventDefault();
   if (ready && event.dataTransfer.files.length) show(event.dataTransfer.files[0]);
 };
-start();
+
+const canvas = $('canvas').transferControlToOffscreen?.();
+const threads = self.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency) : 1;
+if (window.WebAssembly && canvas) {
+  worker.postMessage({ type: 'load', canvas, threads }, [canvas]);
+  say('Loading the network …');
+} else fail({ message: 'this browser has no WebAssembly, or cannot draw in a worker.' });

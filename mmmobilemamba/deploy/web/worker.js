@@ -27,12 +27,12 @@ async function load({ canvas, threads }) {
   Object.assign(ort.env.wasm, { wasmPaths, wasmBinary, numThreads: threads });
   const network = await download('network.onnx');
   session = await ort.InferenceSession.create(network, { logSeverityLevel: 3 });
-  postMessage(['load', { ...about, threads }]);
+  postMessage(['load', about]);
 }
 
-// Scales an image by bilinear interpolation, as OpenCV does, and keeps the ratio of its sides:
-// a classifier sees as much of the middle as fits, the others all of it, at the top left of black.
-// Returns the input, uint8 (1, 3, H, W) with blue first, and the image's width and height in it.
+// Scales an image bilinearly, as OpenCV does, in its ratio: a classifier sees as much of the middle
+// as fits, the others all of it, at the top left of black. Returns uint8 (1, 3, H, W), blue first,
+// and the width and height that it fills.
 function preprocess(image) {
   const { width, height } = image, [h, w] = about.size;
   const middle = about.kind === 'classifier';
@@ -136,18 +136,17 @@ function draw({ least, ...times }) {
 async function run({ image, name, least }) {
   const begun = performance.now();
   const [input, used] = preprocess(image);
-  const prepared = performance.now();
+  const prepared = performance.now(), preprocessing = prepared - begun;
   const outputs = await session.run({ image: input });
-  const times = { preprocessing: prepared - begun, running: performance.now() - prepared };
+  const running = performance.now() - prepared;
   shown?.image.close();
   shown = { image, name, ...read[about.kind](outputs, image, used) };
-  draw({ least, ...times });
+  draw({ least, running, preprocessing });
 }
 
-const actions = { load, run, draw };
 let queue = Promise.resolve(); // one at a time
 self.onmessage = ({ data: { type, ...message } }) => {
-  queue = queue.then(() => actions[type](message)).catch(
+  queue = queue.then(() => ({ load, run, draw })[type](message)).catch(
     // The runtime throws bare numbers where memory ends.
     (error) => postMessage(['fail', { message: error.message ?? 'out of memory' }]));
 };
