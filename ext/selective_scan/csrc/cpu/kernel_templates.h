@@ -10,6 +10,7 @@
 #include "forward.h"
 #include "backward.h"
 #include "../inference/filters.h"
+#include "gated_norm.h"
 #include "../inference/products.h"
 #include "../inference/dense_conv.h"
 #include "../inference/feed_forward.h"
@@ -29,8 +30,8 @@ const Variant& variant_of(const char* name) {
       scan_kernels<V, float>(),
       scan_kernels<V, Half>(),
       scan_kernels<V, BFloat16>(),
-      {&depthwise<V>, &wavelet<V>, &wavelet_gradient<V>, kTileRows<V>,
-       &conv<V>, &feed_forward<V>}};
+      {&depthwise<V>, &wavelet<V>, &wavelet_gradient<V>, &gated_norm<V>,
+       kTileRows<V>, &conv<V>, &feed_forward<V>}};
   return variant;
 }
 

@@ -60,6 +60,16 @@ struct FilterTask {
   Activation activation = Activation::kNone;
 };
 
+// Tokens (batch, length, channels) with adjacent channels, as rows of maps.
+struct GatedNormTask {
+  MapView<const float> x, z;
+  MapView<float> y;
+  int64_t length = 0, channels = 0;
+  const float* weight = nullptr;
+  const float* bias = nullptr;
+  float eps = 0;
+};
+
 constexpr int64_t kProductRows = 48;  // that a task takes at a time
 
 // A dense convolution as a product: a row per result, its field of view as
@@ -92,6 +102,7 @@ struct FeatureMapKernels {
   // both transforms' factors.
   void (*wavelet_gradient)(const FilterTask&, const FilterTask& grad,
                            int64_t index, float* sums);
+  void (*gated_norm)(const GatedNormTask&, int64_t begin, int64_t end);
   int64_t tile_rows;  // that a product takes at once
   void (*conv)(const ConvTask&, Range rows, Range blocks);
   // Two convolutions of kernel 1, the second one of what the first one gives.
