@@ -252,7 +252,7 @@ install_mmcv() {
             mark_done mmcv "$key"
             return
         fi
-        say "mmcv $version: none; compiling it, some 8 minutes on two cores"
+        say "mmcv $version: none; compiling it, some 6 minutes on two cores"
     else
         cuda=1
         prepare_cuda "$gpus"
