@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from ..models.backbones.pyramid import PyramidBackbone
 from .input_size import input_channels
 
 # Side of the image that maps are measured with, in pixels.
@@ -61,7 +62,7 @@ def _parts(detector: nn.Module) -> Iterator[Wanted]:
 
 def _check(detector: nn.Module, parts: list[Wanted]) -> None:
     holder = detector
-    if hasattr(detector.backbone, 'neck'):  # PyramidBackbone
+    if isinstance(detector.backbone, PyramidBackbone):
         holder = detector.backbone
     backbone, neck = holder.backbone, getattr(holder, 'neck', None)
     side = max(_SIDE, *(2 * max(strides) for _, strides, _ in parts))
@@ -137,11 +138,9 @@ def _cure(
         for row in (strides, wanted)
     ):
         return _PLAIN
-    given = (
-        ''
-        if hasattr(holder, 'out_strides')
-        else (f'in_channels={channels}, in_strides={strides}, ')
-    )
+    given = f'in_channels={channels}, in_strides={strides}, '
+    if isinstance(holder, PyramidBackbone):
+        given = ''  # it tells its neck
     out = getattr(getattr(holder, 'neck', None), 'out_channels', 256)
     return (
         'The neck that makes them: neck=dict(_delete_=True, '
