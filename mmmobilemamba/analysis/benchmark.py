@@ -1,5 +1,6 @@
 """Speed of networks side by side, each in the form that was asked for."""
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -17,20 +18,25 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.profiler import profile
 from torch.utils._pytree import tree_leaves
 
+from ..apis.input_size import input_channels
 from ..deploy import RUNTIMES
 from ..ops import BACKENDS, ENV_NAME, scan_backend
 from .complexity import count_complexity, detector_samples
-from .networks import (
-    NetworkSpec,
-    build_network,
-    host_of,
-    random_images,
-)
+from .networks import NetworkSpec, build_network, host_of, random_images
 from .timing import time_interleaved
 
+_logger = logging.getLogger(__name__)
+
 DTYPES = ('float32', 'bfloat16', 'float16')
+_FLAGS = dict(yes=True, no=False)
+# Options behind a network's name, and their values.
+_OPTIONS = dict.fromkeys(
+    ('deploy', 'compile', 'channels_last', 'cuda_graph'), _FLAGS
+) | dict(dtype=DTYPES, backend=BACKENDS, runtime=RUNTIMES)
 # Maps of a stride of 64 still give each norm some 16 values of these.
 _CALIBRATION_PIXELS = 16 * 64 * 64
+# Threads look for work after a call: onnxruntime's 43 ms, PyTorch's 25 ms.
+_SETTLE = 0.06
 
 
 @dataclass(frozen=True)
@@ -45,48 +51,37 @@ class Form:
     dtype: str = 'float32'  # one of DTYPES, in a training that of autocast
     cuda_graph: bool = False  # replay all kernels, without launching each
     runtime: str = 'onnxruntime'  # one of RUNTIMES, for an exported file
+    train: bool = False  # forward and backward, not a prediction
+    device: str = 'cpu'
 
     def changed(self, spec: NetworkSpec) -> 'Form':
         """Return this form with the options of a network."""
-        names = dict.fromkeys(asdict(self), ('yes', 'no'))
-        names |= dict(dtype=DTYPES, runtime=RUNTIMES, backend=BACKENDS)
         for name, value in spec.options.items():
-            if value not in names.get(name, ()):
-                allowed = ', '.join(names.get(name, names))
+            if value not in _OPTIONS.get(name, ()):
                 raise ValueError(
                     f'{spec.text}: {name}={value} is no option of a network; '
-                    f'allowed: {allowed}.'
+                    f'allowed: {", ".join(_OPTIONS.get(name, _OPTIONS))}.'
                 )
-        read = dict(yes=True, no=False)
-        options = {k: read.get(v, v) for k, v in spec.options.items()}
-        return replace(self, **options)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a benchmark is run: where, with which batch sizes, each by itself,
-    of trainings or predictions; the rest as :func:`time_interleaved` takes
-    it, per batch size."""
-
-    device: str = 'cpu'
-    batch_sizes: tuple[int, ...] = (1, 16)
-    train: bool = False
-    rounds: int = 20
-    budget: float | None = None
-    warmup: int = 3
-    min_turn: float = 0.1
+        options = {k: _FLAGS.get(v, v) for k, v in spec.options.items()}
+        form = replace(self, **options)
+        if form.cuda_graph and torch.device(form.device).type != 'cuda':
+            raise ValueError(f'{spec.text}: a graph needs --device cuda.')
+        return form
 
 
 def run_benchmark(
     specs: Sequence[NetworkSpec],
     form: Form,
-    settings: Settings,
-    say: Callable[[str], None] = lambda text: None,
+    batch_sizes: Sequence[int],
+    **timing,
 ) -> list[dict]:
     """Build networks, check that they compute, and time them in turn.
 
-    ``form`` holds for what a network's own options do not say, ``say`` is
-    told what is being done.
+    Args:
+        specs (Sequence[NetworkSpec]): Networks, each once.
+        form (Form): Holds for what a network's own options do not say.
+        batch_sizes (Sequence[int]): Each is timed by itself.
+        timing: Arguments of :func:`time_interleaved`, per batch size.
 
     Returns:
         list[dict]: Per network its facts and ``results``, the seconds of a
@@ -95,23 +90,16 @@ def run_benchmark(
     Raises:
         ValueError: A network gives values that are not finite.
     """
-    texts = [spec.text for spec in specs]
-    if not texts or len(set(texts)) < len(texts):
-        raise ValueError(f'Name networks, each once; got {texts or "none"}.')
-    entries: list[_Entry] = []
+    entries = []
     for spec in specs:
-        say(f'building {spec.text}')
-        entries.append(_Entry(spec, form, settings))
-    for batch in settings.batch_sizes:
-        say(f'batch {batch}: warming up')
+        _logger.info('building %s', spec.text)
+        entries.append(_Entry(spec, form))
+    settle = _SETTLE * any(entry.session for entry in entries)
+    for batch in batch_sizes:
+        _logger.info('timing batch %d', batch)
+        calls = {entry.spec.text: entry.call_on(batch) for entry in entries}
         timings = time_interleaved(
-            {entry.spec.text: entry.call_on(batch) for entry in entries},
-            settings.rounds,
-            settings.warmup,
-            budget=settings.budget,
-            min_turn=settings.min_turn,
-            device=settings.device,
-            progress=lambda n, b=batch: say(f'batch {b}: round {n}'),
+            calls, device=form.device, settle=settle, **timing
         )
         for entry in entries:
             result = dict(batch=batch, seconds=timings[entry.spec.text])
@@ -119,53 +107,54 @@ def run_benchmark(
     return [entry.facts for entry in entries]
 
 
-def profile_network(spec: NetworkSpec, form: Form, settings: Settings) -> str:
-    """Return a table of torch's profiler per batch size: the operators that
-    take most of the time, by shapes of their inputs."""
-    entry, parts = _Entry(spec, form, settings), []
-    for batch in settings.batch_sizes:
-        call = entry.call_on(batch)
-        with profile(record_shapes=True) as profiler:
-            call()
-        averages = profiler.key_averages(group_by_input_shape=True)
-        key = f'self_{torch.device(settings.device).type}_time_total'
-        table = averages.table(key, 25, max_shapes_column_width=50)
-        parts.append(f'{spec.text}, batch {batch}\n{table}')
-    return '\n'.join(parts)
+def profile_network(spec: NetworkSpec, form: Form, batch: int) -> str:
+    """Return a table of torch's profiler: the operators that take most of the
+    time, by shapes of their inputs."""
+    call = _Entry(spec, form).call_on(batch)
+    with profile(record_shapes=True) as profiler:
+        call()
+    averages = profiler.key_averages(group_by_input_shape=True)
+    key = f'self_{torch.device(form.device).type}_time_total'
+    return averages.table(key, 25, max_shapes_column_width=50)
 
 
 class _Entry:
     """A network on its way through a benchmark, where all fare alike."""
 
-    def __init__(self, spec: NetworkSpec, form: Form, settings: Settings):
-        self.spec, self.settings = spec, settings
-        self.form, self.module = form.changed(spec), None
-        self.size = spec.size
-        if spec.kind != 'onnx':
-            name = self.form.backend
-            with patch.dict(os.environ, {ENV_NAME: name} if name else {}):
-                self.form = replace(self.form, backend=scan_backend())
-                self.module, self.size = build_network(spec)
-        self.facts = dict(asdict(spec), label=spec.label, params=None)
-        self.facts.update(form=asdict(self.form), macs=None, results=[])
-        self.facts['size'] = list(self.size or ())
-        if self.module:
-            cost = count_complexity(self.module, self.size)
-            self._prepare()
-            self.facts.update(params=cost.params, macs=cost.macs)
+    def __init__(self, spec: NetworkSpec, form: Form):
+        self.spec, self.form = spec, form.changed(spec)
+        self.module = self.session = None
+        self.facts = dict(asdict(spec), label=spec.label, results=[])
+        if spec.kind == 'onnx':
+            self._open()
+        else:
+            self._build()
+        self.facts.update(size=self.size, form=asdict(self.form))
 
-    def _prepare(self) -> None:
+    def _open(self) -> None:
+        # Needs onnx and onnxruntime, which only this kind does.
+        from ..deploy.session import Session
+
+        path, form = self.spec.network, self.form
+        if form.train or form.device != 'cpu':
+            raise ValueError(f'{self.spec.text}: files predict, and on a CPU.')
+        self.session = Session(path, form.runtime, torch.get_num_threads())
+        self.size = self.spec.size or self.session.metadata['size']
+        if not self.size:
+            raise ValueError(f'Say of what size, as in {path}@224.')
+        self.facts.update(params=None, macs=None)
+
+    def _build(self) -> None:
         """Bring the network into its form, ours and peers alike."""
-        form, settings = self.form, self.settings
-        self.module.to(settings.device).train(settings.train)
-        if not settings.train:
-            batch = max(2, _CALIBRATION_PIXELS // prod(self.size))
-            x = random_images(self.module, batch, self.size)
-            x = x.to(settings.device)
-            with torch.no_grad():
-                _calibrate_norms(self.module, lambda: self._dense(x))
-                if form.deploy:
-                    self._deploy(x)
+        name = self.form.backend
+        with patch.dict(os.environ, {ENV_NAME: name} if name else {}):
+            form = self.form = replace(self.form, backend=scan_backend())
+            self.module, self.size = build_network(self.spec)
+        cost = count_complexity(self.module, self.size)
+        self.facts.update(params=cost.params, macs=cost.macs)
+        self.module.to(form.device).train(form.train)
+        if not form.train:
+            self._calibrate_and_fuse()
             self.module.to(getattr(torch, form.dtype)).requires_grad_(False)
         if form.channels_last:
             self.module.to(memory_format=torch.channels_last)
@@ -176,8 +165,20 @@ class _Entry:
             part = getattr(self.module, 'backbone', self.module)
             part.compile(dynamic=False, options=dict(freezing=True))
 
-    def _deploy(self, x: Tensor) -> None:
-        """Fuse by the libraries' own ways, then fold what norms are left."""
+    @torch.no_grad()
+    def _calibrate_and_fuse(self) -> None:
+        """Give every BatchNorm the statistics of a batch, as values grow or
+        vanish with the depth of a network that was only initialised; fuse by
+        the libraries' own ways, then fold what norms are left."""
+        x = self._noise(max(2, _CALIBRATION_PIXELS // prod(self.size)))
+        for part in self.module.modules():
+            if isinstance(part, _BatchNorm):
+                part.train()
+                part.momentum = 1.0
+        self._run_on_maps(x)
+        self.module.eval()
+        if not self.form.deploy:
+            return
         if type(self.module).__module__.startswith('timm.'):
             from timm.utils.model import reparameterize_model
 
@@ -185,31 +186,30 @@ class _Entry:
         backbone = getattr(self.module, 'backbone', None)
         if hasattr(backbone, 'switch_to_deploy'):
             backbone.switch_to_deploy()
-        wanted, before = _tensors(self._dense(x)), deepcopy(self.module)
+        wanted, before = self._run_on_maps(x), deepcopy(self.module)
         _fold_norms(self.module)
-        found = _tensors(self._dense(x))
         if not all(
             torch.allclose(new, old, rtol=1e-3, atol=1e-3 * old.abs().max())
-            for new, old in zip(found, wanted, strict=True)
+            for new, old in zip(self._run_on_maps(x), wanted, strict=True)
         ):
             # Some norm is defined behind a convolution and runs elsewhere.
             self.module = before
 
-    def _dense(self, x: Tensor) -> object:
+    def _run_on_maps(self, x: Tensor) -> list[Tensor]:
         """Run what sees whole maps; regions depend on values."""
         module = self.module
         if host_of(module) not in ('mmdet', 'mmseg'):
-            return module(x)
+            return _tensors(module(x))
         maps = module.extract_feat(x)
         names = ('rpn_head', 'bbox_head', 'decode_head')
         heads = (getattr(module, name, None) for name in names)
-        return [maps, *(head(maps) for head in heads if head is not None)]
+        return _tensors([maps, *(head(maps) for head in heads if head)])
 
     def call_on(self, batch: int) -> Callable[[], object]:
         """Return what runs the network on a batch, tried once."""
-        if self.module is None:
+        if self.session:
             call = self._exported(batch)
-        elif self.settings.train:
+        elif self.form.train:
             call = self._training_step(batch)
         else:
             call = self._prediction(batch)
@@ -217,17 +217,16 @@ class _Entry:
             raise ValueError(f'{self.spec.text} gives values not finite.')
         return call
 
-    def _images(self, batch: int) -> Tensor:
-        x = random_images(self.module, batch, self.size)
-        x = x.to(self.settings.device)
-        if not self.settings.train:
-            x = x.to(getattr(torch, self.form.dtype))
+    def _noise(self, batch: int) -> Tensor:
+        channels = input_channels(self.module)
+        x = random_images(channels, batch, self.size).to(self.form.device)
         if self.form.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         return x
 
     def _prediction(self, batch: int) -> Callable:
-        module, x, more = self.module, self._images(batch), {}
+        module, more = self.module, {}
+        x = self._noise(batch).to(getattr(torch, self.form.dtype))
         if host_of(module) == 'mmdet':
             more = dict(data_samples=detector_samples(x), mode='predict')
         elif host_of(module) == 'mmseg':
@@ -240,7 +239,7 @@ class _Entry:
         return _capture(call) if self.form.cuda_graph else call
 
     def _training_step(self, batch: int) -> Callable:
-        module, x = self.module, self._images(batch)
+        module, x = self.module, self._noise(batch)
         if host_of(module) in ('mmdet', 'mmseg'):
             raise ValueError(f'{self.spec.text} does not classify: no --train')
         dtype = getattr(torch, self.form.dtype)
@@ -258,39 +257,18 @@ class _Entry:
         return step
 
     def _exported(self, batch: int) -> Callable:
-        # Needs onnx and onnxruntime, which only this kind does.
-        from ..deploy.session import Session
-
-        spec = self.spec
-        if self.settings.train or self.settings.device != 'cpu':
-            raise ValueError(f'{spec.text}: files predict, and on a CPU.')
-        threads = torch.get_num_threads()
-        session = Session(spec.network, self.form.runtime, threads)
-        size = spec.size or session.metadata['size']
-        if not size:
-            raise ValueError(f'Say of what size, as in {spec.network}@224.')
-        self.facts['size'] = list(size)
-        shape = (batch, session.metadata['channels'], *size)
-        x = np.random.default_rng(0).normal(size=shape)
+        session = self.session
+        x = random_images(session.metadata['channels'], batch, self.size)
         if session.dtype == np.uint8:
-            x = np.clip(x * 64 + 128, 0, 255)  # pixels, preprocessed within
-        x = x.astype(session.dtype)
-
-        def call():
-            return list(session(x).values())
-
-        call.spins = True
-        return call
+            x = (x * 64 + 128).clamp(0, 255)  # pixels, preprocessed within
+        x = x.numpy().astype(session.dtype)
+        return lambda: list(session(x).values())
 
 
 def _capture(call: Callable) -> Callable:
     """Return what replays the kernels of a call on a GPU."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(3):  # chooses kernels and fills the caches
-            call()
-    torch.cuda.current_stream().wait_stream(stream)
+    for _ in range(3):  # chooses kernels and fills the caches
+        call()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         output = call()
@@ -300,17 +278,6 @@ def _capture(call: Callable) -> Callable:
         return output
 
     return replay
-
-
-def _calibrate_norms(module: nn.Module, run: Callable) -> None:
-    """Give every BatchNorm the statistics of a batch, as values grow or
-    vanish with the depth of a network that was only initialised."""
-    for part in module.modules():
-        if isinstance(part, _BatchNorm):
-            part.train()
-            part.momentum = 1.0
-    run()
-    module.eval()
 
 
 def _fold_norms(module: nn.Module) -> None:
@@ -337,7 +304,7 @@ def _tensors(value: object) -> list[Tensor]:
     found = []
     for leaf in tree_leaves(value):
         if isinstance(leaf, BaseDataElement):
-            found += _tensors(list(leaf.values()))
+            found += _tensors(leaf.values())
         elif isinstance(leaf, Tensor | np.ndarray):
             found.append(torch.as_tensor(leaf))
     return [tensor for tensor in found if tensor.is_floating_point()]

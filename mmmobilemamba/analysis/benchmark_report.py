@@ -1,12 +1,12 @@
 """Tables, files and the plot of a benchmark, with published accuracies."""
 
 import json
-import os
 import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib import colormaps
 
 from ..apis.environment import cpu_name
 from ..checkpoints.atomic import atomic_write
@@ -17,7 +17,7 @@ from .timing import speedup
 # Network, name in its paper, side of the test images in pixels, ImageNet-1K
 # top-1 in per cent for training on ImageNet-1K alone, and the paper on arXiv;
 # a star marks a training with a teacher.
-_PUBLISHED = """
+_PUBLISHED = """\
 mobilemamba:t2               MobileMamba-T2      192 73.6 2411.15941
 mobilemamba:t4               MobileMamba-T4      192 76.1 2411.15941
 mobilemamba:s6               MobileMamba-S6      224 78.0 2411.15941
@@ -55,24 +55,10 @@ timm:fastvit_t12             FastViT-T12         256 79.1 2303.14189
 timm:mambaout_femto          MambaOut-Femto      224 78.9 2405.07992
 """
 PUBLISHED = {
-    key: dict(name=name, size=int(size), top1=float(top1), source=source)
-    for key, name, size, top1, source in map(
-        str.split, _PUBLISHED.strip().splitlines()
-    )
+    key: dict(name=name, size=int(size), top1=float(top1))
+    for key, name, size, top1, _ in map(str.split, _PUBLISHED.splitlines())
 }
-# The paper's efficiency table with the peers of its figures; B2 is B1's
-# network at a size between the two that are here.
-PAPER_MODELS = tuple(
-    f'{key}@{entry["size"]}'
-    for key, entry in PUBLISHED.items()
-    if key != 'mobilemamba:b2'
-)
-# Ours beside the peer of a like accuracy.
-PAPER_PAIRS = (
-    ('mobilemamba:t2@192', 'timm:efficientvit_m4@224'),
-    ('mobilemamba:s6@224', 'timm:efficientvit_m5@224'),
-    ('mobilemamba:b1@256', 'timm:shvit_s4@256'),
-)
+PAPER_MODELS = [f'{key}@{entry["size"]}' for key, entry in PUBLISHED.items()]
 
 
 def environment(device: str) -> dict[str, str | int]:
@@ -87,53 +73,43 @@ def environment(device: str) -> dict[str, str | int]:
 
 
 def markdown(report: dict) -> str:
-    """Lay out ``environment``, ``form``, ``train``, ``models`` and ``pairs``
-    of names: speeds, comparisons, and how it was measured."""
+    """Lay out ``environment``, ``form``, ``models`` and ``baseline``, a name
+    or None: speeds, their ratios to it, and how they were measured."""
     models = report['models']
-    batches = [result['batch'] for result in models[0]['results']]
+    base = [m for m in models if m['text'] == report['baseline']]
     header = ['model', 'px', 'params', 'MACs', 'top-1, published']
-    for batch in batches:
+    for result in models[0]['results']:
+        batch = result['batch']
         header.append(f'batch {batch}, {"ms" if batch == 1 else "img/s"}')
+        header += [f'times {_name(model)}' for model in base]
     rows = []
     for model in models:
-        counts = [model[name] or 0 for name in ('params', 'macs')]
-        row = [
-            _name(model),
-            'x'.join(map(str, dict.fromkeys(model['size']))),
-            *(f'{count / 1e6:.1f} M' if count else '-' for count in counts),
-            (_published_of(model) or {}).get('top1', '-'),
-            *map(_speed, model['results']),
-        ]
+        row = [_name(model), 'x'.join(map(str, dict.fromkeys(model['size'])))]
+        for count in (model['params'], model['macs']):
+            row.append(f'{count / 1e6:.1f} M' if count else '-')
+        row.append((_published_of(model) or {}).get('top1', '-'))
+        for i, result in enumerate(model['results']):
+            row.append(_speed(result))
+            for other in (m['results'][i]['seconds'] for m in base):
+                row.append(f'{speedup(result["seconds"], other):.2f}')
         rows.append(row)
-    parts = [markdown_rows(header, rows)]
-    if report['pairs']:
-        header = [f'batch {batch}, times its speed' for batch in batches]
-        by_text = {model['text']: model for model in models}
-        rows = []
-        for one, other in (map(by_text.get, p) for p in report['pairs']):
-            results = zip(one['results'], other['results'], strict=True)
-            ratios = (speedup(a['seconds'], b['seconds']) for a, b in results)
-            texts = [f'{ratio:.2f}' for ratio in ratios]
-            rows.append([_name(one), _name(other), *texts])
-        parts.append(markdown_rows(['model', 'beside', *header], rows))
     rounds = len(models[0]['results'][0]['seconds'])
-    parts.append(
+    return (
+        f'{markdown_rows(header, rows)}\n\n'
         f'{_conditions(report)}; medians of {rounds} interleaved rounds, '
-        'first to third quartile in brackets. Weights are random.'
+        'first to third quartile in brackets. Weights are random.\n'
     )
-    return '\n\n'.join(parts) + '\n'
 
 
-def write_report(report: dict, folder: str | os.PathLike) -> None:
+def write_report(report: dict, folder: Path) -> None:
     """Write ``benchmark.json``, ``benchmark.md`` and, where accuracies are
     published, ``benchmark.png``; the report holds the ``command`` as well."""
-    file = Path(folder, 'benchmark.json')
-    with atomic_write(file) as draft:
+    with atomic_write(folder / 'benchmark.json') as draft:
         draft.write_text(json.dumps(report, indent=1) + '\n')
-    with atomic_write(file.with_suffix('.md')) as draft:
+    with atomic_write(folder / 'benchmark.md') as draft:
         draft.write_text(f'    {report["command"]}\n\n{markdown(report)}')
-    if any(_published_of(model) for model in report['models']):
-        _plot(report, file.with_suffix('.png'))
+    if any(map(_published_of, report['models'])):
+        _plot(report, folder / 'benchmark.png')
 
 
 def _plot(report: dict, path: Path) -> None:
@@ -148,23 +124,22 @@ def _plot(report: dict, path: Path) -> None:
             speed = result['batch'] / np.median(result['seconds'])
             point = (speed, entry['top1'], name)
             families.setdefault(family, []).append(point)
-    batch = report['models'][0]['results'][-1]['batch']
     with figure_file(path, (9, 6.5)) as figure:
         axes = figure.subplots()
-        for number, (family, points) in enumerate(families.items()):
-            ours = family.startswith('MobileMamba')
-            style = dict(color=f'C{number % 10}', marker='osD^v'[number % 5])
-            if ours:
+        axes.set_prop_cycle(color=colormaps['tab20'].colors)
+        offset = dict(xytext=(5, 4), textcoords='offset points')
+        for family, points in families.items():
+            style = dict(marker='o')
+            if family.startswith('MobileMamba'):
                 style = dict(color='crimson', marker='*', markersize=14)
             places = [point[:2] for point in sorted(points)]
-            axes.plot(*zip(*places, strict=True), label=family, **style)
+            (line,) = axes.plot(*zip(*places), label=family, **style)
+            style = dict(fontsize=7, color=line.get_color(), **offset)
             for *place, name in points:
-                text = dict(xytext=(5, 4), textcoords='offset points')
-                color = style['color']
-                axes.annotate(name, place, fontsize=7, color=color, **text)
+                axes.annotate(name, place, **style)
         axes.set(
             xscale='log',
-            xlabel=f'images/s at batch {batch}, measured',
+            xlabel=f'images/s at batch {result["batch"]}, measured',
             ylabel='ImageNet-1K top-1 in %, as published; * with a teacher',
         )
         axes.set_title(_conditions(report), fontsize=10)
@@ -174,8 +149,7 @@ def _plot(report: dict, path: Path) -> None:
 
 def _name(model: dict) -> str:
     """Return a name for tables: what differs from the others is kept."""
-    published = _published_of(model)
-    name = published['name'] if published else model['label']
+    name = (_published_of(model) or model).get('name', model['label'])
     options = ', '.join(f'{k}={v}' for k, v in model['options'].items())
     return f'{name} ({options})' if options else name
 
@@ -183,15 +157,14 @@ def _name(model: dict) -> str:
 def _published_of(model: dict) -> dict | None:
     """Return what is published of a network at this size."""
     entry = PUBLISHED.get(f'{model["kind"]}:{model["network"]}')
-    return entry if entry and model['size'] == [entry['size']] * 2 else None
+    return entry if entry and {*model['size']} == {entry['size']} else None
 
 
 def _conditions(report: dict) -> str:
     found, form = report['environment'], report['form']
     words = [form['dtype'], 'fused' if form['deploy'] else 'as trained']
-    names = ('channels_last', 'compile', 'cuda_graph')
-    words += [name for name in names if form[name]]
-    what = 'training step' if report['train'] else 'prediction'
+    words += ['channels_last'] * form['channels_last']
+    what = 'training step' if form['train'] else 'prediction'
     return (
         f'{found["where"]}, torch {found["torch"]}; {what}, {", ".join(words)}'
     )

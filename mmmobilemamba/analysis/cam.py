@@ -5,9 +5,8 @@ opencv-python-headless, whose files overwrite those of mmcv's OpenCV.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,21 +16,13 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
+from ..models.backbones import MobileMamba
 from .figures import figure_file
 from .networks import MEAN, STD, did_you_mean, host_of, read_rgb
 
 METHODS = ('gradcam', 'layercam')
-
-
-@dataclass
-class Views:
-    """What a network sees in an image, all values from 0 to 1."""
-
-    # RGB or grey pixels as the network gets them, (H, W, 3) or (H, W)
-    image: np.ndarray
-    target: str  # what the gradient is of
-    # By layer: shape of its map, mean magnitude (H, W), activation map (H, W)
-    layers: dict[str, tuple[tuple[int, ...], np.ndarray, np.ndarray]]
+# Lowest score of a detector's box that counts, unless none has it.
+_SCORE_THR = 0.3
 
 
 def compute_cam(
@@ -41,8 +32,7 @@ def compute_cam(
     layers: Sequence[str] | None = None,
     target: str | None = None,
     method: str | None = None,
-    score_thr: float = 0.3,
-) -> Views:
+) -> tuple[np.ndarray, str, dict[str, tuple[np.ndarray, np.ndarray]]]:
     """Compute feature maps and class activation maps of an image.
 
     The gradient is of a classifier's score before softmax; of a segmentor's,
@@ -62,11 +52,11 @@ def compute_cam(
             gradient, ``'layercam'`` every place of each by its positive one.
             Defaults to None: gradcam for classifiers, layercam for the rest,
             whose gradients belong to places.
-        score_thr (float): Lowest score of a box that counts; where none has
-            it, the best box does. Defaults to 0.3.
 
     Returns:
-        Views: Maps at the size of the image.
+        tuple: RGB or grey pixels as the network gets them, (H, W, 3) or
+        (H, W); what the gradient is of; mean magnitude and activation map of
+        each layer, (H, W), by its name and shape. All values are 0 to 1.
 
     Raises:
         ValueError: A layer or class is unknown, or a detector finds no box.
@@ -80,17 +70,15 @@ def compute_cam(
     maps: dict[str, Tensor] = {}
     with ExitStack() as stack, torch.enable_grad():
         for name in layers or _default_layers(model):
-            handle = _hook(model, name, maps)
-            stack.callback(handle.remove)
+            stack.callback(_hook(model, name, maps).remove)
         data['inputs'].requires_grad_()
-        score, described = _score(model, data, target, score_thr)
+        score, described = _score(model, data, target)
     maps = {name: value for name, value in maps.items() if value.requires_grad}
     if not maps:
         raise ValueError('No layer gives a map (batch, channels, H, W).')
     grads = torch.autograd.grad(
         score, [*maps.values()], allow_unused=True, materialize_grads=True
     )
-    views = Views(image, described, {})
     padded, (height, width) = data['inputs'].shape[2:], image.shape[:2]
 
     def enlarged(values: Tensor) -> np.ndarray:
@@ -99,44 +87,47 @@ def compute_cam(
         values = values - values.min()
         return (values / values.max().clamp(min=1e-12)).cpu().numpy()
 
+    found = {}
     for (name, values), grad in zip(maps.items(), grads, strict=True):
         values = values.detach()
         weights = grad.mean((2, 3), keepdim=True) if pooled else grad.relu()
         cam = enlarged((weights * values).sum(1).relu())
-        energy = enlarged(values.abs().mean(1))
-        views.layers[name] = (tuple(values.shape[1:]), energy, cam)
-    return views
+        shape = ' x '.join(map(str, values.shape[1:]))
+        found[f'{name}\n{shape}'] = enlarged(values.abs().mean(1)), cam
+    return image, described, found
 
 
-def draw_cam(views: Views, path: str | os.PathLike, title: str) -> None:
+def draw_cam(
+    image: np.ndarray,
+    layers: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    path: str | os.PathLike,
+    title: str,
+) -> None:
     """Draw an image and its feature maps, below them its activation maps."""
-    columns = len(views.layers) + 1
-    height, width = views.image.shape[:2]
+    height, width = image.shape[:2]
+    columns = len(layers) + 1
     size = (2.6 * columns + 0.3, 5.2 * height / width + 1.1)
     with figure_file(path, size) as figure:
         figure.suptitle(title)
         grid = figure.subplots(2, columns)
         for panel in grid.flatten():
             panel.set_axis_off()
-        grid[0][0].imshow(views.image, cmap='gray')
-        for i, (name, (shape, *drawn)) in enumerate(views.layers.items(), 1):
-            text = f'{name}\n{" x ".join(map(str, shape))}'
-            grid[0][i].set_title(text, fontsize='small')
-            grid[0][i].imshow(drawn[0])
-            grid[1][i].imshow(views.image, cmap='gray')
-            grid[1][i].imshow(drawn[1], cmap='jet', alpha=0.55)
+        grid[0][0].imshow(image, cmap='gray')
+        for i, (name, (energy, cam)) in enumerate(layers.items(), 1):
+            grid[0][i].set_title(name, fontsize='small')
+            grid[0][i].imshow(energy)
+            grid[1][i].imshow(image, cmap='gray')
+            grid[1][i].imshow(cam, cmap='jet', alpha=0.55)
 
 
 def _default_layers(model: nn.Module) -> list[str]:
-    backbone = getattr(model, 'backbone', None)
-    if backbone is None:
+    if not hasattr(model, 'backbone'):
         return [name for name, _ in model.named_children()]
-    if type(backbone).__name__ != 'MobileMamba':
+    if not isinstance(model.backbone, MobileMamba):
         return ['backbone']
     return [
         f'backbone.stages.{i}.blocks.{len(stage.blocks) - 1}'
-        for i, stage in enumerate(backbone.stages)
-        if i <= backbone.out_indices[-1]
+        for i, stage in enumerate(model.backbone.stages)
     ]
 
 
@@ -161,7 +152,8 @@ def _load(model: nn.Module, path: str, size) -> tuple[np.ndarray, dict]:
     if host_of(model) is None:
         x = read_rgb(path, size)
         image = (x[0].permute(1, 2, 0).numpy() * STD + MEAN) / 255
-        return image, dict(inputs=x.to(next(model.parameters()).device))
+        device = next(model.parameters()).device
+        return image.clip(0, 1), dict(inputs=x.to(device))
     steps = [
         step
         for step in model.cfg.test_pipeline
@@ -176,7 +168,7 @@ def _load(model: nn.Module, path: str, size) -> tuple[np.ndarray, dict]:
 
 
 def _score(
-    model: nn.Module, data: dict, target: str | None, score_thr: float
+    model: nn.Module, data: dict, target: str | None
 ) -> tuple[Tensor, str]:
     """Return what to take the gradient of, and its name."""
     meta = getattr(model, 'dataset_meta', None) or {}
@@ -196,20 +188,20 @@ def _score(
         scores = found.scores[found.labels == label]
         if not len(scores):
             raise ValueError(f'The detector finds no box of class {target}.')
-        best = float(scores.detach().max())
-        scores = scores[scores >= min(score_thr, best)]
+        scores = scores[scores >= scores.max().clamp(max=_SCORE_THR)]
         score, what = scores.sum(), f'{len(scores)} boxes of '
     else:
         more = {} if host_of(model) is None else dict(mode='tensor')
         scores = model(data['inputs'], **more)[0]
+        scores = scores.reshape(len(scores), -1)  # classes, pixels or 1
         best = scores.argmax(0)
         if label is None:
-            label = int(best.flatten().bincount().argmax())
+            label = int(best.bincount().argmax())
         if label >= len(scores):
             raise ValueError(f'Class {label} is none of {len(scores)}.')
         # Of one that is best nowhere, all pixels count.
         mask = (best == label) | ~(best == label).any()
-        what = 'pixels of ' if best.dim() else ''
-        score = scores[label][mask].sum() if best.dim() else scores[label]
+        score = scores[label][mask].sum()
+        what = 'pixels of ' if len(best) > 1 else ''
     name = names[label] if label < len(names) else f'class {label}'
     return score, what + name

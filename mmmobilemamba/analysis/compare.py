@@ -2,21 +2,20 @@
 
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
 from mmengine.config import Config, ConfigDict
-from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, DefaultScope
 
 from ..apis.inference import build_model
-from ..apis.training import FinishedTraining, training_length
-from ..checkpoints.checkpoint import read_state_dict
+from ..apis.input_size import input_channels
+from ..apis.training import training_length
+from ..datasets.data_paths import type_name
 from .complexity import count_complexity
 from .figures import markdown_rows
-from .networks import NetworkSpec, backbone_config
-from .run_logs import RunLog, default_keys, read_run
+from .networks import NetworkSpec, backbone_config, build_backbone
+from .run_logs import RunLog
 
 # A power of two with room for a stride of 64.
 _PROBE = 128
@@ -29,8 +28,6 @@ class Compared:
     label: str
     cfg: Config
     size: tuple[int, int]  # height and width that MACs are counted at
-    metric: str | None = None  # None: what the library is judged by
-    values: dict[int, float] = field(default_factory=dict)  # by seed
     seconds: list[float] = field(default_factory=list)  # of each training
     runs: list[RunLog] = field(default_factory=list)
 
@@ -41,27 +38,26 @@ class Compared:
         self.backbone_params = sum(p.numel() for p in own)
         self.slug = re.sub(r'[^\w.-]+', '-', self.label).strip('-')
 
-    def add(self, seed: int, cfg: Config, done: FinishedTraining) -> None:
-        """Take in a finished training of a seed, which is the config's."""
-        run = read_run(cfg.work_dir, f'{self.label}, seed {seed}')
-        keys = [key for key in default_keys([run]) if key != 'loss']
-        self.metric = self.metric or (keys or [''])[0]
-        steps, values = run.curve(self.metric)
-        if not steps or steps[-1] != training_length(cfg)[1]:
-            raise ValueError(
-                f'{cfg.work_dir} has no {self.metric!r} of its last step; '
-                f'delete {done.checkpoint} to repeat that.'
-            )
-        self.values[seed] = values[-1]
-        self.seconds.append(done.seconds)
-        self.runs.append(run)
+    def final_values(self, metric: str) -> list[float]:
+        """Return what was measured after the last step of each training, or
+        raise a ValueError where nothing was."""
+        found = []
+        for run in self.runs:
+            steps, values = run.curve(metric)
+            if not steps or steps[-1] != training_length(self.cfg)[1]:
+                raise ValueError(
+                    f'{run.name} has no {metric!r} of its last step; delete '
+                    'its last checkpoint to repeat that.'
+                )
+            found.append(values[-1])
+        return found
 
 
-def make_table(results: Sequence[Compared]) -> str:
+def make_table(results: Iterable[Compared], metric: str) -> str:
     """Return mean, deviation and cost of each backbone, as Markdown."""
     rows = []
     for result in results:
-        values = list(result.values.values())
+        values = result.final_values(metric)
         spread = statistics.stdev(values) if len(values) > 1 else 0
         rows.append(
             [
@@ -74,7 +70,7 @@ def make_table(results: Sequence[Compared]) -> str:
                 round(statistics.fmean(result.seconds)),
             ]
         )
-    header = ['backbone', results[0].metric, 'by seed', 'parameters M']
+    header = ['backbone', metric, 'by seed', 'parameters M']
     header += ['of the backbone', 'MACs G', 's of a training']
     return markdown_rows(header, rows)
 
@@ -92,7 +88,7 @@ def swap_backbone(cfg: Config, spec: NetworkSpec) -> None:
     """
     scope, model = cfg.get('default_scope'), cfg.model
     old, neck = model.get('backbone') or {}, model.get('neck')
-    if _is(old, 'PyramidBackbone'):
+    if type_name(old) == 'PyramidBackbone':
         old, neck = old.backbone, old.neck
     new = backbone_config(spec)
     # Still norms are for pretrained weights, and no network learns with the
@@ -106,59 +102,33 @@ def swap_backbone(cfg: Config, spec: NetworkSpec) -> None:
             'The model needs a neck, or a mmmobilemamba.PyramidBackbone, '
             'for another backbone to go before it.'
         )
-    elif _is(neck, 'DeconvFPN'):
-        if neck.get('out_strides') is None:
-            had = _measure(dict(old, init_cfg=None), scope)[1]
-            first = -neck.get('num_finer', 0)
-            last = len(had) + neck.get('num_coarser', 0)
-            neck.out_strides = [int(had[0] * 2**i) for i in range(first, last)]
-        for name in ('num_finer', 'num_coarser'):
-            neck.pop(name, None)
-        neck.in_channels, neck.in_strides = channels, strides
     else:
-        wanted = _measure(dict(old, init_cfg=None), scope)[1]
-        if not set(wanted) <= set(strides):
+        _, wanted = _measure(dict(old, init_cfg=None), scope)
+        if type_name(neck) == 'DeconvFPN':
+            first = -neck.pop('num_finer', 0)
+            last = len(wanted) + neck.pop('num_coarser', 0)
+            if neck.get('out_strides') is None:
+                levels = range(first, last)
+                neck.out_strides = [int(wanted[0] * 2**i) for i in levels]
+            neck.in_strides = strides
+        elif not set(wanted) <= set(strides):
             raise ValueError(
                 f'{spec.text} has strides {strides}, {neck.type} wants '
                 f'{wanted}; DeconvFPN with out_strides makes what is missing.'
             )
-        kept = [strides.index(stride) for stride in wanted]
-        neck.in_channels = [channels[index] for index in kept]
-        if len(kept) < len(strides):
+        elif wanted != strides:
             levels = new.get('out_indices', range(len(strides)))
+            kept = [strides.index(stride) for stride in wanted]
             new['out_indices'] = tuple(levels[index] for index in kept)
+            channels = [channels[index] for index in kept]
+        neck.in_channels = channels
     model.backbone, model.neck = ConfigDict(new), neck
     model.pop('pretrained', None)
 
 
-def _is(settings: dict, name: str) -> bool:
-    kind = settings.get('type')
-    return getattr(kind, '__name__', str(kind)).rpartition('.')[2] == name
-
-
+@torch.no_grad()
 def _measure(backbone: dict, scope: str) -> tuple[list[int], list[int]]:
-    """Return channels and strides of a backbone; raise where a file of its
-    weights does not fit, of which mmengine would say nothing."""
-    with DefaultScope.overwrite_default_scope(scope):
-        module = revert_sync_batchnorm(MODELS.build(dict(backbone)))
-    module.eval()  # by itself: train() of some of the host's returns None
-    ours = hasattr(module, 'out_channels') and hasattr(module, 'out_strides')
-    init_cfg = backbone.get('init_cfg')
-    if init_cfg and ours:
-        module.init_weights()  # ours check by themselves
-    elif init_cfg:
-        tensors = read_state_dict(init_cfg['checkpoint'])
-        try:
-            left = module.load_state_dict(tensors, strict=False).missing_keys
-        except RuntimeError as error:  # other shapes
-            left = [str(error)]
-        if left:
-            raise ValueError(
-                f'{init_cfg["checkpoint"]} does not fit {backbone["type"]}: '
-                f'{", ".join(left[:5])}.'
-            )
-    if ours:
-        return list(module.out_channels), list(module.out_strides)
-    with torch.no_grad():
-        maps = module(torch.zeros(1, 3, _PROBE, _PROBE))
+    """Return channels and strides of a backbone's maps."""
+    module = build_backbone(backbone, scope)
+    maps = module(torch.zeros(1, input_channels(module), _PROBE, _PROBE))
     return [m.shape[1] for m in maps], [_PROBE // m.shape[3] for m in maps]

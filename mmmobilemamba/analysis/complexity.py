@@ -1,19 +1,16 @@
 """Multiply-accumulates and parameters of any model, counted by mmengine."""
 
-import os
 from collections.abc import Sequence
-from contextlib import ExitStack
+from copy import deepcopy
 from functools import partial
 from math import prod
 from typing import NamedTuple
-from unittest.mock import patch
 
 import torch
 from mmengine.analysis import FlopAnalyzer
 from torch import Tensor, nn
 
 from ..apis.input_size import input_channels
-from ..ops import ENV_NAME
 from .networks import host_of
 
 
@@ -26,9 +23,7 @@ class Complexity(NamedTuple):
     analyzer: FlopAnalyzer  # mmengine's, for more
 
 
-def count_complexity(
-    model: nn.Module, inputs: Sequence[int] | Tensor
-) -> Complexity:
+def count_complexity(model: nn.Module, size: Sequence[int]) -> Complexity:
     """Count MACs and parameters of a forward pass in evaluation mode.
 
     As MMDetection's get_flops.py does: models of the OpenMMLab libraries run
@@ -38,29 +33,27 @@ def count_complexity(
 
     Args:
         model (nn.Module): Any module; it is left as it is.
-        inputs (Sequence[int] or Tensor): Height and width of an image, or
-            the batch itself.
+        size (Sequence[int]): Height and width of the image.
     """
-    if not isinstance(inputs, Tensor):
-        inputs = torch.rand(1, input_channels(model), *inputs)
-    forward = model.forward
+    image = torch.rand(1, input_channels(model), *size)
+    model = deepcopy(model)
+    for module in model.modules():
+        if hasattr(module, 'backend'):
+            module.backend = 'parallel'
+    model.eval()  # makes what is packed of the weights anew
     if host_of(model) == 'mmdet':
-        forward = partial(forward, data_samples=detector_samples(inputs))
-    analyzer = FlopAnalyzer(model, (inputs,)).set_op_handle(**_HANDLES)
+        samples = detector_samples(image)
+        model.forward = partial(model.forward, data_samples=samples)
+    analyzer = FlopAnalyzer(model, (image,)).set_op_handle(**_HANDLES)
     analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
-    with torch.no_grad(), ExitStack() as stack:
-        # torch's own shortcut of attention is one operator without a count.
-        mha = torch.backends.mha
-        stack.callback(mha.set_fastpath_enabled, mha.get_fastpath_enabled())
-        mha.set_fastpath_enabled(False)
-        stack.enter_context(patch.dict(os.environ, {ENV_NAME: 'parallel'}))
-        stack.enter_context(patch.object(model, 'forward', forward))
-        for module in model.modules():
-            changes = dict(training=False)
-            if hasattr(module, 'backend'):
-                changes['backend'] = 'parallel'
-            stack.enter_context(patch.multiple(module, **changes))
-        macs = int(analyzer.total())
+    # torch's own shortcut of attention is one operator without a count.
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.no_grad():
+            macs = int(analyzer.total())
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
     params = sum(p.numel() for p in model.parameters())
     return Complexity(macs, params, analyzer.unsupported_ops(), analyzer)
 

@@ -9,24 +9,13 @@ from matplotlib.figure import Figure
 
 from ..checkpoints.atomic import atomic_write
 
-FORMATS = ('.jpg', '.jpeg', '.pdf', '.png', '.svg')
-
-
-def check_figure_path(path: str | os.PathLike) -> None:
-    """Raise ValueError unless matplotlib can write a file of this name."""
-    if os.path.splitext(path)[1].lower() not in FORMATS:
-        raise ValueError(
-            f'A figure ends in one of {", ".join(FORMATS)}, got {path}.'
-        )
-
 
 @contextmanager
 def figure_file(
     path: str | os.PathLike, size: tuple[float, float]
 ) -> Iterator[Figure]:
     """Give a figure of so many inches, which is written to a file, whole, at
-    the end."""
-    check_figure_path(path)
+    the end; raise ValueError for a suffix that matplotlib does not write."""
     # Not through pyplot, which keeps figures and asks for a display.
     figure = Figure(figsize=size, layout='constrained')
     FigureCanvasAgg(figure)

@@ -9,7 +9,7 @@ left out of our variants, of timm's names and of paths:
 import difflib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,14 +17,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from ..apis.config import load_config
 from ..apis.inference import build_model, load_model, read_image
-from ..apis.input_size import input_channels, usual_size
-from ..checkpoints.checkpoint import check_checkpoint_file
+from ..apis.input_size import usual_size
+from ..checkpoints.checkpoint import (
+    check_checkpoint_file,
+    load_checkpoint,
+    load_weights,
+    read_state_dict,
+)
 from ..models.backbones import MobileMamba
+from ..models.backbones.feature_backbone import FeatureBackbone
 
 KINDS = ('mobilemamba', 'timm', 'mambaout', 'host', 'config', 'onnx')
 HOSTS = ('mmdet', 'mmseg', 'mmpretrain')
@@ -56,11 +63,16 @@ class NetworkSpec:
         return os.path.basename(self.checkpoint or '') or 'random weights'
 
     @property
-    def label(self) -> str:
-        """Name for tables and figures."""
+    def name(self) -> str:
+        """Name for figures, without the weights."""
         name = Path(self.network).stem
-        name = f'MobileMamba-{name.upper()}' if name in SIDES else name
-        return f'{name} ({self.weights})' if self.checkpoint else name
+        return f'MobileMamba-{name.upper()}' if name in SIDES else name
+
+    @property
+    def label(self) -> str:
+        """Name for tables, with the weights unless they are random."""
+        weights = f' ({self.weights})' if self.checkpoint else ''
+        return self.name + weights
 
 
 class _Classifier(nn.Module):
@@ -69,7 +81,6 @@ class _Classifier(nn.Module):
     def __init__(self, backbone: nn.Module):
         super().__init__()
         self.backbone = backbone
-        backbone.eval()  # by itself, as the hosts' train() returns None
         with torch.no_grad():
             channels = backbone(torch.zeros(1, 3, 64, 64))[-1].shape[1]
         # The published head has a norm.
@@ -116,15 +127,11 @@ def parse_network(text: str) -> NetworkSpec:
         known = known if timm.is_model(network) else timm.list_models()
     if network not in known:
         hint = did_you_mean(network, known)
-        if kind != 'timm':
-            hint = f' There are {", ".join(known)}.'
         raise ValueError(f'{text}: {kind} has no network {network!r}.{hint}')
     if checkpoint:
         check_checkpoint_file(checkpoint)
-    if not all('=' in option for option in options):
-        raise ValueError(f'{text}: options are written KEY=VALUE.')
     size = (int(high), int(wide or high)) if high else None
-    read = dict(option.split('=', 1) for option in options)
+    read = dict(option.partition('=')[::2] for option in options)
     return NetworkSpec(text, kind, network, size, checkpoint or None, read)
 
 
@@ -143,6 +150,26 @@ def backbone_config(spec: NetworkSpec) -> dict:
         init_cfg = dict(type='Pretrained', checkpoint=spec.checkpoint)
         config['init_cfg'] = init_cfg
     return config
+
+
+def build_backbone(config: dict, scope: str | None) -> nn.Module:
+    """Build a backbone in evaluation mode, with the weights of its config.
+
+    Raises ValueError where they do not fit, of which mmengine says nothing;
+    the classifier of a file may be left over.
+    """
+    with DefaultScope.overwrite_default_scope(scope):
+        module = revert_sync_batchnorm(MODELS.build(dict(config)))
+    module.eval()  # by itself: train() of some of the hosts' returns None
+    init_cfg = config.get('init_cfg')
+    if init_cfg and isinstance(module, FeatureBackbone):
+        module.init_weights()  # ours check by themselves
+    elif init_cfg:
+        path, wanted = init_cfg['checkpoint'], module.state_dict()
+        tensors = read_state_dict(path)
+        fitting = {k: v for k, v in tensors.items() if k in wanted}
+        load_weights(module, fitting, path)
+    return module
 
 
 def build_network(
@@ -173,17 +200,24 @@ def build_network(
             module = load_model(cfg, spec.checkpoint, 'cpu')
         else:
             module = build_model(cfg)
+            if spec.checkpoint:
+                load_checkpoint(module, spec.checkpoint)
         module = getattr(module, 'backbone', None) if features else module
     elif spec.kind == 'timm' and not features:
-        module, size = _from_timm(spec)
+        import timm  # only where it is asked for
+
+        cfg = timm.get_pretrained_cfg(spec.network)
+        size, path, more = cfg.input_size[1:], spec.checkpoint or '', {}
+        # Networks of one size hold tables for it; the rest take any image.
+        if cfg.fixed_input_size and spec.size:
+            more['img_size'] = spec.size
+        module = timm.create_model(spec.network, checkpoint_path=path, **more)
     else:
         host = next((name for name in HOSTS if find_spec(name)), None)
-        with DefaultScope.overwrite_default_scope(host):
-            module = MODELS.build(backbone_config(spec))
-        if spec.checkpoint:
-            module.init_weights()  # reads the file
-        module = module if features else _Classifier(module)
-    if module is None or (spec.checkpoint and type(module) is _Classifier):
+        module = build_backbone(backbone_config(spec), host)
+        if not features:
+            module = None if spec.checkpoint else _Classifier(module)
+    if module is None:
         raise ValueError(
             f'{spec.text}: no backbone, or no trained head; the weights of a '
             'whole network come by its config.'
@@ -192,38 +226,19 @@ def build_network(
     return module, spec.size or size
 
 
-def _from_timm(spec: NetworkSpec) -> tuple[nn.Module, tuple[int, int]]:
-    import timm  # only where it is asked for
-
-    cfg = timm.get_pretrained_cfg(spec.network)
-    size = tuple(cfg.input_size[1:]) if cfg else (224, 224)
-    more = {}
-    # Networks of one size hold tables for it; the rest take any image.
-    if cfg and cfg.fixed_input_size and spec.size not in (None, size):
-        more['img_size'] = spec.size
-    path = spec.checkpoint or ''
-    return timm.create_model(spec.network, checkpoint_path=path, **more), size
-
-
-def random_images(
-    module: nn.Module, batch: int, size: tuple[int, int]
-) -> Tensor:
-    """Return noise for a network, (batch, channels, H, W), always the same."""
+def random_images(channels: int, batch: int, size: Sequence[int]) -> Tensor:
+    """Return noise, (batch, channels, H, W), always the same."""
     generator = torch.Generator().manual_seed(0)
-    shape = (batch, input_channels(module), *size)
-    return torch.randn(shape, generator=generator)
+    return torch.randn(batch, channels, *size, generator=generator)
 
 
 def read_rgb(path: str | os.PathLike, size: tuple[int, int]) -> Tensor:
     """Return the centre of an RGB image, resized to a height and width and
     normalised as networks for ImageNet expect it, (1, 3, H, W)."""
-    image = read_image(path)
-    scale = max(n / m for n, m in zip(size, image.shape))
-    image = cv2.resize(image, None, fx=scale, fy=scale)
-    top, left = ((m - n) // 2 for n, m in zip(size, image.shape))
-    image = image[top : top + size[0], left : left + size[1], ::-1]
-    image = ((image - MEAN) / STD).astype(np.float32)
-    return torch.from_numpy(image).permute(2, 0, 1)[None]
+    pixels = cv2.dnn.blobFromImage(
+        read_image(path), size=size[::-1], mean=MEAN, swapRB=True, crop=True
+    )
+    return torch.from_numpy(pixels / np.float32(STD).reshape(3, 1, 1))
 
 
 def host_of(model: nn.Module) -> str | None:

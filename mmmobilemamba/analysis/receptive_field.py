@@ -43,8 +43,7 @@ def receptive_fields(
     (arXiv:1701.04128); Scaling Up Your Kernels to 31x31
     (arXiv:2203.06717), section 5.
     """
-    total: list = [torch.zeros(1)] * len(stages)
-    strides = [0] * len(stages)
+    totals, strides = [0.0] * len(stages), [0] * len(stages)
     for x in images:
         x = x.detach().requires_grad_()
         maps = features(x)
@@ -56,13 +55,11 @@ def receptive_fields(
             strides[i] = 2 ** round(math.log2(x.shape[2] / shape[0]))
             rows, columns = (slice((n - 1) // 2, n // 2 + 1) for n in shape)
             centre = maps[stage][:, :, rows, columns].relu().sum()
-            # The graph is needed until its last use.
-            again = i + 1 < len(stages)
-            (grad,) = torch.autograd.grad(centre, x, retain_graph=again)
-            total[i] = total[i] + grad.relu().sum((0, 1)).double().cpu()
-    if not all(field.sum() > 0 for field in total):
+            (grad,) = torch.autograd.grad(centre, x, retain_graph=True)
+            totals[i] = totals[i] + grad.relu().sum((0, 1)).double().cpu()
+    if not all(total.sum() > 0 for total in totals):
         raise ValueError(f'No gradient of stages {stages} reaches a pixel.')
-    fields = [(field / field.sum()).numpy() for field in total]
+    fields = [(total / total.sum()).numpy() for total in totals]
     return list(zip(strides, fields, strict=True))
 
 

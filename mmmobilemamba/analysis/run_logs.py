@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,10 +11,17 @@ import numpy as np
 
 from .figures import figure_file, markdown_rows
 
+# What a network is judged by, by the names that the host libraries' metrics
+# report, the first one before the others; and what makes points of it.
+LEADING_METRICS = {
+    'coco/segm_mAP': 100,
+    'coco/bbox_mAP': 100,
+    'pascal_voc/mAP': 100,
+    'mIoU': 1,
+    'accuracy/top1': 1,
+    'single-label/f1-score': 1,
+}
 _NO_METRICS = ('data_time', 'time', 'step', 'iter', 'epoch', 'memory')
-# What a run is first judged by, in each library.
-_LEADING = ('coco/bbox_mAP', 'coco/segm_mAP', 'pascal_voc/mAP', 'mIoU')
-_LEADING += ('accuracy/top1', 'single-label/f1-score')
 _LOWER_IS_BETTER = ('loss', 'error', 'mae', 'rmse')
 
 
@@ -44,21 +52,21 @@ def read_run(path: str | os.PathLike, name: str | None = None) -> RunLog:
     """Read the logs of a work folder as if it had never been stopped.
 
     From its first iteration on, the log of a resumed training replaces those
-    before it. Raises FileNotFoundError where there is none, and ValueError
-    for a log that holds something else than records.
+    before it. Raises FileNotFoundError where there is none.
     """
     # Time stamps sort as text.
     files = sorted(Path(path).glob('*/vis_data/scalars.json'))
-    files = files or list(Path(path).glob('vis_data/scalars.json'))
     if not files:
         raise FileNotFoundError(f'{path} holds no */vis_data/scalars.json.')
     run = RunLog(name or Path(path).resolve().name)
     for file in files:
-        records = _read_records(file)
+        lines = file.read_text(encoding='utf-8').splitlines(keepends=True)
+        # The process may have died within the last one.
+        records = [json.loads(line) for line in lines if line.endswith('\n')]
         train = {r['iter']: r for r in records if r.get('iter')}
         val = {r['step']: r for r in records if not r.get('iter')}
-        epochs = [r['epoch'] for r in train.values() if 'epoch' in r]
         if train:
+            epochs = [r['epoch'] for r in train.values() if 'epoch' in r]
             run.by_epoch = bool(epochs) and max(val, default=0) <= max(epochs)
             first = min(epochs) if run.by_epoch else min(train)
             run.val = {i: r for i, r in run.val.items() if i < first}
@@ -69,29 +77,14 @@ def read_run(path: str | os.PathLike, name: str | None = None) -> RunLog:
     return run
 
 
-def _read_records(file: Path) -> list[dict]:
-    records = []
-    lines = file.read_text(encoding='utf-8').splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            records.append(dict(json.loads(line)))
-        except (TypeError, ValueError) as error:
-            if number == len(lines):  # the process died while writing
-                break
-            raise ValueError(f'{file}:{number} is no record.') from error
-    return records
-
-
-def default_keys(runs: list[RunLog]) -> list[str]:
-    """Return the loss and the metrics that the runs' libraries are judged
-    by, or all metrics where none of these is known."""
+def leading_metrics(runs: Sequence[RunLog]) -> list[str]:
+    """Return the metrics that the runs' libraries are judged by, or all that
+    there are where none of these is known."""
     found = list(dict.fromkeys(key for run in runs for key in run.metrics))
-    loss = any('loss' in record for r in runs for record in r.train.values())
-    leading = [key for key in _LEADING if key in found]
-    return ['loss'] * loss + (leading or found)
+    return [key for key in LEADING_METRICS if key in found] or found
 
 
-def metric_table(runs: list[RunLog]) -> str:
+def metric_table(runs: Sequence[RunLog]) -> str:
     """Return the last and the best values of all metrics, as Markdown."""
     keys = dict.fromkeys(key for run in runs for key in run.metrics)
     return markdown_rows(
@@ -112,22 +105,18 @@ def _last_and_best(run: RunLog, key: str) -> str:
 
 
 def draw_curves(
-    runs: list[RunLog],
-    keys: list[str],
+    runs: Sequence[RunLog],
+    keys: Sequence[str],
     path: str | os.PathLike,
     smooth: int = 1,
-    title: str | None = None,
 ) -> None:
     """Draw values of several runs into a file, a panel per key; what a
     training logs is averaged over the last ``smooth`` records."""
     columns = min(len(keys), 3)
     rows = math.ceil(len(keys) / columns)
     with figure_file(path, (4.6 * columns, 3.4 * rows)) as figure:
-        figure.suptitle(title)
-        panels = figure.subplots(rows, columns, squeeze=False).flatten()
-        for panel in panels[len(keys) :]:
-            panel.set_axis_off()
-        for panel, key in zip(panels, keys):
+        for number, key in enumerate(keys, 1):
+            panel = figure.add_subplot(rows, columns, number)
             units = set()
             for run in runs:
                 steps, values = run.curve(key)
@@ -141,4 +130,4 @@ def draw_curves(
                 panel.plot(steps, values, label=run.name, marker=marker)
             panel.set(title=key, xlabel=' or '.join(sorted(units)))
             panel.grid(alpha=0.3)
-        panels[0].legend(fontsize='small')
+        figure.axes[0].legend(fontsize='small')

@@ -1,18 +1,14 @@
 """Timing several callables in turn, so that a drifting machine is fair."""
 
-import gc
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
+from time import perf_counter, sleep
 
 import numpy as np
 import torch
 
 # Fewer rounds than this have no quartiles worth printing.
 _MIN_ROUNDS = 3
-_MAX_REPEATS = 1000
-# Threads look for work after a call: onnxruntime's 43 ms, PyTorch's 25 ms.
-_SETTLE = 0.06
 
 
 def speedup(seconds: Sequence[float], others: Sequence[float]) -> float:
@@ -28,16 +24,14 @@ def time_interleaved(
     *,
     budget: float | None = None,
     min_turn: float = 0.0,
+    settle: float = 0.0,
     device: str | torch.device = 'cpu',
-    clock: Callable[[], float] = time.perf_counter,
-    progress: Callable[[int], None] = lambda done: None,
 ) -> dict[str, list[float]]:
     """Time callables in interleaved rounds.
 
     Every round gives each callable one turn, in alternating order, so that
     heat, clock rates and other processes hit all alike. A call ends when the
-    device has finished its work. Where one has the attribute ``spins``, as
-    those of other runtimes, a turn waits until the last one's threads sleep.
+    device has finished its work.
 
     Args:
         calls (Mapping[str, Callable]): What to time, by name.
@@ -48,57 +42,46 @@ def time_interleaved(
         min_turn (float): Seconds that a turn should last: a quicker callable
             is called several times per turn, once more before, and counts
             with their mean. Defaults to 0.
+        settle (float): Seconds to wait after a turn, in which threads of the
+            last one fall asleep. Defaults to 0.
         device (str or torch.device): Whose work a call waits for.
-        progress (Callable): Called with the number of rounds done.
 
     Returns:
         dict[str, list[float]]: Seconds of a call in each round, by name.
 
     Raises:
-        ValueError: There is nothing to time, or a count is below 1.
+        ValueError: A count is below 1.
     """
-    counts = dict(calls=len(calls), rounds=rounds, warmup=warmup)
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f'{name} must be at least 1, got {count}.')
-    spin = any(getattr(call, 'spins', False) for call in calls.values())
-    on_cpu = torch.device(device).type == 'cpu'
-    backend = torch.cpu if on_cpu else torch.get_device_module(device)
-    synchronize = backend.synchronize
+    if min(rounds, warmup) < 1:
+        raise ValueError(
+            f'rounds and warmup must be 1 or more, got {rounds} and {warmup}.'
+        )
+    synchronize = torch.get_device_module(device).synchronize
 
     def turn(call: Callable, repeats: int) -> float:
         if repeats > 1:
             call()  # finds the caches full of what the others left
         synchronize()
-        started = clock()
+        started = perf_counter()
         for _ in range(repeats):
             call()
             synchronize()
-        seconds = (clock() - started) / repeats
-        time.sleep(_SETTLE * spin)
+        seconds = (perf_counter() - started) / repeats
+        sleep(settle)
         return seconds
 
-    collecting = gc.isenabled()
-    gc.collect()
-    gc.disable()  # not within a call
-    try:
-        repeats = {}
-        for name, call in calls.items():
-            last = [turn(call, 1) for _ in range(warmup)][-1]
-            # A clock too coarse to see a call gives 0 seconds for it.
-            wanted = math.ceil(min_turn / max(last, 1e-9))
-            repeats[name] = min(max(wanted, 1), _MAX_REPEATS)
-        seconds: dict[str, list[float]] = {name: [] for name in calls}
-        order, started = list(calls), clock()
-        for done in range(rounds):
-            late = budget is not None and clock() - started >= budget
-            if late and done >= _MIN_ROUNDS:
-                break
-            for name in order:
-                seconds[name].append(turn(calls[name], repeats[name]))
-            order.reverse()
-            progress(done + 1)
-    finally:
-        if collecting:
-            gc.enable()
+    repeats = {}
+    for name, call in calls.items():
+        last = [turn(call, 1) for _ in range(warmup)][-1]
+        # A coarse clock may see no time at all.
+        repeats[name] = max(1, math.ceil(min_turn / max(last, 1e-6)))
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    order, started = list(calls), perf_counter()
+    for done in range(rounds):
+        late = budget is not None and perf_counter() - started >= budget
+        if late and done >= _MIN_ROUNDS:
+            break
+        for name in order:
+            seconds[name].append(turn(calls[name], repeats[name]))
+        order.reverse()
     return seconds

@@ -1,20 +1,18 @@
 """Networks in their forms: what is fused, checked and timed."""
 
 import json
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
 from mmmobilemamba.analysis import benchmark
-from mmmobilemamba.analysis.benchmark import Form, Settings, run_benchmark
+from mmmobilemamba.analysis.benchmark import Form, run_benchmark
 from mmmobilemamba.analysis.networks import parse_network
 from mmmobilemamba.deploy import METADATA
 
 pytest.importorskip('timm')
 
-QUICK = Settings(batch_sizes=(1, 2), rounds=2, warmup=1, min_turn=0)
 OURS = 'mobilemamba:t2@32'
 
 
@@ -22,22 +20,20 @@ OURS = 'mobilemamba:t2@32'
 def tiny(monkeypatch):
     """Let every network be a tiny one."""
 
-    def use(module=None):
-        module = module or nn.Sequential(nn.Conv2d(3, 3, 1), nn.Flatten())
-        monkeypatch.setattr(
-            benchmark, 'build_network', lambda spec: (module.eval(), (8, 8))
-        )
+    def use(*modules):
+        built = nn.Sequential(*modules, nn.Flatten()).eval(), (8, 8)
+        monkeypatch.setattr(benchmark, 'build_network', lambda spec: built)
 
     return use
 
 
-def entry(name, form, settings=QUICK):
-    return benchmark._Entry(parse_network(name), form, settings)
+def entry(name, **form):
+    return benchmark._Entry(parse_network(name), Form(**form))
 
 
-def run(*names, form=None, **changes):
-    specs = [parse_network(name) for name in names]
-    return run_benchmark(specs, form or Form(), replace(QUICK, **changes))
+def run(name):
+    specs = [parse_network(name)]
+    return run_benchmark(specs, Form(), [1, 2], rounds=2, warmup=1)[0]
 
 
 def norms(module):
@@ -49,7 +45,7 @@ def norms(module):
     'name', [OURS, 'timm:efficientvit_m0', 'timm:mobilenetv2_035@64']
 )
 def test_ours_and_peers_are_fused_alike_and_compute_the_same(name):
-    trained, fused = entry(name, Form(deploy=False)), entry(name, Form())
+    trained, fused = entry(name, deploy=False), entry(name)
     wanted, found = trained.call_on(2)(), fused.call_on(2)()
     limit = 1e-3 * float(wanted.abs().max())
     torch.testing.assert_close(found, wanted, rtol=0, atol=limit)
@@ -61,30 +57,31 @@ def test_ours_and_peers_are_fused_alike_and_compute_the_same(name):
 def test_norm_that_runs_elsewhere_is_left(tiny):
     class Before(nn.Sequential):
         def forward(self, x):
-            return self[0](self[1](x).relu()).flatten(1)
+            return self[0](self[1](x).relu())
 
     tiny(Before(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)))
-    assert norms(entry('t2', Form()).module)
+    assert norms(entry('t2').module)
 
 
 def test_form_reaches_network_and_images(tiny, monkeypatch):
-    compiled = []
+    compiled, seen = [], []
     monkeypatch.setattr(
         nn.Module, 'compile', lambda self, **kwargs: compiled.append(kwargs)
     )
-    tiny()
-    form = Form(compile=True, channels_last=True, dtype='bfloat16')
-    made = entry('t2,dtype=float16', form)
-    assert made.form.dtype == 'float16' and compiled
-    for tensor in (made.module[0].weight, made._images(2)):
-        assert tensor.dtype == torch.float16
+    conv = nn.Conv2d(3, 3, 2)
+    tiny(conv)
+    conv.register_forward_hook(lambda module, args, y: seen.append(*args))
+    made = entry('t2,dtype=bfloat16', compile=True, channels_last=True)
+    made.call_on(2)()
+    assert compiled
+    for tensor in (made.module[0].weight, seen[-1]):
+        assert tensor.dtype == torch.bfloat16
         assert tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_broken_network_is_not_timed(tiny, monkeypatch):
     monkeypatch.setattr(benchmark, 'time_interleaved', pytest.fail)
-    infinite = nn.Threshold(1e9, float('inf'))
-    tiny(nn.Sequential(nn.Conv2d(3, 3, 1), infinite))
+    tiny(nn.Conv2d(3, 3, 1), nn.Threshold(1e9, float('inf')))
     with pytest.raises(ValueError, match='t2 gives values not finite'):
         run('t2')
 
@@ -105,13 +102,13 @@ def test_exported_file(tmp_path):
         onnx.save(model, tmp_path / name)
         return str(tmp_path / name)
 
-    (model,) = run(written('fixed.onnx', 'Relu', (8, 12)))
+    model = run(written('fixed.onnx', 'Relu', (8, 12)))
     assert (model['size'], model['macs']) == ([8, 12], None)
     assert min(model['results'][1]['seconds']) > 0
     path = written('any.onnx', 'Relu', None)
     with pytest.raises(ValueError, match='any.onnx@224'):
         run(path)
-    assert run(f'{path}@32')[0]['size'] == [32, 32]
+    assert run(f'{path}@32')['size'] == (32, 32)
     # The images have values below 0.
     with pytest.raises(ValueError, match='not finite'):
         run(written('sqrt.onnx', 'Sqrt', (8, 8)))
@@ -119,7 +116,6 @@ def test_exported_file(tmp_path):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 def test_cuda_graph_computes_what_the_network_does():
-    settings = replace(QUICK, device='cuda')
-    forms = (Form(cuda_graph=graph) for graph in (False, True))
-    found = [entry(OURS, form, settings).call_on(2)() for form in forms]
+    forms = (dict(device='cuda', cuda_graph=graph) for graph in (False, True))
+    found = [entry(OURS, **form).call_on(2)() for form in forms]
     torch.testing.assert_close(*found, rtol=1e-3, atol=1e-3)

@@ -31,57 +31,55 @@ class Pooling(nn.Module):
     def data_preprocessor(self, data, training):
         return dict(inputs=torch.stack(data['inputs']).float())
 
-    def forward(self, inputs, data_samples=None, mode='tensor'):
+    def forward(self, inputs, mode):
         return self.head(self.backbone(inputs).mean((2, 3)))
 
 
 @pytest.fixture
-def network(monkeypatch):
+def compute(monkeypatch, tmp_path):
+    """Give compute_cam for an image, blue above, green below, a little red at
+    the right."""
     monkeypatch.setattr(cam, 'host_of', lambda model: 'mmpretrain')
-    return Pooling().eval()
-
-
-@pytest.fixture
-def image(tmp_path):
-    """Blue above, green below, a little red at the right."""
     pixels = np.zeros((8, 10, 3), np.uint8)
     pixels[:4, :, 0] = 200  # OpenCV's order: blue, green, red
     pixels[4:, :, 1] = 100
     pixels[:, 9, 2] = 50
-    path = tmp_path / 'image.png'
-    cv2.imwrite(str(path), pixels)
-    return str(path)
+    path = str(tmp_path / 'image.png')
+    cv2.imwrite(path, pixels)
+    return lambda **options: compute_cam(Pooling().eval(), path, **options)
 
 
-def test_gradcam_is_the_weighted_map(network, image):
-    views = compute_cam(network, image)
-    assert views.target == 'blue not green'
-    ((name, (shape, _, found)),) = views.layers.items()
-    assert (name, shape) == ('backbone', (3, 8, 10))
+def test_gradcam_is_the_weighted_map(compute):
+    image, target, layers = compute()
+    assert target == 'blue not green'
+    ((name, (_, found)),) = layers.items()
+    assert name == 'backbone\n3 x 8 x 10'
     # Blue speaks for the class, green against it.
     expected = np.zeros((8, 10))
     expected[:4] = 1
     assert np.allclose(found, expected)
-    assert np.allclose(views.image[0, 0], [0, 0, 200 / 255])  # RGB
+    assert np.allclose(image[0, 0], [0, 0, 200 / 255])  # RGB
 
 
 @pytest.mark.parametrize(
-    'target, method', [('red', 'gradcam'), ('1', 'layercam')]
+    'wanted, method', [('red', 'gradcam'), ('1', 'layercam')]
 )
-def test_class_that_is_asked_for(network, image, target, method):
-    views = compute_cam(network, image, target=target, method=method)
-    assert views.target == 'red'
-    assert (views.layers['backbone'][2][:, 9] == 1).all()
-    assert (views.layers['backbone'][2][:, :9] == 0).all()
+def test_class_that_is_asked_for(compute, wanted, method):
+    _, target, layers = compute(target=wanted, method=method)
+    assert target == 'red'
+    ((_, found),) = layers.values()
+    assert (found[:, 9] == 1).all() and (found[:, :9] == 0).all()
 
 
 @pytest.mark.parametrize(
-    'change, named',
+    'options, named',
     [
         (dict(target='2'), 'Class 2'),
+        (dict(target='green'), 'blue not green'),
         (dict(layers=['head']), 'No layer'),
+        (dict(layers=['back']), 'backbone'),
     ],
 )
-def test_what_there_is_not(network, image, change, named):
+def test_what_there_is_not(compute, options, named):
     with pytest.raises(ValueError, match=named):
-        compute_cam(network, image, **change)
+        compute(**options)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mmmobilemamba.analysis.run_logs import (
-    default_keys,
+    leading_metrics,
     metric_table,
     read_run,
 )
@@ -25,57 +25,47 @@ def write(tmp_path):
     return call
 
 
-def train(iteration, epoch=None, **values):
-    record = dict(lr=0.1, **values, iter=iteration, step=iteration)
-    return record if epoch is None else dict(record, epoch=epoch)
+def train(iteration, loss, **more):
+    return dict(loss=loss, iter=iteration, step=iteration, **more)
 
 
 def test_resumed_run_by_epoch(write):
     """Stopped in epoch 3, after its metrics and before its checkpoint."""
     write(
-        *('run', '20260101_100000', train(10, 1, loss=5.0)),
+        *('run', '20260101_100000', train(10, 5.0, epoch=1)),
         {'coco/bbox_mAP': 0.1, 'step': 1},
-        *(train(20, 2, loss=4.0), {'coco/bbox_mAP': 0.2, 'step': 2}),
-        *(train(30, 3, loss=99.0), train(35, 3, loss=99.0)),
+        *(train(20, 4.0, epoch=2), {'coco/bbox_mAP': 0.2, 'step': 2}),
+        *(train(30, 99.0, epoch=3), train(35, 99.0, epoch=3)),
         {'coco/bbox_mAP': 0.9, 'step': 3},
     )
-    again = (train(30, 3, loss=3.0), {'coco/bbox_mAP': 0.3, 'step': 3})
+    again = (train(30, 3.0, epoch=3), {'coco/bbox_mAP': 0.3, 'step': 3})
     run = read_run(write('run', '20260101_120000', *again))
-    assert run.name == 'run'
     assert run.curve('loss') == ([10, 20, 30], [5.0, 4.0, 3.0])
     assert run.curve('coco/bbox_mAP') == ([1, 2, 3], [0.1, 0.2, 0.3])
-    assert default_keys([run]) == ['loss', 'coco/bbox_mAP']
+    assert leading_metrics([run]) == ['coco/bbox_mAP']
 
 
 def test_resumed_run_by_iteration(write):
-    write(
-        *('seg', '20260101_100000', train(50, loss=2.0)),
-        *(dict(mIoU=20.0, step=50), train(100, loss=1.5)),
-        dict(mIoU=25.0, step=100),
-    )
-    again = (train(100, loss=1.4), dict(mIoU=26.0, step=100))
+    first = (train(50, 2.0), dict(mIoU=20.0, step=50), train(100, 1.5))
+    write('seg', '20260101_100000', *first, dict(mIoU=25.0, step=100))
+    again = (train(100, 1.4), dict(mIoU=26.0, step=100))
     run = read_run(write('seg', '20260102_100000', *again))
-    assert not run.by_epoch
     assert run.curve('mIoU') == ([50, 100], [20.0, 26.0])
 
 
-def test_what_is_no_log(write, tmp_path):
-    folder = write('run', '20260101_100000', train(1, 1, loss=1.0))
+def test_process_that_died_while_writing(write, tmp_path):
+    folder = write('run', '20260101_100000', train(1, 1.0))
     (file,) = folder.glob('*/vis_data/scalars.json')
-    # The process died while writing.
     file.write_text(file.read_text() + '{"loss": 0.9, "it')
     assert read_run(folder).curve('loss') == ([1], [1.0])
-    file.write_text('{"loss": \n{"loss": 1.0, "iter": 1}\n')
-    with pytest.raises(ValueError, match='scalars.json:1'):
-        read_run(folder)
     with pytest.raises(FileNotFoundError, match='vis_data'):
-        read_run(tmp_path / 'none')
+        read_run(tmp_path)
 
 
 def test_table_tells_last_and_best(write):
     records = (
-        *(train(1, 1), {'mIoU': 50.0, 'loss/val': 0.5, 'step': 1}),
-        *(train(2, 2), {'mIoU': 40.0, 'loss/val': 0.75, 'step': 2}),
+        *(train(1, 1.0, epoch=1), {'mIoU': 50.0, 'loss/val': 0.5, 'step': 1}),
+        *(train(2, 1.0, epoch=2), {'mIoU': 40.0, 'loss/val': 0.75, 'step': 2}),
     )
     runs = [
         read_run(write('a', '20260101_100000', *records)),

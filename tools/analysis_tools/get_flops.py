@@ -24,10 +24,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add('config', help='config file of any of the libraries')
-    text = (
-        'height and width, or one side; by default that of the test pipeline'
-    )
-    add('--shape', type=int, nargs='+', metavar='PX', help=text)
+    text = 'height and width; by default those of the test pipeline'
+    add('--shape', type=int, nargs=2, metavar='PX', help=text)
     text = 'show a table by module, so many levels deep; 2 without a number'
     add('--table', type=int, nargs='?', const=2, metavar='DEPTH', help=text)
     add('--deploy', action='store_true', help='fuse the backbone first')
@@ -35,16 +33,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.manual_seed(0)  # of the proposals that are kept
     with user_errors(parser):
-        if args.shape and (len(args.shape) > 2 or min(args.shape) < 1):
-            raise ValueError(
-                '--shape takes height and width in pixels, or one side, got '
-                f'{" ".join(map(str, args.shape))}.'
-            )
         cfg = load_config(args.config, args.cfg_options)
         model = build_model(cfg)
         optimize_backbone(model, args.deploy)
-        shape = args.shape or usual_size(cfg)
-        shape = padded((shape[0], shape[-1]), cfg)
+        shape = padded(args.shape or usual_size(cfg), cfg)
         cost = count_complexity(model, shape)
     if args.table:
         options = dict(max_depth=args.table, show_param_shapes=False)

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from mmengine.device import get_device
 
 from mmmobilemamba.analysis.cam import METHODS, compute_cam, draw_cam
-from mmmobilemamba.analysis.figures import check_figure_path
 from mmmobilemamba.analysis.networks import build_network, parse_network
 from mmmobilemamba.apis.command_line import check_device, user_errors
-from mmmobilemamba.apis.inference import read_image
 from mmmobilemamba.checkpoints.safe_loading import allow_mmengine_checkpoints
 
 
@@ -20,9 +18,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     add = parser.add_argument
     add('image', help='image file')
-    text = (
-        'config file of any of the libraries, or mobilemamba:ARCH, timm:NAME'
-    )
+    text = 'config of any of the libraries, or mobilemamba:ARCH, timm:NAME'
     add('network', help=text)
     add('checkpoint', nargs='?', help='without it, random weights')
     add('--target', metavar='CLASS', help='name or number; default: the best')
@@ -30,30 +26,25 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--layers', nargs='+', metavar='NAME', help=text)
     text = 'default: gradcam for classifiers, layercam for the rest'
     add('--method', choices=METHODS, help=text)
-    text = 'lowest score of a box that counts'
-    add('--score-thr', type=float, default=0.3, help=text)
     add('--out', default='outputs/cam.jpg', help='file of the figure')
     add('--device', default=get_device(), help='device to compute on')
     args = parser.parse_args(argv)
     allow_mmengine_checkpoints()
     with user_errors(parser):
-        check_figure_path(args.out)
         device = check_device(args.device)
         weights = f'={args.checkpoint}' if args.checkpoint else ''
         spec = parse_network(args.network + weights)
-        read_image(args.image)
         model, size = build_network(spec)
-        views = compute_cam(
+        image, target, layers = compute_cam(
             model.to(device),
             args.image,
             size,
             args.layers,
             args.target,
             args.method,
-            args.score_thr,
         )
-        title = f'{spec.label}, {spec.weights}: {views.target}'
-        draw_cam(views, args.out, title)
+        title = f'{spec.name}, {spec.weights}: {target}'
+        draw_cam(image, layers, args.out, title)
     print(f'{title}\nThe figure is {args.out}')
 
 

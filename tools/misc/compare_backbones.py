@@ -7,15 +7,24 @@ config says. Finished trainings are taken as they are, interrupted ones go on.
 import argparse
 from collections.abc import Sequence
 from copy import deepcopy
+from itertools import product
 from pathlib import Path
 
 from mmmobilemamba.analysis.compare import Compared, make_table, swap_backbone
 from mmmobilemamba.analysis.networks import parse_network
-from mmmobilemamba.analysis.run_logs import draw_curves
+from mmmobilemamba.analysis.run_logs import (
+    draw_curves,
+    leading_metrics,
+    read_run,
+)
 from mmmobilemamba.apis.command_line import add_cfg_options, user_errors
 from mmmobilemamba.apis.config import load_config
 from mmmobilemamba.apis.input_size import first_size
-from mmmobilemamba.apis.training import run_training, write_training_config
+from mmmobilemamba.apis.training import (
+    run_training,
+    training_length,
+    write_training_config,
+)
 from mmmobilemamba.checkpoints.atomic import atomic_write
 from mmmobilemamba.checkpoints.safe_loading import allow_mmengine_checkpoints
 from mmmobilemamba.datasets.data_paths import check_data
@@ -24,10 +33,8 @@ TRAIN = Path(__file__).resolve().parents[1] / 'train.py'
 BACKBONES = 't2 efficientvit_m4 mambaout:femto mobilenetv2_100'.split()
 
 
-def plan(args: argparse.Namespace) -> tuple[list[Compared], list[tuple]]:
+def plan(args: argparse.Namespace) -> list[tuple[Compared, Path, str]]:
     """Check everything, count every model and write every config."""
-    if min(args.seeds) < 0:
-        raise ValueError(f'--seeds must be 0 or more, got {min(args.seeds)}.')
     base = load_config(args.config, args.cfg_options)
     check_data(base, ('train', 'val'))
     if 'max_iters' in base.train_cfg:
@@ -38,22 +45,22 @@ def plan(args: argparse.Namespace) -> tuple[list[Compared], list[tuple]]:
     for spec in map(parse_network, dict.fromkeys(args.backbones)):
         cfg = deepcopy(base)
         swap_backbone(cfg, spec)
-        result = Compared(spec.label, cfg, size, args.metric)
-        results.append(result)
-        for seed in dict.fromkeys(args.seeds):
-            cfg = deepcopy(cfg)
-            cfg.setdefault('randomness', {})
-            cfg.randomness.seed = seed
-            name = f'{result.slug}_seed{seed}'
-            cfg.work_dir = str(args.out / name)
-            path = args.out / 'configs' / f'{name}.py'
-            write_training_config(cfg, path)
-            if any(args.out.glob(f'{name}/*.pth')) or not args.report_only:
-                trainings.append((seed, result, cfg, path))
+        results.append(Compared(spec.label, cfg, size))
+    # Seed by seed, so that what is there early is fair.
+    for seed, result in product(dict.fromkeys(args.seeds), results):
+        cfg = deepcopy(result.cfg)
+        cfg.setdefault('randomness', {})
+        cfg.randomness.seed = seed
+        name = f'{result.slug}_seed{seed}'
+        cfg.work_dir = str(args.out / name)
+        path = args.out / 'configs' / f'{name}.py'
+        write_training_config(cfg, path)
+        last = '{}_{}.pth'.format(*training_length(cfg))
+        if not args.report_only or Path(cfg.work_dir, last).is_file():
+            trainings.append((result, path, f'{result.label}, seed {seed}'))
     if not trainings:
         raise FileNotFoundError(f'{args.out} has no finished training.')
-    # Seed by seed, so that what is there early is fair.
-    return results, sorted(trainings, key=lambda x: args.seeds.index(x[0]))
+    return trainings
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -77,17 +84,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     allow_mmengine_checkpoints()
     with user_errors(parser):
-        results, trainings = plan(args)
-        for number, (seed, result, cfg, path) in enumerate(trainings, 1):
-            name = f'{result.label}, seed {seed}'
+        trainings, done = plan(args), {}
+        for number, (result, path, name) in enumerate(trainings, 1):
             print(f'\n=== {number} of {len(trainings)}: {name}', flush=True)
-            result.add(seed, cfg, run_training(path, TRAIN))
-            done = [result for result in results if result.values]
-            table = make_table(done)
+            result.seconds.append(run_training(path, TRAIN).seconds)
+            result.runs.append(read_run(args.out / path.stem, name))
+            done[result.label] = result
+            runs = [run for result in done.values() for run in result.runs]
+            metric = args.metric or [*leading_metrics(runs), ''][0]
+            table = make_table(done.values(), metric)
             with atomic_write(args.out / 'comparison.md') as draft:
                 draft.write_text(table + '\n')
-            runs = [run for result in done for run in result.runs]
-            keys = ['loss', result.metric]
+            keys = ['loss', metric]
             draw_curves(runs, keys, args.out / 'comparison.png', smooth=8)
     print(f'\n{table}\n\nThe table and the curves are {args.out}/comparison.*')
     print(f'Speed: tools/analysis_tools/benchmark.py {args.out}/configs/*.py')
