@@ -26,7 +26,6 @@ from .networks import NetworkSpec, build_network, host_of, random_images
 from .timing import time_interleaved
 
 _logger = logging.getLogger(__name__)
-
 DTYPES = ('float32', 'bfloat16', 'float16')
 _FLAGS = dict(yes=True, no=False)
 # Options behind a network's name, and their values.
@@ -35,8 +34,6 @@ _OPTIONS = dict.fromkeys(
 ) | dict(dtype=DTYPES, backend=BACKENDS, runtime=RUNTIMES)
 # Maps of a stride of 64 still give each norm some 16 values of these.
 _CALIBRATION_PIXELS = 16 * 64 * 64
-# Threads look for work after a call: onnxruntime's 43 ms, PyTorch's 25 ms.
-_SETTLE = 0.06
 
 
 @dataclass(frozen=True)
@@ -84,8 +81,8 @@ def run_benchmark(
         timing: Arguments of :func:`time_interleaved`, per batch size.
 
     Returns:
-        list[dict]: Per network its facts and ``results``, the seconds of a
-        call in each round, one per batch size.
+        list[dict]: Facts of each network, of which ``results`` are the
+        seconds of a call in each round, one per batch size.
 
     Raises:
         ValueError: A network gives values that are not finite.
@@ -94,13 +91,10 @@ def run_benchmark(
     for spec in specs:
         _logger.info('building %s', spec.text)
         entries.append(_Entry(spec, form))
-    settle = _SETTLE * any(entry.session for entry in entries)
     for batch in batch_sizes:
         _logger.info('timing batch %d', batch)
         calls = {entry.spec.text: entry.call_on(batch) for entry in entries}
-        timings = time_interleaved(
-            calls, device=form.device, settle=settle, **timing
-        )
+        timings = time_interleaved(calls, device=form.device, **timing)
         for entry in entries:
             result = dict(batch=batch, seconds=timings[entry.spec.text])
             entry.facts['results'].append(result)
@@ -123,7 +117,6 @@ class _Entry:
 
     def __init__(self, spec: NetworkSpec, form: Form):
         self.spec, self.form = spec, form.changed(spec)
-        self.module = self.session = None
         self.facts = dict(asdict(spec), label=spec.label, results=[])
         if spec.kind == 'onnx':
             self._open()
@@ -207,7 +200,7 @@ class _Entry:
 
     def call_on(self, batch: int) -> Callable[[], object]:
         """Return what runs the network on a batch, tried once."""
-        if self.session:
+        if self.spec.kind == 'onnx':
             call = self._exported(batch)
         elif self.form.train:
             call = self._training_step(batch)
@@ -243,12 +236,11 @@ class _Entry:
         if host_of(module) in ('mmdet', 'mmseg'):
             raise ValueError(f'{self.spec.text} does not classify: no --train')
         dtype = getattr(torch, self.form.dtype)
-        mixed = dtype != torch.float32
         target = torch.zeros(batch, dtype=torch.long, device=x.device)
 
         def step():
             module.zero_grad(set_to_none=True)
-            with torch.autocast(x.device.type, dtype, enabled=mixed):
+            with torch.autocast(x.device.type, dtype, dtype != torch.float32):
                 scores = module(x)
             loss = F.cross_entropy(scores.float(), target)
             loss.backward()
@@ -281,10 +273,8 @@ def _capture(call: Callable) -> Callable:
 
 
 def _fold_norms(module: nn.Module) -> None:
-    """Fold each BatchNorm into the convolution that is defined before it.
-
-    As mmcv's fuse_conv_bn, but for norms that hold an activation, as timm's.
-    """
+    """Fold each BatchNorm into the convolution that is defined before it, as
+    mmcv's fuse_conv_bn, but also such that hold an activation, as timm's."""
     before = None
     for name, child in list(module.named_children()):
         if not isinstance(child, _BatchNorm):

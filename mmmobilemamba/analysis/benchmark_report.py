@@ -6,13 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib import colormaps
 
 from ..apis.environment import cpu_name
 from ..checkpoints.atomic import atomic_write
 from ..ops import find_extension
 from .figures import figure_file, markdown_rows
-from .timing import speedup
 
 # Network, name in its paper, side of the test images in pixels, ImageNet-1K
 # top-1 in per cent for training on ImageNet-1K alone, and the paper on arXiv;
@@ -74,7 +72,7 @@ def environment(device: str) -> dict[str, str | int]:
 
 def markdown(report: dict) -> str:
     """Lay out ``environment``, ``form``, ``models`` and ``baseline``, a name
-    or None: speeds, their ratios to it, and how they were measured."""
+    or None: speeds, their ratios to it round by round, and conditions."""
     models = report['models']
     base = [m for m in models if m['text'] == report['baseline']]
     header = ['model', 'px', 'params', 'MACs', 'top-1, published']
@@ -91,7 +89,8 @@ def markdown(report: dict) -> str:
         for i, result in enumerate(model['results']):
             row.append(_speed(result))
             for other in (m['results'][i]['seconds'] for m in base):
-                row.append(f'{speedup(result["seconds"], other):.2f}')
+                ratios = np.divide(other, result['seconds'])
+                row.append(f'{np.median(ratios):.2f}')
         rows.append(row)
     rounds = len(models[0]['results'][0]['seconds'])
     return (
@@ -114,44 +113,31 @@ def write_report(report: dict, folder: Path) -> None:
 
 def _plot(report: dict, path: Path) -> None:
     """Draw published accuracy against images per second at the last batch."""
-    families: dict[str, list] = {}
-    for model in report['models']:
-        if entry := _published_of(model):
-            # Other forms of a network are lines of their own.
-            name = entry['name']
-            family = _name(model).replace(name, name.partition('-')[0])
-            result = model['results'][-1]
-            speed = result['batch'] / np.median(result['seconds'])
-            point = (speed, entry['top1'], name)
-            families.setdefault(family, []).append(point)
     with figure_file(path, (9, 6.5)) as figure:
         axes = figure.subplots()
-        axes.set_prop_cycle(color=colormaps['tab20'].colors)
-        offset = dict(xytext=(5, 4), textcoords='offset points')
-        for family, points in families.items():
-            style = dict(marker='o')
-            if family.startswith('MobileMamba'):
-                style = dict(color='crimson', marker='*', markersize=14)
-            places = [point[:2] for point in sorted(points)]
-            (line,) = axes.plot(*zip(*places), label=family, **style)
-            style = dict(fontsize=7, color=line.get_color(), **offset)
-            for *place, name in points:
-                axes.annotate(name, place, **style)
+        for model in filter(_published_of, report['models']):
+            result = model['results'][-1]
+            speed = result['batch'] / np.median(result['seconds'])
+            place, name = (speed, _published_of(model)['top1']), _name(model)
+            color = 'crimson' if model['kind'] == 'mobilemamba' else 'C0'
+            axes.plot(*place, 'o', color=color)
+            offset = dict(xytext=(5, 4), textcoords='offset points')
+            axes.annotate(name, place, fontsize=7, color=color, **offset)
         axes.set(
+            title=_conditions(report),
             xscale='log',
             xlabel=f'images/s at batch {result["batch"]}, measured',
             ylabel='ImageNet-1K top-1 in %, as published; * with a teacher',
         )
-        axes.set_title(_conditions(report), fontsize=10)
         axes.grid(alpha=0.3, which='both')
-        axes.legend(fontsize=8, loc='lower left', ncols=2)
 
 
 def _name(model: dict) -> str:
     """Return a name for tables: what differs from the others is kept."""
     name = (_published_of(model) or model).get('name', model['label'])
-    options = ', '.join(f'{k}={v}' for k, v in model['options'].items())
-    return f'{name} ({options})' if options else name
+    options = dict(model['options'], weights=model['checkpoint'])
+    text = ', '.join(f'{k}={v}' for k, v in options.items() if v)
+    return f'{name} ({text})' if text else name
 
 
 def _published_of(model: dict) -> dict | None:

@@ -7,6 +7,7 @@ opencv-python-headless, whose files overwrite those of mmcv's OpenCV.
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 
 import numpy as np
 import torch
@@ -35,9 +36,8 @@ def compute_cam(
 ) -> tuple[np.ndarray, str, dict[str, tuple[np.ndarray, np.ndarray]]]:
     """Compute feature maps and class activation maps of an image.
 
-    The gradient is of a classifier's score before softmax; of a segmentor's,
-    summed over the pixels that it gives the class; or of the scores of a
-    detector's boxes of the class.
+    The gradient is of a class's score before softmax, in a segmentor summed
+    over the pixels that it gives the class, or of a detector's boxes of it.
 
     Args:
         model (nn.Module): Whole network, which is frozen.
@@ -50,8 +50,7 @@ def compute_cam(
             None: that of the best score, of most pixels, of the best box.
         method (str, optional): ``'gradcam'`` weighs channels by their mean
             gradient, ``'layercam'`` every place of each by its positive one.
-            Defaults to None: gradcam for classifiers, layercam for the rest,
-            whose gradients belong to places.
+            Defaults to None: layercam for detectors and segmentors.
 
     Returns:
         tuple: RGB or grey pixels as the network gets them, (H, W, 3) or
@@ -67,13 +66,18 @@ def compute_cam(
     dense = host_of(model) in ('mmdet', 'mmseg')
     pooled = (method or METHODS[dense]) == 'gradcam'
     image, data = _load(model, path, size)
+    data['inputs'].requires_grad_()
     maps: dict[str, Tensor] = {}
-    with ExitStack() as stack, torch.enable_grad():
+    modules = dict(model.named_modules())
+    with ExitStack() as stack:
         for name in layers or _default_layers(model):
-            stack.callback(_hook(model, name, maps).remove)
-        data['inputs'].requires_grad_()
+            if name not in modules:
+                hint = did_you_mean(name, modules)
+                raise ValueError(f'There is no module {name!r}.{hint}')
+            hook = partial(_keep, maps, name)
+            handle = modules[name].register_forward_hook(hook)
+            stack.enter_context(handle)
         score, described = _score(model, data, target)
-    maps = {name: value for name, value in maps.items() if value.requires_grad}
     if not maps:
         raise ValueError('No layer gives a map (batch, channels, H, W).')
     grads = torch.autograd.grad(
@@ -125,26 +129,18 @@ def _default_layers(model: nn.Module) -> list[str]:
         return [name for name, _ in model.named_children()]
     if not isinstance(model.backbone, MobileMamba):
         return ['backbone']
-    return [
-        f'backbone.stages.{i}.blocks.{len(stage.blocks) - 1}'
-        for i, stage in enumerate(model.backbone.stages)
-    ]
+    stages = enumerate(model.backbone.stages)
+    ends = [(i, len(stage.blocks) - 1) for i, stage in stages]
+    return [f'backbone.stages.{i}.blocks.{last}' for i, last in ends]
 
 
-def _hook(model: nn.Module, name: str, maps: dict[str, Tensor]):
-    """Let a module put its maps into ``maps``; return the handle."""
-    modules = dict(model.named_modules())
-    if name not in modules:
-        kind, hint = type(model).__name__, did_you_mean(name, modules)
-        raise ValueError(f'{kind} has no module {name!r}.{hint}')
-
-    def keep(module, args, output):
-        many = isinstance(output, tuple | list)
-        for i, value in enumerate(output if many else [output]):
-            if isinstance(value, Tensor) and value.dim() == 4:
+def _keep(maps: dict, name: str, module, args, output) -> None:
+    """Keep the maps of a module that the score may depend on."""
+    many = isinstance(output, tuple | list)
+    for i, value in enumerate(output if many else [output]):
+        if isinstance(value, Tensor) and value.dim() == 4:
+            if value.requires_grad:
                 maps[f'{name}[{i}]' if many else name] = value
-
-    return modules[name].register_forward_hook(keep)
 
 
 def _load(model: nn.Module, path: str, size) -> tuple[np.ndarray, dict]:
@@ -154,11 +150,8 @@ def _load(model: nn.Module, path: str, size) -> tuple[np.ndarray, dict]:
         image = (x[0].permute(1, 2, 0).numpy() * STD + MEAN) / 255
         device = next(model.parameters()).device
         return image.clip(0, 1), dict(inputs=x.to(device))
-    steps = [
-        step
-        for step in model.cfg.test_pipeline
-        if 'Annotations' not in str(step['type'])
-    ]
+    steps = model.cfg.test_pipeline
+    steps = [step for step in steps if 'Annotations' not in str(step['type'])]
     with DefaultScope.overwrite_default_scope(host_of(model)):
         sample = Compose(steps)(dict(img_path=path, img_id=0))
     pixels = sample['inputs'].float().permute(1, 2, 0).numpy()
@@ -176,10 +169,8 @@ def _score(
     if target in names:
         target = str(names.index(target))
     if target is not None and not target.isdecimal():
-        raise ValueError(
-            f'No class is called {target!r}; there are '
-            f'{", ".join(names[:20]) or "no names, so give a number"}.'
-        )
+        known = ', '.join(names[:20]) or 'no names, so give a number'
+        raise ValueError(f'No class is called {target!r}; there are {known}.')
     label = None if target is None else int(target)
     if host_of(model) == 'mmdet':
         found = model(**data, mode='predict')[0].pred_instances

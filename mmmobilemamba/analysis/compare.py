@@ -1,24 +1,22 @@
 """Backbones side by side in one detector, segmentor or classifier."""
 
-import re
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-import torch
 from mmengine.config import Config, ConfigDict
 
-from ..apis.inference import build_model
-from ..apis.input_size import input_channels
 from ..apis.training import training_length
 from ..datasets.data_paths import type_name
-from .complexity import count_complexity
+from .complexity import Complexity
 from .figures import markdown_rows
-from .networks import NetworkSpec, backbone_config, build_backbone
+from .networks import (
+    NetworkSpec,
+    backbone_config,
+    build_backbone,
+    measure_maps,
+)
 from .run_logs import RunLog
-
-# A power of two with room for a stride of 64.
-_PROBE = 128
 
 
 @dataclass
@@ -27,16 +25,9 @@ class Compared:
 
     label: str
     cfg: Config
-    size: tuple[int, int]  # height and width that MACs are counted at
+    cost: Complexity
     seconds: list[float] = field(default_factory=list)  # of each training
     runs: list[RunLog] = field(default_factory=list)
-
-    def __post_init__(self):
-        model = build_model(self.cfg)
-        self.cost = count_complexity(model, self.size)
-        own = model.backbone.parameters()
-        self.backbone_params = sum(p.numel() for p in own)
-        self.slug = re.sub(r'[^\w.-]+', '-', self.label).strip('-')
 
     def final_values(self, metric: str) -> list[float]:
         """Return what was measured after the last step of each training, or
@@ -65,14 +56,12 @@ def make_table(results: Iterable[Compared], metric: str) -> str:
                 f'{statistics.fmean(values):.4g} ± {spread:.2g}',
                 ', '.join(f'{value:.4g}' for value in values),
                 f'{result.cost.params / 1e6:.2f}',
-                f'{result.backbone_params / 1e6:.2f}',
                 f'{result.cost.macs / 1e9:.3f}',
                 round(statistics.fmean(result.seconds)),
             ]
         )
-    header = ['backbone', metric, 'by seed', 'parameters M']
-    header += ['of the backbone', 'MACs G', 's of a training']
-    return markdown_rows(header, rows)
+    header = ['backbone', metric, 'by seed', 'parameters M', 'MACs G']
+    return markdown_rows([*header, 's of a training'], rows)
 
 
 def swap_backbone(cfg: Config, spec: NetworkSpec) -> None:
@@ -94,7 +83,7 @@ def swap_backbone(cfg: Config, spec: NetworkSpec) -> None:
     # Still norms are for pretrained weights, and no network learns with the
     # initial ones.
     new['norm_eval'] = bool(spec.checkpoint and old.get('norm_eval'))
-    channels, strides = _measure(new, scope)
+    channels, strides = measure_maps(build_backbone(new, scope))
     if scope == 'mmpretrain':
         model.head.in_channels = channels[-1]
     elif not neck or 'out_channels' not in neck:
@@ -103,7 +92,8 @@ def swap_backbone(cfg: Config, spec: NetworkSpec) -> None:
             'for another backbone to go before it.'
         )
     else:
-        _, wanted = _measure(dict(old, init_cfg=None), scope)
+        had = build_backbone(dict(old, init_cfg=None), scope)
+        _, wanted = measure_maps(had)
         if type_name(neck) == 'DeconvFPN':
             first = -neck.pop('num_finer', 0)
             last = len(wanted) + neck.pop('num_coarser', 0)
@@ -124,11 +114,3 @@ def swap_backbone(cfg: Config, spec: NetworkSpec) -> None:
         neck.in_channels = channels
     model.backbone, model.neck = ConfigDict(new), neck
     model.pop('pretrained', None)
-
-
-@torch.no_grad()
-def _measure(backbone: dict, scope: str) -> tuple[list[int], list[int]]:
-    """Return channels and strides of a backbone's maps."""
-    module = build_backbone(backbone, scope)
-    maps = module(torch.zeros(1, input_channels(module), _PROBE, _PROBE))
-    return [m.shape[1] for m in maps], [_PROBE // m.shape[3] for m in maps]

@@ -5,6 +5,7 @@ from copy import deepcopy
 from functools import partial
 from math import prod
 from typing import NamedTuple
+from unittest.mock import patch
 
 import torch
 from mmengine.analysis import FlopAnalyzer
@@ -47,13 +48,9 @@ def count_complexity(model: nn.Module, size: Sequence[int]) -> Complexity:
     analyzer = FlopAnalyzer(model, (image,)).set_op_handle(**_HANDLES)
     analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     # torch's own shortcut of attention is one operator without a count.
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.no_grad():
-            macs = int(analyzer.total())
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
+    mha, fast = torch.backends.mha, 'get_fastpath_enabled'
+    with torch.no_grad(), patch.object(mha, fast, return_value=False):
+        macs = int(analyzer.total())
     params = sum(p.numel() for p in model.parameters())
     return Complexity(macs, params, analyzer.unsupported_ops(), analyzer)
 
@@ -69,18 +66,15 @@ def detector_samples(x: Tensor) -> list:
     return [DetDataSample(metainfo=meta) for _ in x]
 
 
-def _shape(value) -> list[int]:
-    return value.type().sizes()
-
-
 def _matmul(inputs: list, outputs: list) -> int:
     """Count a matrix product, whose arguments may be broadcast."""
-    return prod(_shape(outputs[0])) * _shape(inputs[0])[-1]
+    left, product = inputs[0].type().sizes(), outputs[0].type().sizes()
+    return prod(product) * left[-1]
 
 
 def _attention(inputs: list, outputs: list) -> int:
     """Count both products of attention, which mmengine does not know."""
-    query, key, value = (_shape(part) for part in inputs[:3])
+    query, key, value = (part.type().sizes() for part in inputs[:3])
     return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..checkpoints.atomic import atomic_write
@@ -18,7 +17,6 @@ def figure_file(
     the end; raise ValueError for a suffix that matplotlib does not write."""
     # Not through pyplot, which keeps figures and asks for a display.
     figure = Figure(figsize=size, layout='constrained')
-    FigureCanvasAgg(figure)
     yield figure
     with atomic_write(path) as draft:
         figure.savefig(draft, dpi=120)

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..apis.config import load_config
 from ..apis.inference import build_model, load_model, read_image
-from ..apis.input_size import usual_size
+from ..apis.input_size import input_channels, usual_size
 from ..checkpoints.checkpoint import (
     check_checkpoint_file,
     load_checkpoint,
@@ -41,9 +41,11 @@ HOST_BACKBONES = {
     'resnet18': dict(type='ResNet', depth=18, norm_eval=False),
     'mobilenet_v2': dict(type='MobileNetV2', out_indices=(1, 2, 4, 6)),
 }
+# Side of an image, a power of two with room for a stride of 64.
+_PROBE = 128
 # Of RGB pixels, on ImageNet.
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
-_SUFFIXES = {'.py': 'config', '.onnx': 'onnx'}
+_KIND_OF_SUFFIX = {'.py': 'config', '.onnx': 'onnx'}
 
 
 @dataclass(frozen=True)
@@ -63,16 +65,10 @@ class NetworkSpec:
         return os.path.basename(self.checkpoint or '') or 'random weights'
 
     @property
-    def name(self) -> str:
-        """Name for figures, without the weights."""
+    def label(self) -> str:
+        """Name for tables and figures, without the weights."""
         name = Path(self.network).stem
         return f'MobileMamba-{name.upper()}' if name in SIDES else name
-
-    @property
-    def label(self) -> str:
-        """Name for tables, with the weights unless they are random."""
-        weights = f' ({self.weights})' if self.checkpoint else ''
-        return self.name + weights
 
 
 class _Classifier(nn.Module):
@@ -81,12 +77,11 @@ class _Classifier(nn.Module):
     def __init__(self, backbone: nn.Module):
         super().__init__()
         self.backbone = backbone
-        with torch.no_grad():
-            channels = backbone(torch.zeros(1, 3, 64, 64))[-1].shape[1]
+        width = measure_maps(backbone)[0][-1]
         # The published head has a norm.
         ours = isinstance(backbone, MobileMamba)
-        self.bn = nn.BatchNorm1d(channels) if ours else nn.Identity()
-        self.fc = nn.Linear(channels, 1000)
+        self.bn = nn.BatchNorm1d(width) if ours else nn.Identity()
+        self.fc = nn.Linear(width, 1000)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.bn(self.backbone(x)[-1].mean((2, 3))))
@@ -99,18 +94,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def parse_network(text: str) -> NetworkSpec:
-    """Read a name, as this module describes it.
-
-    Raises ValueError for a text that is no such name, or names no network,
-    and FileNotFoundError for a checkpoint that is not there.
-    """
+    """Read a name, as this module describes it, or raise ValueError, and
+    FileNotFoundError for a checkpoint that is not there."""
     name, *options = text.split(',')
     name, _, checkpoint = name.partition('=')
     found = re.fullmatch(r'(.*?)(?:@([1-9]\d*)(?:x([1-9]\d*))?)?', name)
     name, high, wide = found.groups()
-    kind, colon, network = name.partition(':')
-    if not colon:
-        kind, network = _SUFFIXES.get(Path(name).suffix, 'timm'), name
+    kind, _, network = name.rpartition(':')
+    if not kind:
+        kind = _KIND_OF_SUFFIX.get(Path(name).suffix, 'timm')
         kind = 'mobilemamba' if name in SIDES else kind
     if kind not in KINDS or not network or '@' in os.path.basename(name):
         raise ValueError(
@@ -138,26 +130,23 @@ def parse_network(text: str) -> NetworkSpec:
 def backbone_config(spec: NetworkSpec) -> dict:
     """Return the config of a backbone by name for any host's registry."""
     name = spec.network
-    kinds = dict(
+    configs = dict(
         mobilemamba=dict(type='mmmobilemamba.MobileMamba', arch=name),
         timm=dict(type='mmmobilemamba.TIMMBackbone', model_name=name),
-        host=HOST_BACKBONES.get(name),
+        host=dict(HOST_BACKBONES.get(name, {})),
     )
-    if spec.kind not in kinds:
+    if spec.kind not in configs:
         raise ValueError(f'{spec.text} is no backbone by name.')
-    config = dict(kinds[spec.kind])
-    if spec.checkpoint:
-        init_cfg = dict(type='Pretrained', checkpoint=spec.checkpoint)
-        config['init_cfg'] = init_cfg
+    config, path = configs[spec.kind], spec.checkpoint
+    if path:
+        config['init_cfg'] = dict(type='Pretrained', checkpoint=path)
     return config
 
 
 def build_backbone(config: dict, scope: str | None) -> nn.Module:
-    """Build a backbone in evaluation mode, with the weights of its config.
-
-    Raises ValueError where they do not fit, of which mmengine says nothing;
-    the classifier of a file may be left over.
-    """
+    """Build a backbone in evaluation mode, with the weights of its config;
+    raise ValueError where they do not fit, of which mmengine says nothing.
+    The classifier of a file may be left over."""
     with DefaultScope.overwrite_default_scope(scope):
         module = revert_sync_batchnorm(MODELS.build(dict(config)))
     module.eval()  # by itself: train() of some of the hosts' returns None
@@ -170,6 +159,13 @@ def build_backbone(config: dict, scope: str | None) -> nn.Module:
         fitting = {k: v for k, v in tensors.items() if k in wanted}
         load_weights(module, fitting, path)
     return module
+
+
+@torch.no_grad()
+def measure_maps(backbone: nn.Module) -> tuple[list[int], list[int]]:
+    """Return channels and strides in pixels of a backbone's maps."""
+    maps = backbone(torch.zeros(1, input_channels(backbone), _PROBE, _PROBE))
+    return [m.shape[1] for m in maps], [_PROBE // m.shape[3] for m in maps]
 
 
 def build_network(
@@ -191,8 +187,7 @@ def build_network(
         ValueError: The weights do not fit, or the model has no backbone.
     """
     torch.manual_seed(0)
-    side = SIDES.get(spec.network, 224)
-    size = (side, side)
+    size = (SIDES.get(spec.network, 224),) * 2
     if spec.kind == 'config':
         cfg = load_config(spec.network)
         size = usual_size(cfg)

@@ -29,8 +29,7 @@ def receptive_fields(
         features (Callable): Maps images to a tuple of maps.
         images (Iterable[Tensor]): Normalised images of one size, (batch,
             channels, H, W) each.
-        stages (Sequence[int]): Which of the maps; negative ones count from
-            the end.
+        stages (Sequence[int]): Which of the maps; may be negative.
 
     Returns:
         list[tuple[int, np.ndarray]]: Stride in pixels and share of each
@@ -39,9 +38,7 @@ def receptive_fields(
     Raises:
         ValueError: There is no such stage, or no gradient reaches a pixel.
 
-    Source: Understanding the Effective Receptive Field
-    (arXiv:1701.04128); Scaling Up Your Kernels to 31x31
-    (arXiv:2203.06717), section 5.
+    Source: arXiv:1701.04128; RepLKNet (arXiv:2203.06717), section 5.
     """
     totals, strides = [0.0] * len(stages), [0] * len(stages)
     for x in images:
@@ -63,22 +60,19 @@ def receptive_fields(
     return list(zip(strides, fields, strict=True))
 
 
-@torch.no_grad()
 def wake_branches(module: nn.Module) -> None:
     """Set norms that start at zero to one, in place: networks begin with
     branches that add nothing, and their field would be that of the rest."""
     for part in module.modules():
         weight = getattr(part, 'weight', None)
-        norm = 'Norm' in type(part).__name__ and weight is not None
-        if norm and not weight.any():
-            weight.fill_(1)
+        if 'Norm' in type(part).__name__ and weight is not None:
+            if not weight.any():
+                nn.init.ones_(weight)
 
 
 def field_table(networks: Mapping[str, list[tuple]]) -> str:
     """Return the areas that hold shares of the gradient, by names of networks
     and their fields, as Markdown."""
-    header = ['network', 'stride']
-    header += [f'{share:.0%} of gradient' for share in SHARES]
     rows = []
     for name, stages in networks.items():
         for stride, field in stages:
@@ -86,7 +80,8 @@ def field_table(networks: Mapping[str, list[tuple]]) -> str:
             places = np.searchsorted(within, SHARES).clip(max=len(sides) - 1)
             areas = [f'{area:.1%}' for area in sides[places] ** 2]
             rows.append([name, stride, *areas])
-    return markdown_rows(header, rows)
+    shares = (f'{share:.0%} of gradient' for share in SHARES)
+    return markdown_rows(['network', 'stride', *shares], rows)
 
 
 def draw_fields(

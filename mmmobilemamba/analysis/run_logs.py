@@ -42,18 +42,15 @@ class RunLog:
 
     def curve(self, key: str) -> tuple[list[int], list[float]]:
         """Return steps, in iterations or epochs, and values of what was
-        logged or measured; empty where the run has none."""
+        logged or measured."""
         records = self.val if key in self.metrics else self.train
         steps = [step for step in sorted(records) if key in records[step]]
         return steps, [float(records[step][key]) for step in steps]
 
 
 def read_run(path: str | os.PathLike, name: str | None = None) -> RunLog:
-    """Read the logs of a work folder as if it had never been stopped.
-
-    From its first iteration on, the log of a resumed training replaces those
-    before it. Raises FileNotFoundError where there is none.
-    """
+    """Read the logs of a work folder as if it had never been stopped: from
+    its first iteration on, that of a resumed training replaces the others."""
     # Time stamps sort as text.
     files = sorted(Path(path).glob('*/vis_data/scalars.json'))
     if not files:

@@ -5,6 +5,7 @@ import torch
 from mmengine.config import Config
 
 from mmmobilemamba.analysis.compare import Compared, make_table, swap_backbone
+from mmmobilemamba.analysis.complexity import Complexity
 from mmmobilemamba.analysis.networks import build_network, parse_network
 from mmmobilemamba.analysis.run_logs import RunLog
 from mmmobilemamba.apis.inference import build_model
@@ -88,7 +89,8 @@ def test_weights_of_another_network_are_refused(swapped, tmp_path):
 def test_table(swapped):
     cfg = swapped('cls', 't2')
     cfg.train_cfg = dict(max_epochs=2)
-    result = Compared('T2', cfg, (64, 64), seconds=[2.0, 4.0])
+    cost = Complexity(8_400_000, 8_400_000, {}, None)
+    result = Compared('T2', cfg, cost, seconds=[2.0, 4.0])
     for value in (50.0, 52.0):
         result.runs.append(RunLog('run', val={2: dict(top1=value)}))
     header, _, row = make_table([result], 'top1').splitlines()

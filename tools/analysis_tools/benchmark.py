@@ -103,15 +103,9 @@ def main(argv: Sequence[str] | None = None) -> None:
                     print(f'{spec.text}, batch {batch}')
                     print(profile_network(spec, form, batch))
             return
-        models = run_benchmark(
-            specs,
-            form,
-            batch_sizes,
-            rounds=args.rounds,
-            warmup=args.warmup,
-            budget=args.seconds,
-            min_turn=0.1,
-        )
+        timing = dict(rounds=args.rounds, warmup=args.warmup)
+        timing['budget'] = args.seconds
+        models = run_benchmark(specs, form, batch_sizes, **timing)
         report = dict(
             command=shlex.join(
                 ['python', 'tools/analysis_tools/benchmark.py', *words]

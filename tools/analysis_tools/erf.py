@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with user_errors(parser):
         device, size = check_device(args.device), (args.size, args.size)
         specs = [parse_network(text) for text in args.networks]
-        names = args.names or [spec.name for spec in specs]
+        names = args.names or [spec.label for spec in specs]
         if len(names) != len(specs):
             raise ValueError(f'--names takes {len(specs)}, got {len(names)}.')
         fields = {}

@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             args.target,
             args.method,
         )
-        title = f'{spec.name}, {spec.weights}: {target}'
+        title = f'{spec.label}, {spec.weights}: {target}'
         draw_cam(image, layers, args.out, title)
     print(f'{title}\nThe figure is {args.out}')
 

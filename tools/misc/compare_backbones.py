@@ -5,12 +5,14 @@ config says. Finished trainings are taken as they are, interrupted ones go on.
 """
 
 import argparse
+import re
 from collections.abc import Sequence
 from copy import deepcopy
 from itertools import product
 from pathlib import Path
 
 from mmmobilemamba.analysis.compare import Compared, make_table, swap_backbone
+from mmmobilemamba.analysis.complexity import count_complexity
 from mmmobilemamba.analysis.networks import parse_network
 from mmmobilemamba.analysis.run_logs import (
     draw_curves,
@@ -19,6 +21,7 @@ from mmmobilemamba.analysis.run_logs import (
 )
 from mmmobilemamba.apis.command_line import add_cfg_options, user_errors
 from mmmobilemamba.apis.config import load_config
+from mmmobilemamba.apis.inference import build_model
 from mmmobilemamba.apis.input_size import first_size
 from mmmobilemamba.apis.training import (
     run_training,
@@ -45,13 +48,16 @@ def plan(args: argparse.Namespace) -> list[tuple[Compared, Path, str]]:
     for spec in map(parse_network, dict.fromkeys(args.backbones)):
         cfg = deepcopy(base)
         swap_backbone(cfg, spec)
-        results.append(Compared(spec.label, cfg, size))
+        cost = count_complexity(build_model(cfg), size)
+        more = f', {spec.weights}' if spec.checkpoint else ''
+        results.append(Compared(spec.label + more, cfg, cost))
     # Seed by seed, so that what is there early is fair.
     for seed, result in product(dict.fromkeys(args.seeds), results):
         cfg = deepcopy(result.cfg)
         cfg.setdefault('randomness', {})
         cfg.randomness.seed = seed
-        name = f'{result.slug}_seed{seed}'
+        slug = re.sub(r'[^\w.-]+', '-', result.label).strip('-')
+        name = f'{slug}_seed{seed}'
         cfg.work_dir = str(args.out / name)
         path = args.out / 'configs' / f'{name}.py'
         write_training_config(cfg, path)
