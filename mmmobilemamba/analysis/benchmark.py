@@ -1,11 +1,11 @@
 """Speed of networks side by side, each in the form that was asked for."""
 
-import logging
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
-from math import prod
+from time import perf_counter, sleep
 from unittest.mock import patch
 
 import numpy as np
@@ -23,9 +23,7 @@ from ..deploy import RUNTIMES
 from ..ops import BACKENDS, ENV_NAME, scan_backend
 from .complexity import count_complexity, detector_samples
 from .networks import NetworkSpec, build_network, host_of, random_images
-from .timing import time_interleaved
 
-_logger = logging.getLogger(__name__)
 DTYPES = ('float32', 'bfloat16', 'float16')
 _FLAGS = dict(yes=True, no=False)
 # Options behind a network's name, and their values.
@@ -34,6 +32,10 @@ _OPTIONS = dict.fromkeys(
 ) | dict(dtype=DTYPES, backend=BACKENDS, runtime=RUNTIMES)
 # Maps of a stride of 64 still give each norm some 16 values of these.
 _CALIBRATION_PIXELS = 16 * 64 * 64
+# Seconds that a turn lasts at least.
+_TURN = 0.1
+# Threads look for work after a call: onnxruntime's 43 ms, PyTorch's 25 ms.
+_SETTLE = 0.06
 
 
 @dataclass(frozen=True)
@@ -67,17 +69,17 @@ class Form:
 
 
 def run_benchmark(
-    specs: Sequence[NetworkSpec],
+    specs: Iterable[NetworkSpec],
     form: Form,
-    batch_sizes: Sequence[int],
+    batch_sizes: Iterable[int],
     **timing,
 ) -> list[dict]:
     """Build networks, check that they compute, and time them in turn.
 
     Args:
-        specs (Sequence[NetworkSpec]): Networks, each once.
+        specs (Iterable[NetworkSpec]): Networks, each once.
         form (Form): Holds for what a network's own options do not say.
-        batch_sizes (Sequence[int]): Each is timed by itself.
+        batch_sizes (Iterable[int]): Each is timed by itself.
         timing: Arguments of :func:`time_interleaved`, per batch size.
 
     Returns:
@@ -87,18 +89,67 @@ def run_benchmark(
     Raises:
         ValueError: A network gives values that are not finite.
     """
-    entries = []
-    for spec in specs:
-        _logger.info('building %s', spec.text)
-        entries.append(_Entry(spec, form))
+    entries = [_Entry(spec, form) for spec in specs]
     for batch in batch_sizes:
-        _logger.info('timing batch %d', batch)
         calls = {entry.spec.text: entry.call_on(batch) for entry in entries}
         timings = time_interleaved(calls, device=form.device, **timing)
         for entry in entries:
             result = dict(batch=batch, seconds=timings[entry.spec.text])
             entry.facts['results'].append(result)
     return [entry.facts for entry in entries]
+
+
+def time_interleaved(
+    calls: Mapping[str, Callable[[], object]],
+    rounds: int = 20,
+    warmup: int = 3,
+    budget: float | None = None,
+    device: str | torch.device = 'cpu',
+) -> dict[str, list[float]]:
+    """Time callables in interleaved rounds.
+
+    Every round gives each callable one turn, in alternating order, so that
+    heat, clock rates and other processes hit all alike. A quick one is called
+    several times per turn, and counts with its mean; a call ends when the
+    device has finished its work.
+
+    Args:
+        calls (Mapping[str, Callable]): What to time, by name.
+        rounds (int): Number of rounds. Defaults to 20.
+        warmup (int): Untimed calls of each before. Defaults to 3.
+        budget (float, optional): Seconds after which no new round begins.
+        device (str or torch.device): Whose work a call waits for.
+
+    Returns:
+        dict[str, list[float]]: Seconds of a call in each round, by name.
+    """
+    synchronize = torch.get_device_module(device).synchronize
+
+    def turn(call: Callable, repeats: int) -> float:
+        if repeats > 1:
+            call()  # finds the caches full of what the others left
+        synchronize()
+        started = perf_counter()
+        for _ in range(repeats):
+            call()
+            synchronize()
+        seconds = (perf_counter() - started) / repeats
+        sleep(_SETTLE)
+        return seconds
+
+    repeats = {}
+    for name, call in calls.items():
+        last = [turn(call, 1) for _ in range(warmup)][-1]
+        repeats[name] = math.ceil(_TURN / last)
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    order, started = list(calls), perf_counter()
+    for _ in range(rounds):
+        for name in order:
+            seconds[name].append(turn(calls[name], repeats[name]))
+        order.reverse()
+        if budget is not None and perf_counter() - started >= budget:
+            break
+    return seconds
 
 
 def profile_network(spec: NetworkSpec, form: Form, batch: int) -> str:
@@ -163,12 +214,12 @@ class _Entry:
         """Give every BatchNorm the statistics of a batch, as values grow or
         vanish with the depth of a network that was only initialised; fuse by
         the libraries' own ways, then fold what norms are left."""
-        x = self._noise(max(2, _CALIBRATION_PIXELS // prod(self.size)))
+        x = self._noise(max(2, _CALIBRATION_PIXELS // math.prod(self.size)))
         for part in self.module.modules():
             if isinstance(part, _BatchNorm):
                 part.train()
                 part.momentum = 1.0
-        self._run_on_maps(x)
+        self._maps(x)
         self.module.eval()
         if not self.form.deploy:
             return
@@ -179,24 +230,18 @@ class _Entry:
         backbone = getattr(self.module, 'backbone', None)
         if hasattr(backbone, 'switch_to_deploy'):
             backbone.switch_to_deploy()
-        wanted, before = self._run_on_maps(x), deepcopy(self.module)
+        wanted, before = self._maps(x), deepcopy(self.module)
         _fold_norms(self.module)
         if not all(
             torch.allclose(new, old, rtol=1e-3, atol=1e-3 * old.abs().max())
-            for new, old in zip(self._run_on_maps(x), wanted, strict=True)
+            for new, old in zip(self._maps(x), wanted, strict=True)
         ):
             # Some norm is defined behind a convolution and runs elsewhere.
             self.module = before
 
-    def _run_on_maps(self, x: Tensor) -> list[Tensor]:
-        """Run what sees whole maps; regions depend on values."""
-        module = self.module
-        if host_of(module) not in ('mmdet', 'mmseg'):
-            return _tensors(module(x))
-        maps = module.extract_feat(x)
-        names = ('rpn_head', 'bbox_head', 'decode_head')
-        heads = (getattr(module, name, None) for name in names)
-        return _tensors([maps, *(head(maps) for head in heads if head)])
+    def _maps(self, x: Tensor) -> list[Tensor]:
+        # Without the hosts' heads, as regions depend on values.
+        return _tensors(getattr(self.module, 'extract_feat', self.module)(x))
 
     def call_on(self, batch: int) -> Callable[[], object]:
         """Return what runs the network on a batch, tried once."""
@@ -283,9 +328,7 @@ def _fold_norms(module: nn.Module) -> None:
         elif before:
             fused = fuse_conv_bn_eval(getattr(module, before), child)
             setattr(module, before, fused)
-            rest = (getattr(child, part, None) for part in ('drop', 'act'))
-            rest = [part for part in rest if isinstance(part, nn.Module)]
-            setattr(module, name, nn.Sequential(*rest))
+            setattr(module, name, nn.Sequential(*child.children()))
             before = None
 
 

@@ -17,7 +17,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from ..models.backbones import MobileMamba
+from ..models.layers import MobileMambaBlock
 from .figures import figure_file
 from .networks import MEAN, STD, did_you_mean, host_of, read_rgb
 
@@ -70,7 +70,7 @@ def compute_cam(
     maps: dict[str, Tensor] = {}
     modules = dict(model.named_modules())
     with ExitStack() as stack:
-        for name in layers or _default_layers(model):
+        for name in layers or _default_layers(modules):
             if name not in modules:
                 hint = did_you_mean(name, modules)
                 raise ValueError(f'There is no module {name!r}.{hint}')
@@ -124,14 +124,12 @@ def draw_cam(
             grid[1][i].imshow(cam, cmap='jet', alpha=0.55)
 
 
-def _default_layers(model: nn.Module) -> list[str]:
-    if not hasattr(model, 'backbone'):
-        return [name for name, _ in model.named_children()]
-    if not isinstance(model.backbone, MobileMamba):
-        return ['backbone']
-    stages = enumerate(model.backbone.stages)
-    ends = [(i, len(stage.blocks) - 1) for i, stage in stages]
-    return [f'backbone.stages.{i}.blocks.{last}' for i, last in ends]
+def _default_layers(modules: Mapping[str, nn.Module]) -> list[str]:
+    blocks = [k for k, m in modules.items() if isinstance(m, MobileMambaBlock)]
+    if blocks:  # the last one of each stage
+        return [*{name.rpartition('.')[0]: name for name in blocks}.values()]
+    children = [name for name in modules if name and '.' not in name]
+    return ['backbone'] if 'backbone' in modules else children
 
 
 def _keep(maps: dict, name: str, module, args, output) -> None:

@@ -106,9 +106,8 @@ def parse_network(text: str) -> NetworkSpec:
         kind = 'mobilemamba' if name in SIDES else kind
     if kind not in KINDS or not network or '@' in os.path.basename(name):
         raise ValueError(
-            f'{text} names no network. Write KIND:NETWORK@HEIGHTxWIDTH, as in '
-            'mobilemamba:b1@256, or the path of a config; kinds are '
-            f'{", ".join(KINDS)}.'
+            f'{text} names no network. Write KIND:NETWORK@HEIGHTxWIDTH or '
+            f'the path of a config; kinds are {", ".join(KINDS)}.'
         )
     if kind == 'mambaout':
         kind, network = 'timm', f'mambaout_{network}'

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from mmmobilemamba.analysis import timing
-from mmmobilemamba.analysis.timing import time_interleaved
+from mmmobilemamba.analysis import benchmark
+from mmmobilemamba.analysis.benchmark import time_interleaved
 
 
 @pytest.fixture
@@ -26,8 +26,8 @@ def clock(monkeypatch):
             return call
 
     clock = Clock()
-    monkeypatch.setattr(timing, 'perf_counter', lambda: clock.now)
-    monkeypatch.setattr(timing, 'sleep', lambda seconds: None)
+    monkeypatch.setattr(benchmark, 'perf_counter', lambda: clock.now)
+    monkeypatch.setattr(benchmark, 'sleep', lambda seconds: None)
     return clock
 
 
@@ -54,11 +54,9 @@ def test_quick_calls_are_repeated_within_a_turn(clock):
 
 
 @pytest.mark.parametrize(
-    'seconds, rounds, expected', [(1, 99, 10), (1, 4, 4), (30, 99, 3)]
+    'seconds, rounds, expected', [(1, 99, 10), (1, 4, 4), (30, 99, 1)]
 )
-def test_budget_ends_the_rounds_but_leaves_three(
-    clock, seconds, rounds, expected
-):
+def test_budget_ends_the_rounds(clock, seconds, rounds, expected):
     calls = dict(a=clock.taking(seconds))
     found = time_interleaved(calls, rounds, 1, budget=10.0)
     assert len(found['a']) == expected

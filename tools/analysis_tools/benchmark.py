@@ -9,16 +9,17 @@ below. A path that ends in .onnx runs in onnxruntime or runtime=openvino.
 """
 
 import argparse
-import logging
 import os
 import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
 from mmengine.device import get_device
+from mmengine.utils import track_iter_progress
 
 from mmmobilemamba.analysis.benchmark import (
     DTYPES,
@@ -53,8 +54,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--dtype', choices=DTYPES, default='float32', help='of all values')
     add('--channels-last', **flag, help='lay maps out so')
     add('--device', default=get_device(), help='where to run')
-    default = torch.get_num_threads()
-    add('--threads', type=int, default=default, help='threads on a CPU')
+    add('--threads', type=int, default=torch.get_num_threads(), help='of CPU')
     sizes = dict(nargs='+', default=[1, 16], metavar='N')
     add('--batch-sizes', type=int, **sizes, help='each is timed by itself')
     add('--rounds', type=int, default=20, help='interleaved rounds')
@@ -67,9 +67,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--out-dir', type=Path, help=text)
     args = parser.parse_args(argv)
     words = sys.argv[1:] if argv is None else argv
-    # Progress, apart from the table.
-    logging.basicConfig(format='%(message)s')
-    logging.getLogger('mmmobilemamba').setLevel(logging.INFO)
+    # Progress of building and of timing, apart from the table.
+    progress = partial(track_iter_progress, file=sys.stderr)
     # oneDNN keeps the kernels of 1024 shapes: networks in turn would drive
     # each other's out, which they never do alone.
     os.environ.setdefault('ONEDNN_PRIMITIVE_CACHE_CAPACITY', '65536')
@@ -84,9 +83,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     texts = [*args.models, *(PAPER_MODELS if args.table else ())]
     with user_errors(parser):
         check_device(args.device)
-        if not texts or min(args.threads, *args.batch_sizes) < 1:
+        counts = [args.threads, args.rounds, args.warmup, *args.batch_sizes]
+        if not texts or min(counts) < 1:
             raise ValueError(
-                'Name networks to time; threads and batch sizes are 1 or more.'
+                f'Name networks to time; counts are 1 or more, got {counts}.'
             )
         if args.baseline and args.baseline not in texts:
             raise ValueError(
@@ -105,11 +105,11 @@ def main(argv: Sequence[str] | None = None) -> None:
             return
         timing = dict(rounds=args.rounds, warmup=args.warmup)
         timing['budget'] = args.seconds
-        models = run_benchmark(specs, form, batch_sizes, **timing)
+        models = run_benchmark(
+            progress(specs), form, progress(batch_sizes), **timing
+        )
         report = dict(
-            command=shlex.join(
-                ['python', 'tools/analysis_tools/benchmark.py', *words]
-            ),
+            command=shlex.join(['python', sys.argv[0], *words]),
             environment=environment(args.device),
             form=asdict(form),
             models=models,

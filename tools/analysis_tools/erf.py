@@ -21,7 +21,6 @@ from mmmobilemamba.analysis.receptive_field import (
 from mmmobilemamba.apis.command_line import check_device, user_errors
 from mmmobilemamba.apis.inference import find_images
 from mmmobilemamba.apis.input_size import input_channels
-from mmmobilemamba.checkpoints.safe_loading import allow_mmengine_checkpoints
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,7 +41,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--out', default='outputs/erf.png', help='file of the figure')
     add('--device', default=get_device(), help='device to compute on')
     args = parser.parse_args(argv)
-    allow_mmengine_checkpoints()
     with user_errors(parser):
         device, size = check_device(args.device), (args.size, args.size)
         specs = [parse_network(text) for text in args.networks]

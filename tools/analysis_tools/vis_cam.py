@@ -8,7 +8,6 @@ from mmengine.device import get_device
 from mmmobilemamba.analysis.cam import METHODS, compute_cam, draw_cam
 from mmmobilemamba.analysis.networks import build_network, parse_network
 from mmmobilemamba.apis.command_line import check_device, user_errors
-from mmmobilemamba.checkpoints.safe_loading import allow_mmengine_checkpoints
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -29,7 +28,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--out', default='outputs/cam.jpg', help='file of the figure')
     add('--device', default=get_device(), help='device to compute on')
     args = parser.parse_args(argv)
-    allow_mmengine_checkpoints()
     with user_errors(parser):
         device = check_device(args.device)
         weights = f'={args.checkpoint}' if args.checkpoint else ''

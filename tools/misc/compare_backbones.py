@@ -29,7 +29,6 @@ from mmmobilemamba.apis.training import (
     write_training_config,
 )
 from mmmobilemamba.checkpoints.atomic import atomic_write
-from mmmobilemamba.checkpoints.safe_loading import allow_mmengine_checkpoints
 from mmmobilemamba.datasets.data_paths import check_data
 
 TRAIN = Path(__file__).resolve().parents[1] / 'train.py'
@@ -54,8 +53,7 @@ def plan(args: argparse.Namespace) -> list[tuple[Compared, Path, str]]:
     # Seed by seed, so that what is there early is fair.
     for seed, result in product(dict.fromkeys(args.seeds), results):
         cfg = deepcopy(result.cfg)
-        cfg.setdefault('randomness', {})
-        cfg.randomness.seed = seed
+        cfg.merge_from_dict({'randomness.seed': seed})
         slug = re.sub(r'[^\w.-]+', '-', result.label).strip('-')
         name = f'{slug}_seed{seed}'
         cfg.work_dir = str(args.out / name)
@@ -88,7 +86,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--report-only', action='store_true', help='of what is finished')
     add_cfg_options(parser)
     args = parser.parse_args(argv)
-    allow_mmengine_checkpoints()
     with user_errors(parser):
         trainings, done = plan(args), {}
         for number, (result, path, name) in enumerate(trainings, 1):
