@@ -30,8 +30,6 @@ _FLAGS = dict(yes=True, no=False)
 _OPTIONS = dict.fromkeys(
     ('deploy', 'compile', 'channels_last', 'cuda_graph'), _FLAGS
 ) | dict(dtype=DTYPES, backend=BACKENDS, runtime=RUNTIMES)
-# Maps of a stride of 64 still give each norm some 16 values of these.
-_CALIBRATION_PIXELS = 16 * 64 * 64
 # Seconds that a turn lasts at least.
 _TURN = 0.1
 # Threads look for work after a call: onnxruntime's 43 ms, PyTorch's 25 ms.
@@ -42,8 +40,7 @@ _SETTLE = 0.06
 class Form:
     """How a network is run."""
 
-    # Fuse what is fixed after training: branches, norms, shortcuts.
-    deploy: bool = True
+    deploy: bool = True  # branches, norms and shortcuts fused
     backend: str | None = None  # scan of ours; None: the fastest at hand
     compile: bool = False  # by torch.compile, with constant weights
     channels_last: bool = False  # layout of maps and weights
@@ -153,8 +150,7 @@ def time_interleaved(
 
 
 def profile_network(spec: NetworkSpec, form: Form, batch: int) -> str:
-    """Return a table of torch's profiler: the operators that take most of the
-    time, by shapes of their inputs."""
+    """Return a table of torch's profiler, operators by shapes of inputs."""
     call = _Entry(spec, form).call_on(batch)
     with profile(record_shapes=True) as profiler:
         call()
@@ -214,7 +210,8 @@ class _Entry:
         """Give every BatchNorm the statistics of a batch, as values grow or
         vanish with the depth of a network that was only initialised; fuse by
         the libraries' own ways, then fold what norms are left."""
-        x = self._noise(max(2, _CALIBRATION_PIXELS // math.prod(self.size)))
+        # Maps of a stride of 64 still give each norm some 16 values.
+        x = self._noise(max(2, 16 * 64 * 64 // math.prod(self.size)))
         for part in self.module.modules():
             if isinstance(part, _BatchNorm):
                 part.train()
@@ -223,7 +220,7 @@ class _Entry:
         self.module.eval()
         if not self.form.deploy:
             return
-        if type(self.module).__module__.startswith('timm.'):
+        if self.spec.kind == 'timm':
             from timm.utils.model import reparameterize_model
 
             self.module = reparameterize_model(self.module, True)

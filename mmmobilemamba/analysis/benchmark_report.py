@@ -59,15 +59,14 @@ PUBLISHED = {
 PAPER_MODELS = [f'{key}@{entry["size"]}' for key, entry in PUBLISHED.items()]
 
 
-def environment(device: str) -> dict[str, str | int]:
+def environment(device: str) -> dict:
     """Return versions, scan and processor or GPU of a device."""
     where = f'{cpu_name()}, {torch.get_num_threads()} threads'
     if torch.device(device).type == 'cuda':
         where = torch.cuda.get_device_name(device)
     names = ('mmmobilemamba', 'torch', 'timm', 'onnxruntime', 'openvino')
     used = {n: sys.modules[n].__version__ for n in names if n in sys.modules}
-    devices = ' '.join(find_extension().devices) or 'none'
-    return dict(used, where=where, scan_extension=devices)
+    return dict(used, where=where, scan_extension=find_extension().devices)
 
 
 def markdown(report: dict) -> str:
@@ -148,12 +147,10 @@ def _published_of(model: dict) -> dict | None:
 
 def _conditions(report: dict) -> str:
     found, form = report['environment'], report['form']
-    words = [form['dtype'], 'fused' if form['deploy'] else 'as trained']
+    words = ['training step' if form['train'] else 'prediction', form['dtype']]
+    words.append('fused' if form['deploy'] else 'as trained')
     words += ['channels_last'] * form['channels_last']
-    what = 'training step' if form['train'] else 'prediction'
-    return (
-        f'{found["where"]}, torch {found["torch"]}; {what}, {", ".join(words)}'
-    )
+    return f'{found["where"]}, torch {found["torch"]}; {", ".join(words)}'
 
 
 def _speed(result: dict) -> str:

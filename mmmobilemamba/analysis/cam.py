@@ -22,8 +22,7 @@ from .figures import figure_file
 from .networks import MEAN, STD, did_you_mean, host_of, read_rgb
 
 METHODS = ('gradcam', 'layercam')
-# Lowest score of a detector's box that counts, unless none has it.
-_SCORE_THR = 0.3
+_SCORE_THR = 0.3  # of a detector's boxes that count, unless none has it
 
 
 def compute_cam(
@@ -136,9 +135,8 @@ def _keep(maps: dict, name: str, module, args, output) -> None:
     """Keep the maps of a module that the score may depend on."""
     many = isinstance(output, tuple | list)
     for i, value in enumerate(output if many else [output]):
-        if isinstance(value, Tensor) and value.dim() == 4:
-            if value.requires_grad:
-                maps[f'{name}[{i}]' if many else name] = value
+        if getattr(value, 'requires_grad', False) and value.dim() == 4:
+            maps[f'{name}[{i}]' if many else name] = value
 
 
 def _load(model: nn.Module, path: str, size) -> tuple[np.ndarray, dict]:

@@ -45,7 +45,10 @@ def count_complexity(model: nn.Module, size: Sequence[int]) -> Complexity:
     if host_of(model) == 'mmdet':
         samples = detector_samples(image)
         model.forward = partial(model.forward, data_samples=samples)
-    analyzer = FlopAnalyzer(model, (image,)).set_op_handle(**_HANDLES)
+    analyzer = FlopAnalyzer(model, (image,))
+    analyzer.set_op_handle('aten::matmul', _matmul)
+    name = 'aten::scaled_dot_product_attention'
+    analyzer.set_op_handle(name, _attention)
     analyzer.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     # torch's own shortcut of attention is one operator without a count.
     mha, fast = torch.backends.mha, 'get_fastpath_enabled'
@@ -76,9 +79,3 @@ def _attention(inputs: list, outputs: list) -> int:
     """Count both products of attention, which mmengine does not know."""
     query, key, value = (part.type().sizes() for part in inputs[:3])
     return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
-
-
-_HANDLES = {
-    'aten::matmul': _matmul,
-    'aten::scaled_dot_product_attention': _attention,
-}

@@ -13,8 +13,8 @@ from ..checkpoints.atomic import atomic_write
 def figure_file(
     path: str | os.PathLike, size: tuple[float, float]
 ) -> Iterator[Figure]:
-    """Give a figure of so many inches, which is written to a file, whole, at
-    the end; raise ValueError for a suffix that matplotlib does not write."""
+    """Give a figure of so many inches, which is written to a file at the end;
+    raise ValueError for a suffix that matplotlib does not write."""
     # Not through pyplot, which keeps figures and asks for a display.
     figure = Figure(figsize=size, layout='constrained')
     yield figure

@@ -33,13 +33,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         weights = f'={args.checkpoint}' if args.checkpoint else ''
         spec = parse_network(args.network + weights)
         model, size = build_network(spec)
+        model.to(device)
         image, target, layers = compute_cam(
-            model.to(device),
-            args.image,
-            size,
-            args.layers,
-            args.target,
-            args.method,
+            model, args.image, size, args.layers, args.target, args.method
         )
         title = f'{spec.label}, {spec.weights}: {target}'
         draw_cam(image, layers, args.out, title)
