@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from mmmobilemamba.analysis import cam
-from mmmobilemamba.analysis.cam import compute_cam
 
 pytest.importorskip('mmpretrain')
 
@@ -37,8 +36,7 @@ class Pooling(nn.Module):
 
 @pytest.fixture
 def compute(monkeypatch, tmp_path):
-    """Give compute_cam for an image, blue above, green below, a little red at
-    the right."""
+    """Give compute_cam for an image: blue above green, red at the right."""
     monkeypatch.setattr(cam, 'host_of', lambda model: 'mmpretrain')
     pixels = np.zeros((8, 10, 3), np.uint8)
     pixels[:4, :, 0] = 200  # OpenCV's order: blue, green, red
@@ -46,29 +44,26 @@ def compute(monkeypatch, tmp_path):
     pixels[:, 9, 2] = 50
     path = str(tmp_path / 'image.png')
     cv2.imwrite(path, pixels)
-    return lambda **options: compute_cam(Pooling().eval(), path, **options)
+    return lambda **options: cam.compute_cam(Pooling(), path, **options)
 
 
-def test_gradcam_is_the_weighted_map(compute):
-    image, target, layers = compute()
-    assert target == 'blue not green'
-    ((name, (_, found)),) = layers.items()
-    assert name == 'backbone\n3 x 8 x 10'
-    # Blue speaks for the class, green against it.
-    expected = np.zeros((8, 10))
-    expected[:4] = 1
-    assert np.allclose(found, expected)
-    assert np.allclose(image[0, 0], [0, 0, 200 / 255])  # RGB
-
-
+# Blue speaks for its class, green against it.
 @pytest.mark.parametrize(
-    'wanted, method', [('red', 'gradcam'), ('1', 'layercam')]
+    'wanted, method, name, where',
+    [
+        (None, None, 'blue not green', np.s_[:4]),
+        ('red', 'gradcam', 'red', np.s_[:, 9:]),
+        ('1', 'layercam', 'red', np.s_[:, 9:]),
+    ],
 )
-def test_class_that_is_asked_for(compute, wanted, method):
-    _, target, layers = compute(target=wanted, method=method)
-    assert target == 'red'
+def test_map_of_a_class(compute, wanted, method, name, where):
+    image, target, layers = compute(target=wanted, method=method)
+    assert np.allclose(image[0, 0], [0, 0, 200 / 255])  # RGB
+    assert (target, *layers) == (name, 'backbone\n3 x 8 x 10')
+    expected = np.zeros((8, 10))
+    expected[where] = 1
     ((_, found),) = layers.values()
-    assert (found[:, 9] == 1).all() and (found[:, :9] == 0).all()
+    assert np.allclose(found, expected)
 
 
 @pytest.mark.parametrize(

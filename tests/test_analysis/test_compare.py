@@ -13,20 +13,18 @@ from mmmobilemamba.apis.inference import build_model
 for library in ('mmdet', 'mmseg', 'mmpretrain', 'timm'):
     pytest.importorskip(library)
 
-CONFIGS = {
-    'pyramid': 'own_data/retinanet_mobilemamba-t2_voc-192px.py',
-    'deconv': 'det/mask_rcnn/mask-rcnn_mobilemamba-b1_fpn_1x_coco.py',
-    'fpn': 'seg/sem_fpn/fpn_mobilemamba-b4_4xb8-160k_ade20k-512x512.py',
-    'cls': 'own_data/mobilemamba-t2_image-folders-64px.py',
-}
+PYRAMID = 'own_data/retinanet_mobilemamba-t2_voc-192px.py'
+DECONV = 'det/mask_rcnn/mask-rcnn_mobilemamba-b1_fpn_1x_coco.py'
+FPN = 'seg/sem_fpn/fpn_mobilemamba-b4_4xb8-160k_ade20k-512x512.py'
+CLASSIFIER = 'own_data/mobilemamba-t2_image-folders-64px.py'
 
 
 @pytest.fixture
 def swapped(repo):
     """Give a function that puts a backbone into one of the configs."""
 
-    def call(kind, name):
-        cfg = Config.fromfile(repo / 'configs' / CONFIGS[kind])
+    def call(config, name):
+        cfg = Config.fromfile(repo / 'configs' / config)
         swap_backbone(cfg, parse_network(name))
         return cfg
 
@@ -34,61 +32,50 @@ def swapped(repo):
 
 
 @pytest.mark.parametrize(
-    'kind, strides, name',
+    'config, strides, name',
     [
-        ('pyramid', [8, 16, 32, 64], 't2'),
-        ('pyramid', [8, 16, 32, 64], 'host:mobilenet_v2'),
-        ('deconv', [4, 8, 16, 32, 64], 'efficientvit_m0'),
+        (PYRAMID, [8, 16, 32, 64], 't2'),
+        (PYRAMID, [8, 16, 32, 64], 'host:mobilenet_v2'),
+        (DECONV, [4, 8, 16, 32, 64], 'efficientvit_m0'),
     ],
 )
-def test_heads_see_the_same_strides(swapped, kind, strides, name):
-    model = build_model(swapped(kind, name)).eval()
+def test_heads_see_the_same_strides(swapped, config, strides, name):
+    model = build_model(swapped(config, name)).eval()
     with torch.no_grad():
         maps = model.extract_feat(torch.zeros(1, 3, 128, 192))
     assert [192 // m.shape[3] for m in maps] == strides
 
 
 def test_ordinary_neck_takes_a_backbone_of_its_strides(swapped):
-    neck = swapped('fpn', 'efficientvit_m0').model.neck
+    neck = swapped(FPN, 'efficientvit_m0').model.neck
     assert (neck.type, neck.in_channels) == ('FPN', [64, 128, 192])
     with pytest.raises(ValueError, match='DeconvFPN with out_strides'):
-        swapped('fpn', 'host:resnet18')
+        swapped(FPN, 'host:resnet18')
 
 
-@pytest.mark.parametrize('name', ['s6', 'host:resnet18'])
-def test_classifier_takes_the_channels_of_the_last_map(swapped, name):
-    model = build_model(swapped('cls', name)).eval()
+def test_classifier_takes_the_channels_of_the_last_map(swapped):
+    model = build_model(swapped(CLASSIFIER, 'host:resnet18')).eval()
     assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 10)
 
 
-def test_norms_learn_without_weights_and_rest_with_them(swapped, tmp_path):
-    name = 'efficientvit_m0'
-    assert swapped('deconv', name).model.backbone.norm_eval is False
+def test_weights_have_to_fit_and_let_norms_rest(swapped, tmp_path):
+    """The host's own would load others in silence."""
+    name, path = 'host:resnet18', f'{tmp_path}/resnet18.pth'
+    assert swapped(DECONV, name).model.backbone.norm_eval is False
     network, _ = build_network(parse_network(name), features=True)
-    torch.save(network.state_dict(), tmp_path / 'm0.pth')
-    backbone = swapped('deconv', f'{name}={tmp_path}/m0.pth').model.backbone
-    assert backbone.norm_eval is True
-    assert backbone.init_cfg.checkpoint == f'{tmp_path}/m0.pth'
-
-
-def test_weights_of_another_network_are_refused(swapped, tmp_path):
-    """The host's own would load them in silence."""
-    from mmdet.models import ResNet
-
-    path = tmp_path / 'resnet18.pth'
-    tensors = ResNet(18).state_dict()
+    tensors, wrong = network.state_dict(), torch.zeros(3, 512)
     # Its classifier may be there.
-    torch.save({**tensors, 'fc.weight': torch.zeros(3, 512)}, path)
-    swapped('pyramid', f'host:resnet18={path}')
-    torch.save({**tensors, 'conv1.weight': torch.zeros(3)}, path)
-    for name in ('efficientvit_m1', 'host:resnet18'):
-        with pytest.raises(ValueError, match=r'resnet18\.pth'):
-            swapped('pyramid', f'{name}={path}')
+    torch.save({**tensors, 'fc.weight': wrong}, path)
+    assert swapped(DECONV, f'{name}={path}').model.backbone.norm_eval is True
+    with pytest.raises(ValueError, match='resnet18.pth'):
+        swapped(DECONV, f'efficientvit_m1={path}')
+    torch.save({**tensors, 'conv1.weight': wrong}, path)
+    with pytest.raises(ValueError, match='resnet18.pth'):
+        swapped(DECONV, f'{name}={path}')
 
 
-def test_table(swapped):
-    cfg = swapped('cls', 't2')
-    cfg.train_cfg = dict(max_epochs=2)
+def test_table():
+    cfg = Config(dict(train_cfg=dict(max_epochs=2)))
     cost = Complexity(8_400_000, 8_400_000, {}, None)
     result = Compared('T2', cfg, cost, seconds=[2.0, 4.0])
     for value in (50.0, 52.0):

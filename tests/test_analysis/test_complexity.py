@@ -10,6 +10,8 @@ from mmmobilemamba.apis.inference import build_model
 from mmmobilemamba.models import MobileMamba
 from mmmobilemamba.ops import BACKENDS, ENV_NAME, find_extension
 
+SLOW, LARGE = pytest.mark.slow, (800, 1280)
+
 
 # MACs of detectors as counted by MMDetection's own way.
 @pytest.mark.parametrize(
@@ -19,17 +21,8 @@ from mmmobilemamba.ops import BACKENDS, ENV_NAME, find_extension
         ('cls/mobilemamba/mobilemamba-s6_*-224px', (224, 224), 652e6, 0.01),
         ('cls/mobilemamba/mobilemamba-b1_*-256px', (256, 256), 1080e6, 0.01),
         ('seg/deeplabv3/deeplabv3_*', (512, 512), 4.7e9, 0.03),
-        *(
-            pytest.param(
-                f'det/{name}_mobilemamba-b1*',
-                *((800, 1280), macs, 0.001),
-                marks=pytest.mark.slow,
-            )
-            for name, macs in (
-                ('mask_rcnn/mask-rcnn', 190.7e9),
-                ('retinanet/retinanet', 168.7e9),
-            )
-        ),
+        pytest.param('det/mask_rcnn/*a-b1*', LARGE, 190.7e9, 1e-3, marks=SLOW),
+        pytest.param('det/retinanet/*a-b1*', LARGE, 168.7e9, 1e-3, marks=SLOW),
     ],
 )
 def test_published_macs(repo, pattern, size, macs, tolerance):
@@ -57,29 +50,24 @@ def test_every_backend_counts_alike(monkeypatch):
 
 
 class Mixed(nn.Module):
-    """Products of known cost, on images of four channels."""
+    """Products of known cost that mmengine does not count."""
 
     def __init__(self):
         super().__init__()
-        self.conv = nn.Conv2d(4, 4, 1)
-        self.norm = nn.BatchNorm2d(4)
-        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.attention = nn.MultiheadAttention(3, 1, batch_first=True)
 
     def forward(self, x):
-        tokens = self.norm(self.conv(x)).flatten(2).transpose(1, 2)
+        tokens = x.flatten(2).transpose(1, 2)
         x = self.attention(tokens, tokens, tokens, need_weights=False)[0]
         # One matrix for a batch of them.
-        return torch.ones(5, 3) @ x.tan().reshape(2, 3, 4)
+        return torch.ones(5, 3) @ x.tan().reshape(2, 3, 3)
 
 
 def test_products_by_hand_leave_the_model_as_it_is():
     model = Mixed().train()
-    state = {k: v.clone() for k, v in model.state_dict().items()}
     counted = count_complexity(model, (3, 2))
-    conv, norm, product = 6 * 4 * 4, 2 * 6 * 4, 2 * 5 * 3 * 4
-    attention = 6 * 4 * 16 + 2 * 6 * 6 * 4
-    assert counted.macs == conv + norm + attention + product
+    attention, product = 6 * 3 * 12 + 2 * 6 * 6 * 3, 2 * 5 * 3 * 3
+    assert counted.macs == attention + product
     assert counted.params == sum(p.numel() for p in model.parameters())
     assert 'aten::tan' in counted.uncounted
-    assert model.training
-    assert all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    assert model.training and model.attention.training
