@@ -10,6 +10,8 @@ import torch
 from mmengine.config import DictAction
 from mmengine.logging import print_log
 
+# AssertionError: of the host libraries, for what a config says.
+_INPUT_ERRORS = (OSError, ValueError, TypeError, ImportError, AssertionError)
 _GOES_ON = 'Checkpoints stay as they are: --resume goes on from the latest.'
 
 
@@ -51,14 +53,10 @@ def add_compile_argument(parser: ArgumentParser) -> None:
 def check_device(name: str) -> torch.device:
     """Return the device of ``--device``, or raise a ValueError."""
     try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
+        return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition('\n')[0]
-        raise ValueError(
-            f'--device {name} cannot be used: {reason}'
-        ) from error
-    return device
+        raise ValueError(f'--device {name}: {reason}') from error
 
 
 @contextmanager
@@ -66,13 +64,19 @@ def user_errors(parser: ArgumentParser, running: bool = False) -> Iterator:
     """End the tool with the message alone where the input is at fault.
 
     While a run goes on (``running``), that is where this package found it,
-    and named it; the disk is full; or a process died or hung that the run
-    cannot go on without. The log gets the message too.
+    and named it; a file is missing; the disk is full; or a process died or
+    hung that the run cannot go on without. The log gets the message too.
     """
     try:
         yield
     except Exception as error:
-        message = _of_run(error) if running else _of_input(error)
+        text = str(error).rstrip() or repr(error)
+        if isinstance(error, KeyError) and 'registry' in text:
+            message = error.args[0]  # mmengine's, for an unknown type
+        elif running:
+            message = _of_run(error, text)
+        else:
+            message = text if isinstance(error, _INPUT_ERRORS) else None
         if message is None:
             raise
         if running:
@@ -80,42 +84,22 @@ def user_errors(parser: ArgumentParser, running: bool = False) -> Iterator:
         parser.exit(2, f'{parser.prog}: error: {message}\n')
 
 
-def _of_input(error: Exception) -> str | None:
+def _of_run(error: Exception, text: str) -> str | None:
     """Return what a user needs to know of an error, None for all of it."""
-    # AssertionError: of the host libraries, for what a config says.
-    kinds = (OSError, ValueError, TypeError, ImportError, AssertionError)
-    if isinstance(error, kinds):
-        return str(error) or repr(error)
-    # mmengine's, for a type that no registry has.
-    if isinstance(error, KeyError) and 'registry' in str(error):
-        return error.args[0]
-    return None
-
-
-def _of_run(error: Exception) -> str | None:
-    text = str(error).rstrip()
     full = getattr(error, 'errno', None) in (errno.ENOSPC, errno.EDQUOT)
-    ours = type(error).__module__.startswith('mmmobilemamba.')
-    if isinstance(error, OSError) and (full or ours):
-        return f'{text} Once that is mended, --resume goes on.'
+    if type(error).__module__.startswith('mmmobilemamba.') or full:
+        # Where it comes from a loading process, its traceback comes first.
+        text = text.rpartition(f'{type(error).__name__}: ')[2]
+        return f'{text} {_GOES_ON}' if isinstance(error, OSError) else text
     if isinstance(error, FileNotFoundError):
         return text
-    # mmengine builds metrics and schedules when it begins to run.
-    if isinstance(error, KeyError) and 'registry' in text:
-        return error.args[0]
-    if ours:
-        # Where it comes from a loading process, its traceback comes first.
-        name = f'{type(error).__name__}: '
-        return text.rpartition(name)[2] if name in text else text
-    if not isinstance(error, RuntimeError):
-        return None
     text = text.partition('\n')[0].rstrip('. ')
     # "DataLoader worker (pid 1) is killed by", "DataLoader timed out"
-    if text.startswith('DataLoader '):
+    if isinstance(error, RuntimeError) and text.startswith('DataLoader '):
         text += '. A process that loads data ended or hangs; where it was '
         return f'{text}killed, memory may have run out. {_GOES_ON}'
     # "[.../gloo/transport/tcp/pair.cc:1] Connection closed by peer"
-    if 'gloo' in text.partition(']')[0]:
+    if isinstance(error, RuntimeError) and 'gloo' in text.partition(']')[0]:
         text += '. Another process of this run ended, or hangs for longer '
         return f'{text}than env_cfg.dist_cfg.timeout seconds. {_GOES_ON}'
     return None

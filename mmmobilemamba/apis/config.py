@@ -27,18 +27,20 @@ def load_config(
         FileNotFoundError: There is no such file.
         ImportError: A library that the config builds on is missing or broken.
     """
-    path = _find_config(os.fspath(path))
     find_fork_configs()
+    path = _find_config(os.fspath(path))
     cfg = Config.fromfile(path)
-    if cfg_options:
-        cfg.merge_from_dict(cfg_options)
+    cfg.merge_from_dict(cfg_options or {})
     scope = cfg.get('default_scope')
     if scope is None:
         scope = _scope_of((cfg.get('model') or {}).get('type'))
         if scope:
             cfg.default_scope = scope
     if scope in HOST_REQUIREMENTS and import_host(scope) is None:
-        raise ImportError(_missing_host(path, scope))
+        requirement = f'pip install "{HOST_REQUIREMENTS[scope]}"'
+        missing = 'is not installed', requirement
+        reason, cure = HOST_FAULTS.get(scope, missing)
+        raise ImportError(f'{path} needs {scope}: {reason}. Cure: {cure}')
     return cfg
 
 
@@ -55,25 +57,10 @@ def _find_config(name: str) -> str:
 def _scope_of(kind: type | str | None) -> str | None:
     """Return the host library whose model a type is."""
     if isinstance(kind, str):
-        scope, _, _ = kind.partition('.')
+        scope = kind.partition('.')[0]
         if scope in HOST_REQUIREMENTS:
             return scope
         kind = MODELS.get(kind)
-    for base in getattr(kind, '__mro__', ()):
-        root = base.__module__.partition('.')[0]
-        if root in HOST_REQUIREMENTS:
-            return root
-    return None
-
-
-def _missing_host(path: str | os.PathLike, scope: str) -> str:
-    if scope in HOST_FAULTS:
-        reason, cure = HOST_FAULTS[scope]
-        return (
-            f'{path} belongs to {scope}, which does not import: {reason}. '
-            f'To mend it: `{cure}`'
-        )
-    return (
-        f'{path} belongs to {scope}, which is not installed. Install it with '
-        f'`pip install "{HOST_REQUIREMENTS[scope]}"`.'
-    )
+    bases = getattr(kind, '__mro__', ())
+    roots = (base.__module__.partition('.')[0] for base in bases)
+    return next((root for root in roots if root in HOST_REQUIREMENTS), None)

@@ -26,7 +26,7 @@ from torch import nn
 from ..checkpoints.checkpoint import load_checkpoint
 from ..datasets.data_paths import first_dataset
 from .large_images import bound_memory
-from .options import DRAWING, drawing_config
+from .options import drawing_config
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
@@ -37,17 +37,16 @@ def find_images(path: str | os.PathLike) -> list[Path]:
     Raises:
         FileNotFoundError: The path does not exist, or the folder has none.
     """
-    path = Path(path)
+    path, files = Path(path), []
     if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise FileNotFoundError(f'Image {path} does not exist.')
-    files = [f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES]
+        files = [path]
+    elif path.is_dir():
+        everything = sorted(path.iterdir())
+        files = [f for f in everything if f.suffix.lower() in IMAGE_SUFFIXES]
     if not files:
-        raise FileNotFoundError(
-            f'Folder {path} has no images ({", ".join(IMAGE_SUFFIXES)}).'
-        )
-    return sorted(files)
+        kinds = ', '.join(IMAGE_SUFFIXES)
+        raise FileNotFoundError(f'{path}: no image, nor a folder of {kinds}.')
+    return files
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
@@ -70,25 +69,14 @@ def build_model(cfg: Config) -> nn.Module:
 
     Returns:
         nn.Module: The model, with norms that run on one device.
-
-    Raises:
-        ValueError: The config belongs to none of the three.
     """
-    scope = cfg.get('default_scope')
-    if scope not in DRAWING:
-        raise ValueError(
-            'To build a model that takes images, default_scope must be one '
-            f'of {", ".join(DRAWING)}, got {scope!r}.'
-        )
     settings = deepcopy(cfg.model)
     settings.pop('pretrained', None)
     settings.get('backbone', {}).pop('init_cfg', None)
     # MMPretrain's configs keep it outside, where a Runner finds it.
     if cfg.get('data_preprocessor'):
-        settings.setdefault(
-            'data_preprocessor', deepcopy(cfg.data_preprocessor)
-        )
-    with DefaultScope.overwrite_default_scope(scope):
+        settings.setdefault('data_preprocessor', cfg.data_preprocessor)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
         return revert_sync_batchnorm(MODELS.build(settings))
 
 
@@ -110,9 +98,8 @@ def load_model(
     Raises:
         ValueError: The checkpoint belongs to another model.
     """
-    model = build_model(cfg)
+    model, meta = build_model(cfg), None
     init_default_scope(cfg.default_scope)
-    meta = None
     if checkpoint is not None:
         content = load_checkpoint(model, checkpoint)
         meta = (content.get('meta') or {}).get('dataset_meta')
@@ -138,23 +125,14 @@ def optimize_backbone(
         compile (bool): Let torch.compile make code for the backbone, with
             the weights as constants, for every input size anew. Defaults to
             False.
-
-    Raises:
-        ValueError: The model has no backbone that can be fused or compiled.
     """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
-    backbone = getattr(model, 'backbone', None)
     if deploy:
-        if not hasattr(backbone, 'switch_to_deploy'):
-            kind = type(backbone).__name__
-            raise ValueError(f'--deploy: {kind} has no deployed form.')
-        backbone.switch_to_deploy()
+        model.backbone.switch_to_deploy()
     if compile:
-        if not isinstance(backbone, nn.Module):
-            raise ValueError('--compile: the model has no backbone in torch.')
         # Code for any size is slower, and takes minutes to make.
-        backbone.compile(dynamic=False, options=dict(freezing=True))
+        model.backbone.compile(dynamic=False, options=dict(freezing=True))
 
 
 def predict(model: nn.Module, image: np.ndarray) -> BaseDataElement:
@@ -165,19 +143,17 @@ def predict(model: nn.Module, image: np.ndarray) -> BaseDataElement:
         image (np.ndarray): BGR pixels, (height, width, 3).
     """
     scope = model.cfg.default_scope
-    if scope == 'mmdet':
-        from mmdet.apis import inference_detector
+    if scope == 'mmpretrain':
+        from mmpretrain.apis import ImageClassificationInferencer
 
-        return inference_detector(model, image)
+        device = next(model.parameters()).device
+        inferencer = ImageClassificationInferencer(model, device=device)
+        return inferencer(image, return_datasamples=True)[0]
     if scope == 'mmseg':
-        from mmseg.apis import inference_model
-
-        return inference_model(model, image)
-    from mmpretrain.apis import ImageClassificationInferencer
-
-    device = next(model.parameters()).device
-    inferencer = ImageClassificationInferencer(model, device=device)
-    return inferencer(image, return_datasamples=True)[0]
+        from mmseg.apis import inference_model as inference
+    else:
+        from mmdet.apis import inference_detector as inference
+    return inference(model, image)
 
 
 def draw(
@@ -190,10 +166,10 @@ def draw(
     """Draw a prediction of :func:`predict` on its image, BGR pixels, into an
     image file; detections where they score ``score_thr`` or more."""
     scope, meta = model.cfg.default_scope, model.dataset_meta
-    settings = dict(drawing_config(model.cfg.get('visualizer') or {}, scope))
+    settings = drawing_config(model.cfg.get('visualizer') or {}, scope)
     # One of its own, beside that of a Runner in the same process.
-    settings.update(name='image_demo', vis_backends=None, save_dir=None)
-    visualizer = VISUALIZERS.build(settings)
+    own = dict(name='image_demo', vis_backends=None, save_dir=None)
+    visualizer = VISUALIZERS.build(dict(settings, **own))
     visualizer.dataset_meta = meta
     args = dict(image=image[..., ::-1], data_sample=sample, draw_gt=False)
     args['out_file'] = os.fspath(out_file)
@@ -203,30 +179,3 @@ def draw(
     if scope == 'mmdet':
         args['pred_score_thr'] = score_thr
     visualizer.add_datasample('prediction', **args)
-
-
-def describe(
-    model: nn.Module, sample: BaseDataElement, score_thr: float = 0.3
-) -> str:
-    """Say in a line what a prediction of :func:`predict` holds: objects that
-    score ``score_thr`` or more, or classes with their share of the pixels, or
-    the class of the image."""
-    names = model.dataset_meta.get('classes')
-
-    def name(label: int) -> str:
-        return names[label] if names else f'class {label}'
-
-    if 'pred_instances' in sample:
-        found = sample.pred_instances
-        found = found[found.scores >= score_thr]
-        pairs = zip(found.labels.tolist(), found.scores.tolist(), strict=True)
-        parts = [f'{name(label)} {score:.2f}' for label, score in pairs]
-        return ', '.join(parts) or f'nothing scores {score_thr} or more'
-    if 'pred_sem_seg' in sample:
-        shares = sample.pred_sem_seg.data.flatten().bincount().float()
-        shares = (shares / shares.sum()).tolist()
-        order = sorted(range(len(shares)), key=shares.__getitem__)[::-1]
-        parts = [f'{name(i)} {shares[i]:.0%}' for i in order if shares[i]]
-        return ', '.join(parts)
-    label = int(sample.pred_label)
-    return f'{name(label)} {float(sample.pred_score[label]):.2f}'

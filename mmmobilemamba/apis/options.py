@@ -3,7 +3,6 @@
 import logging
 import os
 import os.path as osp
-import sys
 from argparse import Namespace
 from copy import deepcopy
 
@@ -17,8 +16,6 @@ from mmengine.runner import Runner
 from ..checkpoints.checkpoint import check_checkpoint_file
 from ..datasets.data_paths import first_dataset, type_name
 
-# Devices that mmengine's AmpOptimWrapper accepts.
-_AMP_DEVICES = ('cuda', 'npu', 'mlu', 'musa')
 # Host library -> hook that draws, and visualizer that it draws with.
 DRAWING = {
     'mmdet': ('DetVisualizationHook', 'DetLocalVisualizer'),
@@ -54,37 +51,31 @@ def set_start(cfg: Config, resume: str | None) -> str | None:
 
 
 def set_train_options(cfg: Config, args: Namespace) -> None:
-    """Do to the config of a training what the options of train.py say, or
-    raise a ValueError where the config or the device cannot do that.
+    """Do to the config of a training what the options of train.py say.
 
     Checkpoints become whole and resumable unless the config has a hook of its
-    own for them.
+    own for them. Raises ValueError where the config cannot do what is asked.
     """
     _set_precision(cfg, args.amp, args.amp_dtype)
     if args.channels_last:
-        hooks = cfg.get('custom_hooks') or ()
         hook = dict(type='mmmobilemamba.ChannelsLastHook')
-        cfg.custom_hooks = [*hooks, hook]
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or ()), hook]
     if args.auto_scale_lr:
         auto = cfg.get('auto_scale_lr')
         if not auto or 'base_batch_size' not in auto:
             raise ValueError(
                 '--auto-scale-lr needs auto_scale_lr.base_batch_size in the '
-                'config, the batch size over all processes that its learning '
-                'rate was chosen for.'
+                'config: the batch over all processes that its rate is for.'
             )
         auto.enable = True
     if args.deterministic:
         randomness = cfg.setdefault('randomness', ConfigDict())
-        randomness.deterministic = True
-        # mmengine would draw one.
-        if randomness.get('seed') is None:
-            randomness.seed = 0
+        # Without a seed mmengine would draw one.
+        randomness.update(deterministic=True, seed=randomness.get('seed') or 0)
         # cuBLAS reads it when it starts; torch refuses to go on without.
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     hooks = cfg.setdefault('default_hooks', ConfigDict())
-    default = ConfigDict(type='CheckpointHook', interval=1)
-    hook = hooks.setdefault('checkpoint', default)
+    hook = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook'))
     if type_name(hook) == 'CheckpointHook':
         hook.type = 'mmmobilemamba.ResumableCheckpointHook'
     set_loader_defaults(cfg)
@@ -92,7 +83,7 @@ def set_train_options(cfg: Config, args: Namespace) -> None:
 
 def set_test_options(cfg: Config, args: Namespace) -> None:
     """Do to the config of a test what the options of test.py say, or raise a
-    ValueError where the config, its library or the machine cannot do that."""
+    ValueError where the config or its library cannot do that."""
     draw = args.show or args.show_dir
     if args.tta and draw and cfg.default_scope == 'mmpretrain':
         raise ValueError(
@@ -116,16 +107,13 @@ def set_test_options(cfg: Config, args: Namespace) -> None:
 
 def set_loader_defaults(cfg: Config) -> None:
     """Give data loaders of MMPretrain what its own tools give them."""
-    if cfg.get('default_scope') != 'mmpretrain':
-        return
     for split in ('train', 'val', 'test'):
         loader = cfg.get(f'{split}_dataloader')
-        if not loader:
-            continue
-        loader.setdefault('collate_fn', dict(type='default_collate'))
-        loader.setdefault('pin_memory', torch.cuda.is_available())
-        workers = loader.get('num_workers', 0)
-        loader.setdefault('persistent_workers', workers > 0)
+        if loader and cfg.get('default_scope') == 'mmpretrain':
+            loader.setdefault('collate_fn', dict(type='default_collate'))
+            loader.setdefault('pin_memory', torch.cuda.is_available())
+            workers = loader.get('num_workers', 0)
+            loader.setdefault('persistent_workers', workers > 0)
 
 
 def build_runner(cfg: Config) -> Runner:
@@ -163,37 +151,28 @@ def check_image_names(runner: Runner) -> None:
 
 def _set_precision(cfg: Config, amp: bool, dtype: str | None) -> None:
     """Choose the optimizer wrapper for the device at hand."""
-    wrapper = cfg.get('optim_wrapper')
-    if wrapper is None:
-        raise ValueError('The config has no optim_wrapper to train with.')
-    kind, device = type_name(wrapper) or 'OptimWrapper', get_device()
-    if dtype:
-        wrapper.dtype = dtype
+    wrapper, cpu = cfg.optim_wrapper, get_device() == 'cpu'
+    kind = type_name(wrapper) or 'OptimWrapper'
     # A config that asks for mixed precision gets it on a CPU, too.
-    amp = amp or bool(dtype) or (device, kind) == ('cpu', 'AmpOptimWrapper')
-    if not amp:
+    if not (amp or dtype or (cpu and kind == 'AmpOptimWrapper')):
         return
     if kind not in ('OptimWrapper', 'AmpOptimWrapper', 'CPUAmpOptimWrapper'):
         raise ValueError(
             '--amp replaces OptimWrapper or AmpOptimWrapper, got '
             f'optim_wrapper.type={kind!r}.'
         )
-    dtype = wrapper.get('dtype')
-    if device in _AMP_DEVICES:
+    if dtype:
+        wrapper.dtype = dtype
+    if cpu:
+        wrapper.type = 'mmmobilemamba.CPUAmpOptimWrapper'
+        for key in ('loss_scale', 'use_fsdp'):
+            wrapper.pop(key, None)
+    else:
         wrapper.type = 'AmpOptimWrapper'
         # bfloat16 has the range of float32 and needs no scaling.
-        scale = dict(enabled=False) if dtype == 'bfloat16' else 'dynamic'
+        bfloat16 = wrapper.get('dtype') == 'bfloat16'
+        scale = dict(enabled=False) if bfloat16 else 'dynamic'
         wrapper.setdefault('loss_scale', scale)
-    elif device == 'cpu' and dtype in (None, 'bfloat16'):
-        for key in ('loss_scale', 'use_fsdp', 'dtype'):
-            wrapper.pop(key, None)
-        wrapper.type = 'mmmobilemamba.CPUAmpOptimWrapper'
-    else:
-        raise ValueError(
-            f'Mixed precision works on {", ".join(_AMP_DEVICES)}, and in '
-            f'bfloat16 on a cpu; got optim_wrapper.dtype={dtype!r} on '
-            f'{device}.'
-        )
 
 
 def drawing_config(visualizer: dict, scope: str) -> dict:
@@ -208,9 +187,6 @@ def _set_visualization(
     cfg: Config, show: bool, show_dir: str | None, wait_time: float
 ) -> None:
     """Switch the drawing hook of the library on."""
-    displays = ('DISPLAY', 'WAYLAND_DISPLAY')
-    if show and sys.platform == 'linux' and not any(map(os.getenv, displays)):
-        raise ValueError('--show needs a display; use --show-dir instead.')
     scope = cfg.get('default_scope')
     # Libraries on top of MMDetection draw as it does.
     hook_type, _ = DRAWING.get(scope, DRAWING['mmdet'])
@@ -218,8 +194,8 @@ def _set_visualization(
     cfg.visualizer = drawing_config(cfg.get('visualizer') or backends, scope)
     hooks = cfg.setdefault('default_hooks', ConfigDict())
     hook = hooks.setdefault('visualization', ConfigDict(type=hook_type))
-    folder = osp.abspath(show_dir) if show_dir else None
     hook.update(show=show, interval=1, wait_time=wait_time)
+    folder = osp.abspath(show_dir) if show_dir else None
     if scope == 'mmpretrain':
         hook.update(enable=True, out_dir=folder)
         return
@@ -247,19 +223,15 @@ def _set_predictions_file(cfg: Config, out: str) -> None:
 
 
 def _set_tta(cfg: Config) -> None:
-    """Wrap the model for test-time augmentation.
-
-    MMDetection and MMPretrain get a horizontal flip where a config says
-    nothing.
-    """
+    """Wrap the model for test-time augmentation; detectors and classifiers
+    get a horizontal flip where the config says nothing."""
     scope, model = cfg.get('default_scope'), cfg.model
-    parts = (model, model.get('roi_head') or {})
-    if scope == 'mmdet' and any(part.get('mask_head') for part in parts):
+    heads = (model, model.get('roi_head') or {})
+    if scope == 'mmdet' and any(head.get('mask_head') for head in heads):
         raise ValueError(
             '--tta: MMDetection merges boxes, not the masks of this model.'
         )
     dataset = first_dataset(cfg.test_dataloader.dataset)
-    flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
     *steps, pack = deepcopy(dataset.pipeline)
     if scope == 'mmdet':
         nms = dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
@@ -269,12 +241,9 @@ def _set_tta(cfg: Config) -> None:
         pack = dict(type='PackDetInputs', meta_keys=keys)
     elif scope == 'mmpretrain':
         cfg.setdefault('tta_model', dict(type='AverageClsScoreTTA'))
-    if scope in ('mmdet', 'mmpretrain'):
-        augment = dict(type='TestTimeAug', transforms=[flips, [pack]])
-        cfg.setdefault('tta_pipeline', [*steps, augment])
-    if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
-        raise ValueError(
-            '--tta needs tta_model and tta_pipeline in the config.'
-        )
-    dataset.pipeline = cfg.tta_pipeline
+    elif 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
+        raise ValueError('--tta needs tta_model and tta_pipeline in a config.')
+    flips = [dict(type='RandomFlip', prob=prob) for prob in (1.0, 0.0)]
+    augment = dict(type='TestTimeAug', transforms=[flips, [pack]])
+    dataset.pipeline = cfg.get('tta_pipeline', [*steps, augment])
     cfg.model = ConfigDict(**cfg.tta_model, module=model)

@@ -1,11 +1,10 @@
 """Trainings in processes of their own, resumed where they were stopped."""
 
-import shlex
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mmengine.config import Config
 from mmengine.logging import print_log
@@ -14,9 +13,8 @@ from ..checkpoints.atomic import atomic_write
 from .config import load_config
 
 
-@dataclass(frozen=True)
-class FinishedTraining:
-    """Checkpoint of the last step, and the time that a training took, the
+class FinishedTraining(NamedTuple):
+    """Checkpoint of the last step, and the seconds that a training took, the
     parts of an interrupted one together."""
 
     checkpoint: Path
@@ -65,18 +63,16 @@ def run_training(config: Path, tool: Path) -> FinishedTraining:
     if checkpoint.is_file():
         print_log(f'Already trained: {checkpoint}', 'current')
         return FinishedTraining(checkpoint, seconds)
-    command = [sys.executable, str(tool), str(config), '--resume', 'auto']
-    print_log(shlex.join(command), 'current')
     started = time.perf_counter()
     try:
-        code = subprocess.run(command).returncode
+        subprocess.run([sys.executable, tool, config, '--resume'], check=True)
+    except subprocess.CalledProcessError as error:
+        raise ChildProcessError(
+            f'{config} ended with exit status {error.returncode}, see above; '
+            'the same command goes on from where it is.'
+        ) from error
     finally:
         seconds += time.perf_counter() - started
         with atomic_write(file) as draft:
             draft.write_text(str(seconds))
-    if code:
-        raise ChildProcessError(
-            f'{config} ended with exit status {code}, see above; the same '
-            'command goes on from where it is.'
-        )
     return FinishedTraining(checkpoint, seconds)

@@ -12,7 +12,7 @@ TOOL = """
 import sys
 from pathlib import Path
 config, *more = sys.argv[1:]
-assert more == ['--resume', 'auto']
+assert more == ['--resume']
 folder = Path(config).parent / 'run'
 folder.mkdir(exist_ok=True)
 if not (folder / 'began').exists():
