@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     switch = argparse.BooleanOptionalAction
     text = 'fuse the backbone before predicting'
     add('--deploy', action=switch, default=True, help=text)
-    command_line.add_compile_argument(parser)
+    text = 'compile the backbone; the first image of a size takes a minute'
+    add('--compile', action='store_true', help=text)
     add_runtime_arguments(parser)
     command_line.add_cfg_options(parser)
     args = parser.parse_args(argv)

@@ -28,19 +28,16 @@ def load_config(
         ImportError: A library that the config builds on is missing or broken.
     """
     find_fork_configs()
-    path = _find_config(os.fspath(path))
-    cfg = Config.fromfile(path)
+    cfg = Config.fromfile(_find_config(os.fspath(path)))
     cfg.merge_from_dict(cfg_options or {})
-    scope = cfg.get('default_scope')
-    if scope is None:
-        scope = _scope_of((cfg.get('model') or {}).get('type'))
-        if scope:
-            cfg.default_scope = scope
+    kind = (cfg.get('model') or {}).get('type')
+    scope = cfg.get('default_scope') or _scope_of(kind)
+    if scope:
+        cfg.default_scope = scope
     if scope in HOST_REQUIREMENTS and import_host(scope) is None:
-        requirement = f'pip install "{HOST_REQUIREMENTS[scope]}"'
-        missing = 'is not installed', requirement
-        reason, cure = HOST_FAULTS.get(scope, missing)
-        raise ImportError(f'{path} needs {scope}: {reason}. Cure: {cure}')
+        install = f'pip install "{HOST_REQUIREMENTS[scope]}"'
+        why, cure = HOST_FAULTS.get(scope, ('it is not installed', install))
+        raise ImportError(f'{path} needs {scope}: {why}. To mend it: {cure}')
     return cfg
 
 

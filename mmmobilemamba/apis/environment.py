@@ -15,13 +15,11 @@ from ..version import __version__
 
 _MMCV = '"setuptools<82" ninja && MMCV_WITH_OPS=1 pip install --no-deps '
 _MMCV += '--force-reinstall --no-build-isolation --no-binary mmcv mmcv==2.1.0'
-# Distribution -> module, what to give to pip install.
+# Distribution -> module, what to give to pip install. mmengine reports itself,
+# torch and OpenCV, without which nothing would run here.
 _PACKAGES = {
-    'torch': ('torch', 'torch'),
     'torchvision': ('torchvision', 'torchvision==0.26.0'),
     'numpy': ('numpy', 'numpy'),
-    'opencv-python': ('cv2', 'opencv-python'),
-    'mmengine': ('mmengine', 'mmengine==0.10.7'),
     'mmcv': ('mmcv.ops', _MMCV),  # compiled only where asked for
     'mmpretrain': ('mmpretrain', HOST_REQUIREMENTS['mmpretrain']),
     'mmdet': ('mmdet', HOST_REQUIREMENTS['mmdet']),
@@ -48,7 +46,7 @@ def collect_env() -> tuple[dict[str, str], list[tuple[str, str]]]:
         command = f'pip install {requirement}'
         fork = f'onedl-{name.replace("mmdet", "mmdetection")}'
         found[name] = installed_version(name) or '-'
-        if found[name] == '-' and installed_version(fork):
+        if installed_version(fork):
             found[name] = f'{installed_version(fork)} of {fork}'
         try:
             module = importlib.import_module(module)

@@ -7,20 +7,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from mmengine import registry
 from mmengine.config import Config
-from mmengine.model import (
-    BaseTTAModel,
-    is_model_wrapper,
-    revert_sync_batchnorm,
-)
-from mmengine.registry import (
-    DATASETS,
-    MODELS,
-    VISUALIZERS,
-    DefaultScope,
-    init_default_scope,
-)
+from mmengine.model import revert_sync_batchnorm
 from mmengine.structures import BaseDataElement
+from mmengine.utils import scandir
 from torch import nn
 
 from ..checkpoints.checkpoint import load_checkpoint
@@ -37,15 +28,13 @@ def find_images(path: str | os.PathLike) -> list[Path]:
     Raises:
         FileNotFoundError: The path does not exist, or the folder has none.
     """
-    path, files = Path(path), []
+    path = Path(path)
     if path.is_file():
-        files = [path]
-    elif path.is_dir():
-        everything = sorted(path.iterdir())
-        files = [f for f in everything if f.suffix.lower() in IMAGE_SUFFIXES]
+        return [path]
+    names = scandir(path, IMAGE_SUFFIXES, case_sensitive=False)
+    files = sorted(path / name for name in names)
     if not files:
-        kinds = ', '.join(IMAGE_SUFFIXES)
-        raise FileNotFoundError(f'{path}: no image, nor a folder of {kinds}.')
+        raise FileNotFoundError(f'{path} has no {", ".join(IMAGE_SUFFIXES)}.')
     return files
 
 
@@ -64,11 +53,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 def build_model(cfg: Config) -> nn.Module:
     """Build the model of a config with random weights; fetch none.
 
-    Args:
-        cfg (Config): Config of MMDetection, MMSegmentation or MMPretrain.
-
-    Returns:
-        nn.Module: The model, with norms that run on one device.
+    SyncBN becomes BatchNorm, which runs on one device.
     """
     settings = deepcopy(cfg.model)
     settings.pop('pretrained', None)
@@ -76,8 +61,9 @@ def build_model(cfg: Config) -> nn.Module:
     # MMPretrain's configs keep it outside, where a Runner finds it.
     if cfg.get('data_preprocessor'):
         settings.setdefault('data_preprocessor', cfg.data_preprocessor)
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
-        return revert_sync_batchnorm(MODELS.build(settings))
+    scope = cfg.get('default_scope')
+    with registry.DefaultScope.overwrite_default_scope(scope):
+        return revert_sync_batchnorm(registry.MODELS.build(settings))
 
 
 def load_model(
@@ -94,19 +80,15 @@ def load_model(
     Returns:
         nn.Module: The model in evaluation mode, with the attributes that the
         libraries' inference functions read.
-
-    Raises:
-        ValueError: The checkpoint belongs to another model.
     """
     model, meta = build_model(cfg), None
-    init_default_scope(cfg.default_scope)
+    registry.init_default_scope(cfg.default_scope)
     if checkpoint is not None:
         content = load_checkpoint(model, checkpoint)
         meta = (content.get('meta') or {}).get('dataset_meta')
     dataset = first_dataset(cfg.test_dataloader.dataset)
     if not meta:
-        meta = DATASETS.build(dict(dataset, lazy_init=True)).metainfo
-    # Names that the libraries' inference functions look for.
+        meta = registry.DATASETS.build(dict(dataset, lazy_init=True)).metainfo
     cfg.setdefault('test_pipeline', dataset.pipeline)
     model.cfg = model._config = cfg
     model.dataset_meta = model._dataset_meta = meta
@@ -122,25 +104,23 @@ def optimize_backbone(
     Args:
         model (nn.Module): Model of any of the three libraries, in eval mode.
         deploy (bool): Fuse norms into convolutions. Defaults to False.
-        compile (bool): Let torch.compile make code for the backbone, with
-            the weights as constants, for every input size anew. Defaults to
-            False.
+        compile (bool): Let torch.compile make code for it, with the weights
+            as constants, for every input size anew. Defaults to False.
     """
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
+    # Below what wraps it for several processes or augmentation.
+    holders = (m for m in model.modules() if hasattr(m, 'backbone'))
+    backbone = getattr(next(holders, None), 'backbone', None)
     if deploy:
-        model.backbone.switch_to_deploy()
+        backbone.switch_to_deploy()
     if compile:
         # Code for any size is slower, and takes minutes to make.
-        model.backbone.compile(dynamic=False, options=dict(freezing=True))
+        backbone.compile(dynamic=False, options=dict(freezing=True))
 
 
 def predict(model: nn.Module, image: np.ndarray) -> BaseDataElement:
-    """Predict one image by the library's own inference.
+    """Predict BGR pixels (height, width, 3) by the library's own inference.
 
-    Args:
-        model (nn.Module): Model of :func:`load_model`.
-        image (np.ndarray): BGR pixels, (height, width, 3).
+    ``model`` is one of :func:`load_model`.
     """
     scope = model.cfg.default_scope
     if scope == 'mmpretrain':
@@ -160,7 +140,7 @@ def draw(
     model: nn.Module,
     image: np.ndarray,
     sample: BaseDataElement,
-    out_file: str | os.PathLike,
+    out_file: str,
     score_thr: float = 0.3,
 ) -> None:
     """Draw a prediction of :func:`predict` on its image, BGR pixels, into an
@@ -169,10 +149,10 @@ def draw(
     settings = drawing_config(model.cfg.get('visualizer') or {}, scope)
     # One of its own, beside that of a Runner in the same process.
     own = dict(name='image_demo', vis_backends=None, save_dir=None)
-    visualizer = VISUALIZERS.build(dict(settings, **own))
+    visualizer = registry.VISUALIZERS.build(dict(settings, **own))
     visualizer.dataset_meta = meta
     args = dict(image=image[..., ::-1], data_sample=sample, draw_gt=False)
-    args['out_file'] = os.fspath(out_file)
+    args['out_file'] = out_file
     if scope == 'mmpretrain':
         visualizer.visualize_cls(classes=meta.get('classes'), **args)
         return

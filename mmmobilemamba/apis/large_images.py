@@ -23,32 +23,29 @@ def bound_memory(model: nn.Module) -> None:
 
     Args:
         model (nn.Module): Model of any library. Others than a plain
-            ``EncoderDecoder``, and heads that do more than enlarge their
-            maps, stay as they are.
+            ``EncoderDecoder`` of more than one class, and heads that do more
+            than enlarge their maps, stay as they are.
     """
     if not import_host('mmseg'):
         return
     from mmseg.models import EncoderDecoder
-    from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+    from mmseg.models.decode_heads.decode_head import BaseDecodeHead as Base
 
-    if type(model) is EncoderDecoder and all(
-        getattr(type(model.decode_head), name, None)
-        is getattr(BaseDecodeHead, name)
-        for name in ('predict', 'predict_by_feat')
-    ):
-        model.predict = partial(_predict, model)
+    if type(model) is EncoderDecoder and model.out_channels > 1:
+        head = type(model.decode_head)
+        if (head.predict, head.predict_by_feat) == (
+            Base.predict,
+            Base.predict_by_feat,
+        ):
+            model.predict = partial(_predict, model)
 
 
 def _predict(model: nn.Module, inputs: Tensor, data_samples=None) -> list:
     samples = data_samples or ()
     sizes = [inputs.shape[2:], *(sample.ori_shape for sample in samples)]
     pixels = max(height * width for height, width in sizes)
-    if (
-        not samples
-        or 4 * model.out_channels * pixels <= _LIMIT
-        or model.out_channels == 1  # thresholded, and few bytes
-        or any(sample.get('flip') for sample in samples)
-    ):
+    small = 4 * model.out_channels * pixels <= _LIMIT
+    if small or not samples or any(x.get('flip') for x in samples):
         return type(model).predict(model, inputs, data_samples)
     for image, sample in zip(inputs.split(1), samples, strict=True):
         labels = _label_map(model, image, sample.metainfo)
@@ -60,18 +57,18 @@ def _label_map(model: nn.Module, image: Tensor, meta: dict) -> Tensor:
     """Return the class of each pixel of the original image (1, H, W)."""
     align = model.align_corners
     resize = partial(F.interpolate, mode='bilinear', align_corners=align)
-    height, width = image.shape[2:]
-    windows = _windows(model.test_cfg, (height, width))
+    windows = _windows(model.test_cfg, image.shape[2:])
     crops = (image[window] for window in windows)
     maps = [model.decode_head(model.extract_feat(crop)) for crop in crops]
-    left, right, above, below = meta.get(
-        'img_padding_size', meta.get('padding_size', [0] * 4)
-    )
-    inner = (..., slice(above, height - below), slice(left, width - right))
-    count = image.new_zeros(1, 1, height, width)
+    count = torch.zeros_like(image[:, :1])
     for window in windows:
         count[window] += 1
     assert count.all(), 'test_cfg.stride leaves gaps between the windows'
+    left, right, above, below = meta.get(
+        'img_padding_size', meta.get('padding_size', [0] * 4)
+    )
+    height, width = image.shape[2:]
+    inner = (..., slice(above, height - below), slice(left, width - right))
     labels, best = 0, -torch.inf
     for label in range(model.out_channels):
         total = torch.zeros_like(count)
@@ -86,12 +83,13 @@ def _label_map(model: nn.Module, image: Tensor, meta: dict) -> Tensor:
 
 def _windows(cfg: dict, size: tuple[int, int]) -> list[tuple]:
     """Return MMSegmentation's windows, or one, as what indexes images."""
-    if cfg.get('mode') != 'slide':
-        return [(..., slice(size[0]), slice(size[1]))]
-    height, width = map(min, cfg.crop_size, size)
+    crop = cfg.crop_size if cfg.get('mode') == 'slide' else size
+    height, width = map(min, crop, size)
     tops, lefts = (
         [*range(0, side - part, step), side - part]
-        for side, part, step in zip(size, (height, width), cfg.stride)
+        for side, part, step in zip(
+            size, (height, width), cfg.get('stride', size)
+        )
     )
     return [
         (..., slice(top, top + height), slice(left, left + width))

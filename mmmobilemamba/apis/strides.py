@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from ..models.backbones.pyramid import PyramidBackbone
 from .input_size import input_channels
 
 # Side of the image that maps are measured with, in pixels.
@@ -13,8 +12,6 @@ _SIDE = 256
 # What unpadded borders and odd image sizes may add; wrong strides are off by
 # a factor of two or more.
 _TOLERANCE = 1.4
-# Others, such as HTC's semantic one, read maps of their own.
-_ROI_EXTRACTORS = ('bbox_roi_extractor', 'mask_roi_extractor')
 
 
 def check_strides(model: nn.Module) -> None:
@@ -25,8 +22,7 @@ def check_strides(model: nn.Module) -> None:
     has no such parts, nothing is said.
 
     Args:
-        model (nn.Module): Model of any library, on any device; it is left as
-            it is.
+        model (nn.Module): Model of any library, on any device.
 
     Raises:
         ValueError: Anchors, points, RoI extractors or a pixel decoder count
@@ -36,47 +32,28 @@ def check_strides(model: nn.Module) -> None:
     for module in model.modules():
         backbone = getattr(module, 'backbone', None)
         if hasattr(module, 'extract_feat') and isinstance(backbone, nn.Module):
-            # Most levels first: these are what a neck has to make.
-            parts = sorted(_parts(module), key=lambda part: -len(part[1]))
-            if parts:
-                training = model.training
-                model.eval()
-                try:
-                    _check(module, parts)
-                finally:
-                    model.train(training)
+            training = model.training
+            model.eval()
+            try:
+                _check(module)
+            finally:
+                model.train(training)
             return
 
 
-def _parts(detector: nn.Module) -> Iterator[tuple]:
-    """Yield names of what counts on strides, these, and a size of images."""
-    for name, module in detector.named_modules():
-        owner = name.rstrip('.0123456789').rpartition('.')[2]
-        strides = getattr(module, 'featmap_strides', None)
-        if owner in _ROI_EXTRACTORS and strides:
-            yield name, list(strides), _SIDE
-        if owner == 'mask_head':  # CondInst's, on a map of its own
-            continue
-        for key, value in vars(module).items():
-            if key.endswith('_generator') and hasattr(value, 'grid_priors'):
-                strides = [stride for stride, _ in value.strides]
-                side = max(_SIDE, 2 * max(strides))
-                # An SSD's are for images of one size.
-                yield name, strides, getattr(value, 'input_size', side)
-
-
-def _check(detector: nn.Module, parts: list[tuple]) -> None:
-    holder = detector
-    if isinstance(detector.backbone, PyramidBackbone):
-        holder = detector.backbone
-    neck = getattr(holder, 'neck', None)
+def _check(detector: nn.Module) -> None:
+    # Most levels first: these are what a neck has to make.
+    parts = sorted(_parts(detector), key=lambda part: -len(part[1]))
+    if not parts:
+        return
     _, levels, size = parts[0]
-    size = getattr(holder.backbone, 'input_size', None) or size
-    size = (size, size) if isinstance(size, int) else size
+    for module in detector.backbone.modules():  # of timm, for one size
+        size = getattr(module, 'input_size', None) or size
     try:
-        channels, strides = _measure(detector, holder.backbone, size)
+        channels, strides = _measure(detector, detector.backbone, size)
     except Exception:
         return
+    neck = getattr(detector, 'neck', None)
     cure = (
         "neck=dict(type='mmmobilemamba.DeconvFPN', "
         f'in_channels={channels}, in_strides={strides}, '
@@ -89,11 +66,12 @@ def _check(detector: nn.Module, parts: list[tuple]) -> None:
         if isinstance(wanted, list | tuple) and list(wanted) != channels:
             raise ValueError(
                 f'The neck {type(neck).__name__} is for maps of {wanted} '
-                f'channels and gets {channels} of '
-                f'{type(holder.backbone).__name__}; {cure}{levels}) fits.'
+                f'channels and gets {channels}; {cure}{levels}) fits.'
             ) from error
         return
     for name, wanted, _ in parts:
+        if len(wanted) == 1 < len(real):  # such as HTC's, of a map of its own
+            continue
         # Those that read fewer maps read the first ones.
         pairs = zip(real, wanted, strict=False)
         if any(max(a / b, b / a) > _TOLERANCE for a, b in pairs):
@@ -105,15 +83,29 @@ def _check(detector: nn.Module, parts: list[tuple]) -> None:
             )
 
 
+def _parts(detector: nn.Module) -> Iterator[tuple]:
+    """Yield names of what counts on strides, these, and a size of images."""
+    for name, module in detector.named_modules():
+        for key, value in vars(module).items():
+            if key == 'featmap_strides':
+                yield name, list(value), _SIDE
+            elif hasattr(value, 'grid_priors'):
+                strides = [stride for stride, _ in value.strides]
+                side = max(_SIDE, 2 * max(strides))
+                # An SSD's are for images of one size.
+                yield name, strides, getattr(value, 'input_size', side)
+
+
 @torch.no_grad()
 def _measure(
-    detector: nn.Module, part: Callable, size: tuple[int, int]
+    detector: nn.Module, part: Callable, size: int | tuple[int, int]
 ) -> tuple[list[int], list[int]]:
     """Return channels and strides of the maps of a blank image."""
+    height, width = (size, size) if isinstance(size, int) else size
     device = next(detector.parameters()).device
-    shape = (1, input_channels(detector), *size)
+    shape = (1, input_channels(detector), height, width)
     maps = part(torch.zeros(shape, device=device))
     maps = [maps] if isinstance(maps, Tensor) else maps
     return [m.shape[1] for m in maps], [
-        round(size[1] / m.shape[3]) for m in maps
+        round(width / m.shape[3]) for m in maps
     ]

@@ -7,31 +7,27 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mmengine.config import Config
-from mmengine.logging import print_log
 
 from ..checkpoints.atomic import atomic_write
 from .config import load_config
 
 
 class FinishedTraining(NamedTuple):
-    """Checkpoint of the last step, and the seconds that a training took, the
-    parts of an interrupted one together."""
+    """Last checkpoint of a training, and the time that all its parts took."""
 
     checkpoint: Path
     seconds: float
 
 
 def training_length(cfg: Config) -> tuple[str, int]:
-    """Return what a training is counted in, epochs or iterations, and how
-    many it has: ``('epoch', 12)``."""
+    """Return unit and length of a training, such as ``('epoch', 12)``."""
     kind = 'iter' if 'max_iters' in cfg.train_cfg else 'epoch'
     return kind, cfg.train_cfg[f'max_{kind}s']
 
 
 def write_training_config(cfg: Config, path: Path) -> None:
     """Write the config of a training, or raise a ValueError where its work
-    folder holds checkpoints of other settings, which fit neither another
-    network nor another schedule."""
+    folder holds checkpoints of other settings."""
     trained = list(Path(cfg.work_dir).glob('*.pth'))
     if trained and path.is_file() and path.read_text() != cfg.pretty_text:
         raise ValueError(
@@ -45,8 +41,7 @@ def write_training_config(cfg: Config, path: Path) -> None:
 def run_training(config: Path, tool: Path) -> FinishedTraining:
     """Train a config that has a ``work_dir`` in a process of its own.
 
-    A training that was interrupted goes on, a finished one is taken as it
-    is. The log of the process is its progress, and goes to this terminal.
+    A training that was interrupted goes on, a finished one is taken as it is.
 
     Args:
         config (Path): Config file.
@@ -61,16 +56,13 @@ def run_training(config: Path, tool: Path) -> FinishedTraining:
     file = Path(cfg.work_dir, 'training_seconds.txt')
     seconds = float(file.read_text()) if file.is_file() else 0.0
     if checkpoint.is_file():
-        print_log(f'Already trained: {checkpoint}', 'current')
         return FinishedTraining(checkpoint, seconds)
     started = time.perf_counter()
     try:
         subprocess.run([sys.executable, tool, config, '--resume'], check=True)
     except subprocess.CalledProcessError as error:
-        raise ChildProcessError(
-            f'{config} ended with exit status {error.returncode}, see above; '
-            'the same command goes on from where it is.'
-        ) from error
+        code = f'{config} ended with exit status {error.returncode}, see above'
+        raise ChildProcessError(f'{code}; repeated, it goes on.') from error
     finally:
         seconds += time.perf_counter() - started
         with atomic_write(file) as draft:

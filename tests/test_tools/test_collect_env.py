@@ -15,7 +15,7 @@ def test_names_versions_faults_and_cures(tool, capsys, monkeypatch):
     monkeypatch.setenv('MMMOBILEMAMBA_SCAN', 'fast')
     tool('collect_env').main([])
     said = capsys.readouterr().out
-    for name in ('torch', 'mmengine', 'CUDA of mmcv', 'Python'):
+    for name in ('PyTorch', 'mmdet', 'CUDA of mmcv', 'Python'):
         assert f'\n{name} ' in said
     assert 'nms does not exist:\n  pip install torchvision==' in said
     # A wrong backend does not stop the report.
