@@ -47,9 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     allow_mmengine_checkpoints()
     with command_line.user_errors(parser):
         cfg = load_config(args.config, args.cfg_options)
-        options.set_train_options(cfg, args)
+        weights = options.set_train_options(cfg, args)
         check_data(cfg, ('train', 'val'))
-        weights = options.set_start(cfg, args.resume)
         set_data_checks(cfg, ('train', 'val'), args.max_faulty)
         setup_distributed(cfg)
         runner = options.build_runner(cfg)

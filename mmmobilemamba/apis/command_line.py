@@ -41,8 +41,7 @@ def check_device(name: str) -> torch.device:
     try:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).partition('\n')[0]
-        raise ValueError(f'--device {name}: {reason}') from error
+        raise ValueError(f'--device {name}: {error}') from error
 
 
 @contextmanager

@@ -24,7 +24,6 @@ def load_config(
         Config: The config, with ``default_scope`` where the model tells it.
 
     Raises:
-        FileNotFoundError: There is no such file.
         ImportError: A library that the config builds on is missing or broken.
     """
     find_fork_configs()
@@ -45,9 +44,10 @@ def _find_config(name: str) -> str:
     """Return the file of a config of ours by its name, or what was given."""
     package = Path(__file__).parents[1]
     if os.path.basename(name) == name and not name.endswith('.py'):
-        for root in (package.parent / 'configs', package / '.mim/configs'):
-            for file in root.rglob(f'{name}.py'):
-                return str(file)
+        for file in package.parent.glob(f'configs/**/{name}.py'):
+            return str(file)
+        for file in package.glob(f'.mim/configs/**/{name}.py'):
+            return str(file)
     return name
 
 

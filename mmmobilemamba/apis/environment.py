@@ -31,12 +31,8 @@ _EXTENSION = 'mmmobilemamba-selective-scan'
 
 
 def collect_env() -> tuple[dict[str, str], list[tuple[str, str]]]:
-    """Look at the installation.
-
-    Returns:
-        tuple: What is there, by name, and a list of (fault, command that
-        mends it).
-    """
+    """Return what is installed, by name, and a list of (fault, command that
+    mends it)."""
     found = {k: str(v) for k, v in dl_utils.collect_env().items()}
     found.pop('PyTorch compiling details', None)
     found['CPU'] = f'{cpu_name()}, {os.cpu_count()} cores'

@@ -23,11 +23,8 @@ IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 
 def find_images(path: str | os.PathLike) -> list[Path]:
-    """List an image file, or the images of a folder by name.
-
-    Raises:
-        FileNotFoundError: The path does not exist, or the folder has none.
-    """
+    """List an image file, or the images of a folder by name; none is a
+    FileNotFoundError."""
     path = Path(path)
     if path.is_file():
         return [path]
@@ -39,11 +36,7 @@ def find_images(path: str | os.PathLike) -> list[Path]:
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Decode an image file to BGR pixels, uint8, (height, width, 3).
-
-    Raises:
-        ValueError: The file is no image that OpenCV reads.
-    """
+    """Decode an image to BGR uint8 (height, width, 3), or raise ValueError."""
     image = cv2.imread(os.fspath(path), cv2.IMREAD_COLOR)
     if image is None:
         raise ValueError(f'{path} is no image that can be read.')
@@ -51,10 +44,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
 
 def build_model(cfg: Config) -> nn.Module:
-    """Build the model of a config with random weights; fetch none.
-
-    SyncBN becomes BatchNorm, which runs on one device.
-    """
+    """Build the model of a config for one device; fetch no weights."""
     settings = deepcopy(cfg.model)
     settings.pop('pretrained', None)
     settings.get('backbone', {}).pop('init_cfg', None)
@@ -78,8 +68,7 @@ def load_model(
         device (str or torch.device): Where the model goes.
 
     Returns:
-        nn.Module: The model in evaluation mode, with the attributes that the
-        libraries' inference functions read.
+        nn.Module: The model in evaluation mode, as inference functions want.
     """
     model, meta = build_model(cfg), None
     registry.init_default_scope(cfg.default_scope)
@@ -118,10 +107,8 @@ def optimize_backbone(
 
 
 def predict(model: nn.Module, image: np.ndarray) -> BaseDataElement:
-    """Predict BGR pixels (height, width, 3) by the library's own inference.
-
-    ``model`` is one of :func:`load_model`.
-    """
+    """Predict BGR pixels (height, width, 3) with a model of
+    :func:`load_model` by the library's own inference."""
     scope = model.cfg.default_scope
     if scope == 'mmpretrain':
         from mmpretrain.apis import ImageClassificationInferencer
@@ -143,8 +130,8 @@ def draw(
     out_file: str,
     score_thr: float = 0.3,
 ) -> None:
-    """Draw a prediction of :func:`predict` on its image, BGR pixels, into an
-    image file; detections where they score ``score_thr`` or more."""
+    """Draw a prediction of :func:`predict` on its image, BGR pixels, to a
+    file; detections from ``score_thr`` on."""
     scope, meta = model.cfg.default_scope, model.dataset_meta
     settings = drawing_config(model.cfg.get('visualizer') or {}, scope)
     # One of its own, beside that of a Runner in the same process.

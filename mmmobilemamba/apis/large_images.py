@@ -19,12 +19,9 @@ def bound_memory(model: nn.Module) -> None:
     MMSegmentation keeps the logits of all classes in the size of the image,
     7 GiB for 12 megapixels and 150 classes, and more while it works. Where
     they would take more than 256 MiB, the head's own small maps are enlarged
-    class by class instead; samples then have ``pred_sem_seg`` only.
-
-    Args:
-        model (nn.Module): Model of any library. Others than a plain
-            ``EncoderDecoder`` of more than one class, and heads that do more
-            than enlarge their maps, stay as they are.
+    class by class instead; samples then have ``pred_sem_seg`` only. Models
+    other than a plain ``EncoderDecoder``, and heads that do more than enlarge
+    their maps, stay as they are.
     """
     if not import_host('mmseg'):
         return

@@ -13,13 +13,12 @@ from mmengine.runner import Runner
 
 from ..datasets.data_paths import first_dataset, type_name
 
-# Host library -> hook that draws, and visualizer that it draws with.
+# Host library -> hook that draws, its visualizer; others draw as MMDetection.
 _DRAWING = {
+    'mmdet': ('DetVisualizationHook', 'DetLocalVisualizer'),
     'mmseg': ('SegVisualizationHook', 'mmmobilemamba.SegLocalVisualizer'),
     'mmpretrain': ('VisualizationHook', 'UniversalVisualizer'),
 }
-# Libraries on top of MMDetection draw as it does.
-_DETECTION = ('DetVisualizationHook', 'DetLocalVisualizer')
 _NMS = dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
 _TTA_MODELS = {
     'mmdet': dict(type='DetTTAModel', tta_cfg=_NMS),
@@ -27,20 +26,17 @@ _TTA_MODELS = {
 }
 
 
-def set_start(cfg: Config, resume: str | None) -> str | None:
-    """Settle what ``--resume`` says, and return the weights to start from
-    where ``'auto'`` finds nothing to resume from."""
-    weights = cfg.get('load_from') if resume == 'auto' else None
-    if resume:
-        cfg.resume = True
-        cfg.load_from = None if resume == 'auto' else resume
-    return weights
-
-
-def set_train_options(cfg: Config, args: Namespace) -> None:
+def set_train_options(cfg: Config, args: Namespace) -> str | None:
     """Do to the config of a training what the options of train.py say, or
-    raise a ValueError; checkpoints become whole and resumable."""
+    raise a ValueError; checkpoints become whole and resumable.
+
+    Returns the weights to start from where ``--resume auto`` finds nothing.
+    """
     _set_run_options(cfg, args)
+    auto = args.resume == 'auto'
+    weights = cfg.get('load_from') if auto else None
+    if args.resume:
+        cfg.resume, cfg.load_from = True, None if auto else args.resume
     _set_precision(cfg, args.amp, args.amp_dtype)
     if args.channels_last:
         hook = dict(type='mmmobilemamba.ChannelsLastHook')
@@ -57,6 +53,7 @@ def set_train_options(cfg: Config, args: Namespace) -> None:
     hook = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook'))
     if type_name(hook) == 'CheckpointHook':
         hook.type = 'mmmobilemamba.ResumableCheckpointHook'
+    return weights
 
 
 def set_test_options(cfg: Config, args: Namespace) -> None:
@@ -96,9 +93,7 @@ def set_loader_defaults(cfg: Config) -> None:
 
 def build_runner(cfg: Config) -> Runner:
     """Build the Runner of a config, or the one that ``runner_type`` names."""
-    if 'runner_type' in cfg:
-        return RUNNERS.build(cfg)
-    return Runner.from_cfg(cfg)
+    return RUNNERS.get(cfg.get('runner_type', 'Runner')).from_cfg(cfg)
 
 
 def check_batches(runner: Runner) -> None:
@@ -119,8 +114,7 @@ def check_image_names(runner: Runner) -> None:
         other = known.setdefault(osp.basename(path), path)
         if other != path:
             raise ValueError(
-                f'{other} and {path} have one name: in --show-dir or --out '
-                'one would overwrite the other.'
+                f'{path} has the name of {other}, and would overwrite it.'
             )
 
 
@@ -149,7 +143,7 @@ def _set_precision(cfg: Config, amp: bool, dtype: str | None) -> None:
 
 def drawing_config(visualizer: dict, scope: str) -> dict:
     """Return the config of a visualizer, with ours for MMSegmentation's."""
-    _, kind = _DRAWING.get(scope, _DETECTION)
+    _, kind = _DRAWING.get(scope, _DRAWING['mmdet'])
     own = type_name(visualizer) in ('', kind.rpartition('.')[2])
     return dict(visualizer, type=kind) if own else visualizer
 
@@ -157,7 +151,7 @@ def drawing_config(visualizer: dict, scope: str) -> dict:
 def _set_visualization(cfg: Config, args: Namespace) -> None:
     """Switch the drawing hook of the library on."""
     scope = cfg.get('default_scope')
-    hook_type, _ = _DRAWING.get(scope, _DETECTION)
+    hook_type, _ = _DRAWING.get(scope, _DRAWING['mmdet'])
     backends = dict(vis_backends=[dict(type='LocalVisBackend')])
     cfg.visualizer = drawing_config(cfg.get('visualizer') or backends, scope)
     hooks = cfg.setdefault('default_hooks', ConfigDict())
@@ -165,12 +159,10 @@ def _set_visualization(cfg: Config, args: Namespace) -> None:
     hook.update(show=args.show, interval=1, wait_time=args.wait_time)
     hook['enable' if scope == 'mmpretrain' else 'draw'] = True
     folder = osp.abspath(args.show_dir) if args.show_dir else None
-    if scope == 'mmpretrain':
-        hook.out_dir = folder
-    elif folder and scope == 'mmseg':  # through its visualizer's backends
+    if folder and scope == 'mmseg':  # through its visualizer's backends
         cfg.visualizer.save_dir = folder
     elif folder:
-        hook.test_out_dir = folder
+        hook['out_dir' if scope == 'mmpretrain' else 'test_out_dir'] = folder
 
 
 def _set_predictions_file(cfg: Config, out: str) -> None:

@@ -18,30 +18,17 @@ def check_strides(model: nn.Module) -> None:
     """Compare the strides that a detector's parts count on with the real ones.
 
     With others a training runs, and its boxes lie over a corner of the image.
-    Backbone and neck are run once; where that gives no answer, or the model
-    has no such parts, nothing is said.
-
-    Args:
-        model (nn.Module): Model of any library, on any device.
+    Backbone and neck are run once; where that gives no answer, or the model,
+    of any library and on any device, has no such parts, nothing is said.
 
     Raises:
         ValueError: Anchors, points, RoI extractors or a pixel decoder count
             on other strides, or the neck does not take the backbone's maps.
             The message names both, and the neck that mends it.
     """
-    for module in model.modules():
-        backbone = getattr(module, 'backbone', None)
-        if hasattr(module, 'extract_feat') and isinstance(backbone, nn.Module):
-            training = model.training
-            model.eval()
-            try:
-                _check(module)
-            finally:
-                model.train(training)
-            return
-
-
-def _check(detector: nn.Module) -> None:
+    detectors = (m for m in model.modules() if hasattr(m, 'extract_feat'))
+    detectors = (m for m in detectors if hasattr(m, 'backbone'))
+    detector = next(detectors, nn.Identity())
     # Most levels first: these are what a neck has to make.
     parts = sorted(_parts(detector), key=lambda part: -len(part[1]))
     if not parts:
@@ -102,9 +89,13 @@ def _measure(
 ) -> tuple[list[int], list[int]]:
     """Return channels and strides of the maps of a blank image."""
     height, width = (size, size) if isinstance(size, int) else size
-    device = next(detector.parameters()).device
-    shape = (1, input_channels(detector), height, width)
-    maps = part(torch.zeros(shape, device=device))
+    device, training = next(detector.parameters()).device, detector.training
+    detector.eval()
+    try:
+        shape = (1, input_channels(detector), height, width)
+        maps = part(torch.zeros(shape, device=device))
+    finally:
+        detector.train(training)
     maps = [maps] if isinstance(maps, Tensor) else maps
     return [m.shape[1] for m in maps], [
         round(width / m.shape[3]) for m in maps

@@ -42,13 +42,7 @@ def run_training(config: Path, tool: Path) -> FinishedTraining:
     """Train a config that has a ``work_dir`` in a process of its own.
 
     A training that was interrupted goes on, a finished one is taken as it is.
-
-    Args:
-        config (Path): Config file.
-        tool (Path): ``tools/train.py``.
-
-    Raises:
-        ChildProcessError: The process ended with an error.
+    ``tool`` is ``tools/train.py``; its failure is a ChildProcessError.
     """
     cfg = load_config(config)
     kind, length = training_length(cfg)
@@ -58,13 +52,13 @@ def run_training(config: Path, tool: Path) -> FinishedTraining:
     if checkpoint.is_file():
         return FinishedTraining(checkpoint, seconds)
     started = time.perf_counter()
+    command = [sys.executable, str(tool), str(config), '--resume']
     try:
-        subprocess.run([sys.executable, tool, config, '--resume'], check=True)
-    except subprocess.CalledProcessError as error:
-        code = f'{config} ended with exit status {error.returncode}, see above'
-        raise ChildProcessError(f'{code}; repeated, it goes on.') from error
+        code = subprocess.run(command).returncode
     finally:
         seconds += time.perf_counter() - started
         with atomic_write(file) as draft:
             draft.write_text(str(seconds))
+    if code:
+        raise ChildProcessError(f'{config} ended with exit status {code}.')
     return FinishedTraining(checkpoint, seconds)
