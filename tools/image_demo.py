@@ -68,11 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             continue
         sample = inference.predict(model, image)
         target = out_dir / path.name
-        replaced = f'; {target} is replaced' if target.exists() else ''
-        inference.draw(model, image, sample, target, args.score_thr)
-        said = inference.describe(model, sample, args.score_thr)
-        print(f'{path}: {said}{replaced}')
-    print(f'Drawn images are in {out_dir.resolve()}')
+        print('replaced:' if target.exists() else 'drawn:', target)
+        inference.draw(model, image, sample, str(target), args.score_thr)
 
 
 if __name__ == '__main__':

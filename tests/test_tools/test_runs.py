@@ -162,13 +162,8 @@ def test_demo_draws(name, workspace, tool, tmp_path, request, capsys):
     args = [image, workspace / f'{name}.py', min(work_dir.glob('*.pth'))]
     args += ['--out-dir', tmp_path / 'out', '--device', 'cpu', '--deploy']
     tool('image_demo').main([*map(str, args), '--score-thr', '0'])
-    said = capsys.readouterr().out
-    assert str(tmp_path / 'out') in said
-    names = dict(det='circle|rectangle|triangle', seg='ground|circle')
-    names['seg'] += '|rectangle|triangle'
-    assert re.search(names.get(name, 'blue|green'), said)
+    assert str(tmp_path / 'out' / '000000.png') in capsys.readouterr().out
     drawn = cv2.imread(str(tmp_path / 'out' / '000000.png'))
-    assert drawn is not None
     assert (drawn != cv2.imread(str(image))).any()
 
 
