@@ -13,11 +13,8 @@ LIBRARIES = Path(sysconfig.get_path('purelib'))
 class Environment:
     """A fresh venv, with a folder to work in that is no checkout.
 
-    Args:
-        folder (Path): Empty folder to make it in.
-        libraries (str | Path): The site-packages it sees besides its own.
-            Their .pth files do not count, so nothing editable comes with
-            them.
+    It sees the site-packages ``libraries`` besides its own; their .pth files
+    do not count, so nothing editable comes with them.
     """
 
     def __init__(self, folder, libraries):

@@ -207,7 +207,7 @@ def test_distilled_recipe(name):
     teacher = dict(type='TimmClassifier', model_name='tresnet_v2_l')
     recipe = dict(teacher=teacher, teacher_size=224, distill_mode='soft')
     recipe.update(distill_weight=5.0, temperature=1.0)
-    assert recipe.items() <= cfg.model.items()
+    assert dict(cfg.model, **recipe) == dict(cfg.model)
     for key in ('backbone', 'neck', 'head', 'train_cfg'):
         assert cfg.model[key] == plain.model[key], key
     for key in ('train_dataloader', 'optim_wrapper', 'custom_hooks'):

@@ -12,11 +12,7 @@ import pytest
 from environments import LIBRARIES, Environment
 
 CONFIG = 'fpn_mobilemamba-nano_shapes-160px.py'
-SOURCES = (
-    *('LICENSE', 'MANIFEST.in', 'README.md', 'configs', 'mmmobilemamba'),
-    *('model-index.yml', 'pyproject.toml', 'requirements'),
-    *('requirements.txt', 'setup.py', 'tools'),
-)
+OTHERS = '.* build data docs ext outputs tests work_dirs'.split()
 ONE_EPOCH = ['train_cfg.max_epochs=1', 'train_dataloader.batch_size=2'] + [
     f'{split}_dataloader.{option}'
     for split in ('train', 'val', 'test')
@@ -27,14 +23,9 @@ ONE_EPOCH = ['train_cfg.max_epochs=1', 'train_dataloader.batch_size=2'] + [
 @pytest.fixture(scope='module')
 def checkout(repo, tmp_path_factory):
     """Give a copy of the sources, as building leaves files among them."""
-    folder = tmp_path_factory.mktemp('checkout')
-    ignore = shutil.ignore_patterns('__pycache__')
-    for name in SOURCES:
-        if (repo / name).is_dir():
-            shutil.copytree(repo / name, folder / name, ignore=ignore)
-        else:
-            shutil.copy2(repo / name, folder / name)
-    return folder
+    ignore = shutil.ignore_patterns('__pycache__', '*.egg-info', *OTHERS)
+    folder = tmp_path_factory.mktemp('sources') / 'checkout'
+    return shutil.copytree(repo, folder, ignore=ignore)
 
 
 @pytest.fixture(scope='module', params=['editable', 'ordinary'])

@@ -6,8 +6,6 @@ import pytest
 from environments import Environment, link_libraries
 
 HOSTS = ('mmdet', 'mmpretrain', 'mmseg')
-# As folders in site-packages; mmmobilemamba is taken from the checkout.
-EXTRAS = (*HOSTS, 'selective_scan', 'mmmobilemamba')
 
 TRAIN_ONE_STEP = """
 import torch
@@ -54,7 +52,9 @@ def environment_with(repo, tmp_path_factory):
     @cache
     def make(*hosts):
         libraries = tmp_path_factory.mktemp('libraries')
-        link_libraries(libraries, set(EXTRAS) - set(hosts))
+        # mmmobilemamba is taken from the checkout.
+        without = {'selective_scan', 'mmmobilemamba', *HOSTS} - set(hosts)
+        link_libraries(libraries, without)
         environment = Environment(tmp_path_factory.mktemp('env'), libraries)
         (environment.site / 'checkout.pth').write_text(f'{repo}\n')
         return environment

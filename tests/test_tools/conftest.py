@@ -74,8 +74,7 @@ def segmentor(folder, root):
         'train_cfg': dict(loop, _delete_=True),
         'log_processor.by_epoch': False,
         'default_hooks.logger.interval': 1,
-        'default_hooks.checkpoint.interval': 2,
-        'default_hooks.checkpoint.by_epoch': False,
+        'default_hooks.checkpoint': dict(by_epoch=False, interval=2),
         'default_hooks.checkpoint.max_keep_ckpts': -1,
         'tta_pipeline': [LOAD, tta],
     }

@@ -42,7 +42,6 @@ def refuse(tool, capsys, monkeypatch, tmp_path, workspace, state):
 
     def call(line, fails=None, ends=SystemExit):
         name, *args = line.split()
-        module = tool(name)
 
         def run(self):
             raise fails or AssertionError('the work started')
@@ -50,11 +49,10 @@ def refuse(tool, capsys, monkeypatch, tmp_path, workspace, state):
         monkeypatch.setattr(Runner, 'train', run)
         monkeypatch.setattr(Runner, 'test', run)
         with pytest.raises(ends) as ended:
-            module.main(args)
+            tool(name).main(args)
         said = capsys.readouterr().err
         if ends is SystemExit:
-            assert ended.value.code == 2
-            assert 'error: ' in said and 'Traceback' not in said
+            assert ended.value.code == 2 and 'Traceback' not in said
         return said
 
     return call
@@ -67,8 +65,7 @@ FILES = (
     'train_dataloader.dataset.dataset.ann_file=none.json '
     'val_dataloader.dataset.data_prefix.img=none/'
 )
-KEYS = 'train_dataloader.dataset.dataset.ann_file val_evaluator.ann_file '
-KEYS += 'val_dataloader.dataset.data_prefix.img'
+KEYS = ' '.join(part.partition('=')[0] for part in FILES.split())
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,4 @@
-"""Train, resume, evaluate and draw with tiny networks of each library.
-
-Each process of its own costs seconds of importing, so only the first run of
-train.py and dist_train.sh are such; what follows calls main() here.
-"""
+"""Train, resume, evaluate and draw with tiny networks of each library."""
 
 import pickle
 import re
