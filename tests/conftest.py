@@ -48,12 +48,3 @@ def forget_earlier_runs():
 def repo():
     """Give the root of the checkout."""
     return REPO
-
-
-@pytest.fixture(scope='session')
-def shared_folder():
-    """Give the folder beside the checkout with reference data, or skip."""
-    folder = REPO.parent / 'shared'
-    if not folder.is_dir():
-        pytest.skip('no folder "shared" beside the checkout')
-    return folder

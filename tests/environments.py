@@ -6,15 +6,15 @@ import sysconfig
 import venv
 from pathlib import Path
 
+# The site-packages that the tests run with.
+LIBRARIES = Path(sysconfig.get_path('purelib'))
+
 
 class Environment:
     """A fresh venv, with a folder to work in that is no checkout.
 
-    Args:
-        folder (Path): Empty folder to make it in.
-        libraries (str | Path): The site-packages it sees besides its own.
-            Their .pth files do not count, so nothing editable comes with
-            them.
+    It sees the site-packages ``libraries`` besides its own; their .pth files
+    do not count, so nothing editable comes with them.
     """
 
     def __init__(self, folder, libraries):
@@ -27,8 +27,8 @@ class Environment:
 
     def run(self, *args, **env):
         """Run the environment's Python and return what it printed."""
-        hidden = ('PYTHONPATH', 'MMMOBILEMAMBA_SCAN')
-        env = {k: v for k, v in os.environ.items() if k not in hidden} | env
+        hidden = dict(PYTHONPATH='', MMMOBILEMAMBA_SCAN='')
+        env = os.environ | hidden | env
         done = subprocess.run(
             [self.python, *args],
             cwd=self.work,
@@ -42,24 +42,16 @@ class Environment:
 
     def install(self, *args):
         """Install from sources with what is there to build with."""
-        self.run(
-            *('-m', 'pip', 'install', '--quiet', '--ignore-installed'),
-            *('--no-deps', '--no-build-isolation', *args),
-        )
+        command = '-m pip install -q -I --no-deps --no-build-isolation'
+        self.run(*command.split(), *args)
 
     def mim(self, *args):
-        """Run mim and return what it printed."""
         return self.run('-W', 'ignore', '-m', 'mim', *args)
-
-
-def all_libraries():
-    """Return the site-packages that the tests run with."""
-    return Path(sysconfig.get_path('purelib'))
 
 
 def link_libraries(folder, without):
     """Fill ``folder`` with links to the libraries but those in ``without``."""
-    for path in all_libraries().iterdir():
+    for path in LIBRARIES.iterdir():
         name = path.name.partition('-')[0].partition('.')[0]
         if name not in without:
             (folder / path.name).symlink_to(path)

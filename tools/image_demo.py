@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     switch = argparse.BooleanOptionalAction
     text = 'fuse the backbone before predicting'
     add('--deploy', action=switch, default=True, help=text)
-    command_line.add_compile_argument(parser)
+    text = 'compile the backbone; the first image of a size takes a minute'
+    add('--compile', action='store_true', help=text)
     add_runtime_arguments(parser)
     command_line.add_cfg_options(parser)
     args = parser.parse_args(argv)
@@ -67,11 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             continue
         sample = inference.predict(model, image)
         target = out_dir / path.name
-        replaced = f'; {target} is replaced' if target.exists() else ''
-        inference.draw(model, image, sample, target, args.score_thr)
-        said = inference.describe(model, sample, args.score_thr)
-        print(f'{path}: {said}{replaced}')
-    print(f'Drawn images are in {out_dir.resolve()}')
+        print('replaced:' if target.exists() else 'drawn:', target)
+        inference.draw(model, image, sample, str(target), args.score_thr)
 
 
 if __name__ == '__main__':

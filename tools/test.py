@@ -40,7 +40,8 @@ def make_parser() -> argparse.ArgumentParser:
     add('--allow-partial', action='store_true', help=text)
     text = 'fuse the backbone before predicting'
     add('--deploy', action='store_true', help=text)
-    command_line.add_compile_argument(parser)
+    text = 'compile the backbone; the first image of a size takes a minute'
+    add('--compile', action='store_true', help=text)
     add_runtime_arguments(parser)
     command_line.add_run_arguments(parser)
     return parser
@@ -53,7 +54,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     onnx = is_onnx(args.checkpoint)
     with command_line.user_errors(parser):
         cfg = load_config(args.config, args.cfg_options)
-        cfg.launcher = args.launcher
         check_checkpoint_file(args.checkpoint)
         # It is loaded below: the Runner would take any file.
         cfg.load_from, cfg.resume = None, False
@@ -68,7 +68,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             use_onnx(cfg, args.checkpoint, **runtime)
         check_data(cfg, ('test',))
         options.set_test_options(cfg, args)
-        options.set_work_dir(cfg, args.work_dir)
         set_data_checks(cfg, ('test',))
         setup_distributed(cfg)
         runner = options.build_runner(cfg)

@@ -47,11 +47,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     allow_mmengine_checkpoints()
     with command_line.user_errors(parser):
         cfg = load_config(args.config, args.cfg_options)
-        cfg.launcher = args.launcher
-        options.set_train_options(cfg, args)
+        weights = options.set_train_options(cfg, args)
         check_data(cfg, ('train', 'val'))
-        weights = options.set_start(cfg, args.resume)
-        options.set_work_dir(cfg, args.work_dir)
         set_data_checks(cfg, ('train', 'val'), args.max_faulty)
         setup_distributed(cfg)
         runner = options.build_runner(cfg)

@@ -24,21 +24,19 @@ def load_config(
         Config: The config, with ``default_scope`` where the model tells it.
 
     Raises:
-        FileNotFoundError: There is no such file.
         ImportError: A library that the config builds on is missing or broken.
     """
-    path = _find_config(os.fspath(path))
     find_fork_configs()
-    cfg = Config.fromfile(path)
-    if cfg_options:
-        cfg.merge_from_dict(cfg_options)
-    scope = cfg.get('default_scope')
-    if scope is None:
-        scope = _scope_of((cfg.get('model') or {}).get('type'))
-        if scope:
-            cfg.default_scope = scope
+    cfg = Config.fromfile(_find_config(os.fspath(path)))
+    cfg.merge_from_dict(cfg_options or {})
+    kind = (cfg.get('model') or {}).get('type')
+    scope = cfg.get('default_scope') or _scope_of(kind)
+    if scope:
+        cfg.default_scope = scope
     if scope in HOST_REQUIREMENTS and import_host(scope) is None:
-        raise ImportError(_missing_host(path, scope))
+        install = f'pip install "{HOST_REQUIREMENTS[scope]}"'
+        why, cure = HOST_FAULTS.get(scope, ('it is not installed', install))
+        raise ImportError(f'{path} needs {scope}: {why}. To mend it: {cure}')
     return cfg
 
 
@@ -46,34 +44,20 @@ def _find_config(name: str) -> str:
     """Return the file of a config of ours by its name, or what was given."""
     package = Path(__file__).parents[1]
     if os.path.basename(name) == name and not name.endswith('.py'):
-        for root in (package.parent / 'configs', package / '.mim/configs'):
-            for file in root.rglob(f'{name}.py'):
-                return str(file)
+        for file in package.parent.glob(f'configs/**/{name}.py'):
+            return str(file)
+        for file in package.glob(f'.mim/configs/**/{name}.py'):
+            return str(file)
     return name
 
 
 def _scope_of(kind: type | str | None) -> str | None:
     """Return the host library whose model a type is."""
     if isinstance(kind, str):
-        scope, _, _ = kind.partition('.')
+        scope = kind.partition('.')[0]
         if scope in HOST_REQUIREMENTS:
             return scope
         kind = MODELS.get(kind)
-    for base in getattr(kind, '__mro__', ()):
-        root = base.__module__.partition('.')[0]
-        if root in HOST_REQUIREMENTS:
-            return root
-    return None
-
-
-def _missing_host(path: str | os.PathLike, scope: str) -> str:
-    if scope in HOST_FAULTS:
-        reason, cure = HOST_FAULTS[scope]
-        return (
-            f'{path} belongs to {scope}, which does not import: {reason}. '
-            f'To mend it: `{cure}`'
-        )
-    return (
-        f'{path} belongs to {scope}, which is not installed. Install it with '
-        f'`pip install "{HOST_REQUIREMENTS[scope]}"`.'
-    )
+    bases = getattr(kind, '__mro__', ())
+    roots = (base.__module__.partition('.')[0] for base in bases)
+    return next((root for root in roots if root in HOST_REQUIREMENTS), None)

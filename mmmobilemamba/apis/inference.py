@@ -7,55 +7,36 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from mmengine import registry
 from mmengine.config import Config
-from mmengine.model import (
-    BaseTTAModel,
-    is_model_wrapper,
-    revert_sync_batchnorm,
-)
-from mmengine.registry import (
-    DATASETS,
-    MODELS,
-    VISUALIZERS,
-    DefaultScope,
-    init_default_scope,
-)
+from mmengine.model import revert_sync_batchnorm
 from mmengine.structures import BaseDataElement
+from mmengine.utils import scandir
 from torch import nn
 
 from ..checkpoints.checkpoint import load_checkpoint
 from ..datasets.data_paths import first_dataset
 from .large_images import bound_memory
-from .options import DRAWING, drawing_config
+from .options import drawing_config
 
 IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 
 def find_images(path: str | os.PathLike) -> list[Path]:
-    """List an image file, or the images of a folder by name.
-
-    Raises:
-        FileNotFoundError: The path does not exist, or the folder has none.
-    """
+    """List an image file, or the images of a folder by name; none is a
+    FileNotFoundError."""
     path = Path(path)
     if path.is_file():
         return [path]
-    if not path.is_dir():
-        raise FileNotFoundError(f'Image {path} does not exist.')
-    files = [f for f in path.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES]
+    names = scandir(path, IMAGE_SUFFIXES, case_sensitive=False)
+    files = sorted(path / name for name in names)
     if not files:
-        raise FileNotFoundError(
-            f'Folder {path} has no images ({", ".join(IMAGE_SUFFIXES)}).'
-        )
-    return sorted(files)
+        raise FileNotFoundError(f'{path} has no {", ".join(IMAGE_SUFFIXES)}.')
+    return files
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
-    """Decode an image file to BGR pixels, uint8, (height, width, 3).
-
-    Raises:
-        ValueError: The file is no image that OpenCV reads.
-    """
+    """Decode an image to BGR uint8 (height, width, 3), or raise ValueError."""
     image = cv2.imread(os.fspath(path), cv2.IMREAD_COLOR)
     if image is None:
         raise ValueError(f'{path} is no image that can be read.')
@@ -63,33 +44,16 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 
 
 def build_model(cfg: Config) -> nn.Module:
-    """Build the model of a config with random weights; fetch none.
-
-    Args:
-        cfg (Config): Config of MMDetection, MMSegmentation or MMPretrain.
-
-    Returns:
-        nn.Module: The model, with norms that run on one device.
-
-    Raises:
-        ValueError: The config belongs to none of the three.
-    """
-    scope = cfg.get('default_scope')
-    if scope not in DRAWING:
-        raise ValueError(
-            'To build a model that takes images, default_scope must be one '
-            f'of {", ".join(DRAWING)}, got {scope!r}.'
-        )
+    """Build the model of a config for one device; fetch no weights."""
     settings = deepcopy(cfg.model)
     settings.pop('pretrained', None)
     settings.get('backbone', {}).pop('init_cfg', None)
     # MMPretrain's configs keep it outside, where a Runner finds it.
     if cfg.get('data_preprocessor'):
-        settings.setdefault(
-            'data_preprocessor', deepcopy(cfg.data_preprocessor)
-        )
-    with DefaultScope.overwrite_default_scope(scope):
-        return revert_sync_batchnorm(MODELS.build(settings))
+        settings.setdefault('data_preprocessor', cfg.data_preprocessor)
+    scope = cfg.get('default_scope')
+    with registry.DefaultScope.overwrite_default_scope(scope):
+        return revert_sync_batchnorm(registry.MODELS.build(settings))
 
 
 def load_model(
@@ -104,22 +68,16 @@ def load_model(
         device (str or torch.device): Where the model goes.
 
     Returns:
-        nn.Module: The model in evaluation mode, with the attributes that the
-        libraries' inference functions read.
-
-    Raises:
-        ValueError: The checkpoint belongs to another model.
+        nn.Module: The model in evaluation mode, as inference functions want.
     """
-    model = build_model(cfg)
-    init_default_scope(cfg.default_scope)
-    meta = None
+    model, meta = build_model(cfg), None
+    registry.init_default_scope(cfg.default_scope)
     if checkpoint is not None:
         content = load_checkpoint(model, checkpoint)
         meta = (content.get('meta') or {}).get('dataset_meta')
     dataset = first_dataset(cfg.test_dataloader.dataset)
     if not meta:
-        meta = DATASETS.build(dict(dataset, lazy_init=True)).metainfo
-    # Names that the libraries' inference functions look for.
+        meta = registry.DATASETS.build(dict(dataset, lazy_init=True)).metainfo
     cfg.setdefault('test_pipeline', dataset.pipeline)
     model.cfg = model._config = cfg
     model.dataset_meta = model._dataset_meta = meta
@@ -135,98 +93,56 @@ def optimize_backbone(
     Args:
         model (nn.Module): Model of any of the three libraries, in eval mode.
         deploy (bool): Fuse norms into convolutions. Defaults to False.
-        compile (bool): Let torch.compile make code for the backbone, with
-            the weights as constants, for every input size anew. Defaults to
-            False.
-
-    Raises:
-        ValueError: The model has no backbone that can be fused or compiled.
+        compile (bool): Let torch.compile make code for it, with the weights
+            as constants, for every input size anew. Defaults to False.
     """
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    backbone = getattr(model, 'backbone', None)
+    # Below what wraps it for several processes or augmentation.
+    holders = (m for m in model.modules() if hasattr(m, 'backbone'))
+    backbone = getattr(next(holders, None), 'backbone', None)
     if deploy:
-        if not hasattr(backbone, 'switch_to_deploy'):
-            kind = type(backbone).__name__
-            raise ValueError(f'--deploy: {kind} has no deployed form.')
         backbone.switch_to_deploy()
     if compile:
-        if not isinstance(backbone, nn.Module):
-            raise ValueError('--compile: the model has no backbone in torch.')
         # Code for any size is slower, and takes minutes to make.
         backbone.compile(dynamic=False, options=dict(freezing=True))
 
 
 def predict(model: nn.Module, image: np.ndarray) -> BaseDataElement:
-    """Predict one image by the library's own inference.
-
-    Args:
-        model (nn.Module): Model of :func:`load_model`.
-        image (np.ndarray): BGR pixels, (height, width, 3).
-    """
+    """Predict BGR pixels (height, width, 3) with a model of
+    :func:`load_model` by the library's own inference."""
     scope = model.cfg.default_scope
-    if scope == 'mmdet':
-        from mmdet.apis import inference_detector
+    if scope == 'mmpretrain':
+        from mmpretrain.apis import ImageClassificationInferencer
 
-        return inference_detector(model, image)
+        device = next(model.parameters()).device
+        inferencer = ImageClassificationInferencer(model, device=device)
+        return inferencer(image, return_datasamples=True)[0]
     if scope == 'mmseg':
-        from mmseg.apis import inference_model
-
-        return inference_model(model, image)
-    from mmpretrain.apis import ImageClassificationInferencer
-
-    device = next(model.parameters()).device
-    inferencer = ImageClassificationInferencer(model, device=device)
-    return inferencer(image, return_datasamples=True)[0]
+        from mmseg.apis import inference_model as inference
+    else:
+        from mmdet.apis import inference_detector as inference
+    return inference(model, image)
 
 
 def draw(
     model: nn.Module,
     image: np.ndarray,
     sample: BaseDataElement,
-    out_file: str | os.PathLike,
+    out_file: str,
     score_thr: float = 0.3,
 ) -> None:
-    """Draw a prediction of :func:`predict` on its image, BGR pixels, into an
-    image file; detections where they score ``score_thr`` or more."""
+    """Draw a prediction of :func:`predict` on its image, BGR pixels, to a
+    file; detections from ``score_thr`` on."""
     scope, meta = model.cfg.default_scope, model.dataset_meta
-    settings = dict(drawing_config(model.cfg.get('visualizer') or {}, scope))
+    settings = drawing_config(model.cfg.get('visualizer') or {}, scope)
     # One of its own, beside that of a Runner in the same process.
-    settings.update(name='image_demo', vis_backends=None, save_dir=None)
-    visualizer = VISUALIZERS.build(settings)
+    own = dict(name='image_demo', vis_backends=None, save_dir=None)
+    visualizer = registry.VISUALIZERS.build(dict(settings, **own))
     visualizer.dataset_meta = meta
     args = dict(image=image[..., ::-1], data_sample=sample, draw_gt=False)
-    args['out_file'] = os.fspath(out_file)
+    args['out_file'] = out_file
     if scope == 'mmpretrain':
         visualizer.visualize_cls(classes=meta.get('classes'), **args)
         return
     if scope == 'mmdet':
         args['pred_score_thr'] = score_thr
     visualizer.add_datasample('prediction', **args)
-
-
-def describe(
-    model: nn.Module, sample: BaseDataElement, score_thr: float = 0.3
-) -> str:
-    """Say in a line what a prediction of :func:`predict` holds: objects that
-    score ``score_thr`` or more, or classes with their share of the pixels, or
-    the class of the image."""
-    names = model.dataset_meta.get('classes')
-
-    def name(label: int) -> str:
-        return names[label] if names else f'class {label}'
-
-    if 'pred_instances' in sample:
-        found = sample.pred_instances
-        found = found[found.scores >= score_thr]
-        pairs = zip(found.labels.tolist(), found.scores.tolist(), strict=True)
-        parts = [f'{name(label)} {score:.2f}' for label, score in pairs]
-        return ', '.join(parts) or f'nothing scores {score_thr} or more'
-    if 'pred_sem_seg' in sample:
-        shares = sample.pred_sem_seg.data.flatten().bincount().float()
-        shares = (shares / shares.sum()).tolist()
-        order = sorted(range(len(shares)), key=shares.__getitem__)[::-1]
-        parts = [f'{name(i)} {shares[i]:.0%}' for i in order if shares[i]]
-        return ', '.join(parts)
-    label = int(sample.pred_label)
-    return f'{name(label)} {float(sample.pred_score[label]):.2f}'

@@ -22,12 +22,10 @@ def usual_size(cfg: Config) -> tuple[int, int]:
     loader = cfg.get('test_dataloader') or {}
     steps = first_dataset(loader.dataset).pipeline if loader else []
     for step in reversed(steps):
-        kind = type_name(step)
-        size = step.get('crop_size')
-        if size is None and 'Resize' in kind and not step.get('keep_ratio'):
+        kind, size = type_name(step), step.get('crop_size')
+        free = step.get('keep_ratio') or 'Edge' in kind
+        if size is None and 'Resize' in kind and not free:
             size = step.get('scale')
-            # An edge of this length leaves the ratio as well.
-            size = None if 'Edge' in kind and isinstance(size, int) else size
             size = size[::-1] if isinstance(size, tuple | list) else size
         if size is not None:
             return (size, size) if isinstance(size, int) else tuple(size)

@@ -1,39 +1,33 @@
 """Trainings in processes of their own, resumed where they were stopped."""
 
-import shlex
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mmengine.config import Config
-from mmengine.logging import print_log
 
 from ..checkpoints.atomic import atomic_write
 from .config import load_config
 
 
-@dataclass(frozen=True)
-class FinishedTraining:
-    """Checkpoint of the last step, and the time that a training took, the
-    parts of an interrupted one together."""
+class FinishedTraining(NamedTuple):
+    """Last checkpoint of a training, and the time that all its parts took."""
 
     checkpoint: Path
     seconds: float
 
 
 def training_length(cfg: Config) -> tuple[str, int]:
-    """Return what a training is counted in, epochs or iterations, and how
-    many it has: ``('epoch', 12)``."""
+    """Return unit and length of a training, such as ``('epoch', 12)``."""
     kind = 'iter' if 'max_iters' in cfg.train_cfg else 'epoch'
     return kind, cfg.train_cfg[f'max_{kind}s']
 
 
 def write_training_config(cfg: Config, path: Path) -> None:
     """Write the config of a training, or raise a ValueError where its work
-    folder holds checkpoints of other settings, which fit neither another
-    network nor another schedule."""
+    folder holds checkpoints of other settings."""
     trained = list(Path(cfg.work_dir).glob('*.pth'))
     if trained and path.is_file() and path.read_text() != cfg.pretty_text:
         raise ValueError(
@@ -47,15 +41,8 @@ def write_training_config(cfg: Config, path: Path) -> None:
 def run_training(config: Path, tool: Path) -> FinishedTraining:
     """Train a config that has a ``work_dir`` in a process of its own.
 
-    A training that was interrupted goes on, a finished one is taken as it
-    is. The log of the process is its progress, and goes to this terminal.
-
-    Args:
-        config (Path): Config file.
-        tool (Path): ``tools/train.py``.
-
-    Raises:
-        ChildProcessError: The process ended with an error.
+    A training that was interrupted goes on, a finished one is taken as it is.
+    ``tool`` is ``tools/train.py``; its failure is a ChildProcessError.
     """
     cfg = load_config(config)
     kind, length = training_length(cfg)
@@ -63,11 +50,9 @@ def run_training(config: Path, tool: Path) -> FinishedTraining:
     file = Path(cfg.work_dir, 'training_seconds.txt')
     seconds = float(file.read_text()) if file.is_file() else 0.0
     if checkpoint.is_file():
-        print_log(f'Already trained: {checkpoint}', 'current')
         return FinishedTraining(checkpoint, seconds)
-    command = [sys.executable, str(tool), str(config), '--resume', 'auto']
-    print_log(shlex.join(command), 'current')
     started = time.perf_counter()
+    command = [sys.executable, str(tool), str(config), '--resume']
     try:
         code = subprocess.run(command).returncode
     finally:
@@ -75,8 +60,5 @@ def run_training(config: Path, tool: Path) -> FinishedTraining:
         with atomic_write(file) as draft:
             draft.write_text(str(seconds))
     if code:
-        raise ChildProcessError(
-            f'{config} ended with exit status {code}, see above; the same '
-            'command goes on from where it is.'
-        )
+        raise ChildProcessError(f'{config} ended with exit status {code}.')
     return FinishedTraining(checkpoint, seconds)

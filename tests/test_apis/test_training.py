@@ -12,7 +12,7 @@ TOOL = """
 import sys
 from pathlib import Path
 config, *more = sys.argv[1:]
-assert more == ['--resume', 'auto']
+assert more == ['--resume']
 folder = Path(config).parent / 'run'
 folder.mkdir(exist_ok=True)
 if not (folder / 'began').exists():
@@ -44,13 +44,11 @@ def test_goes_on_where_it_was_stopped(training, monkeypatch):
 
 def test_checkpoints_of_other_settings_are_refused(training):
     cfg, path, _ = training
-    before = path.read_text()
     cfg.train_cfg.max_epochs = 3
     write_training_config(cfg, path)  # nothing trained yet
     (path.parent / 'run').mkdir()
     (path.parent / 'run' / 'epoch_1.pth').touch()
     write_training_config(cfg, path)
     cfg.train_cfg.max_epochs = 2
-    with pytest.raises(ValueError, match='other settings'):
+    with pytest.raises(ValueError, match=str(path)):
         write_training_config(cfg, path)
-    assert path.read_text() != before

@@ -16,6 +16,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS, DefaultScope
 from pytest import approx
 
+from mmmobilemamba.apis.strides import check_strides
 from mmmobilemamba.checkpoints.key_map import from_published, is_haar_filter
 
 for library in ('mmdet', 'mmseg', 'mmpretrain', 'timm'):
@@ -39,13 +40,10 @@ DENSE = {
     'deeplabv3_mobilemamba-b4_4xb8-80k_ade20k-512x512': 'deeplabv3',
     'pspnet_mobilemamba-b4_4xb8-80k_ade20k-512x512': 'pspnet',
 }
+SIDES = dict(t2=192, t4=192, s6=224, b1=256, b2=384, b4=512)
 CLASSIFIERS = {
-    'mobilemamba-t2_8xb128-300e_in1k-192px': 't2',
-    'mobilemamba-t4_8xb128-300e_in1k-192px': 't4',
-    'mobilemamba-s6_8xb128-300e_in1k-224px': 's6',
-    'mobilemamba-b1_8xb128-300e_in1k-256px': 'b1',
-    'mobilemamba-b2_8xb128-300e_in1k-384px': 'b1',
-    'mobilemamba-b4_8xb128-300e_in1k-512px': 'b1',
+    f'mobilemamba-{arch}_8xb128-300e_in1k-{px}px': 'b1' if px > 224 else arch
+    for arch, px in SIDES.items()
 }
 STRIDES = {
     'mask-rcnn_mobilemamba-b1_fpn_1x_coco': [4, 8, 16, 32, 64],
@@ -63,22 +61,14 @@ def load(name: str) -> Config:
     return Config.fromfile(CONFIGS[name])
 
 
+def named(pattern: str) -> list[str]:
+    return [name for name in CONFIGS if fnmatch(name, pattern)]
+
+
 def build(name: str) -> torch.nn.Module:
     cfg = load(name)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         return revert_sync_batchnorm(MODELS.build(cfg.model))
-
-
-@pytest.fixture(scope='module', params=DENSE)
-def dense(request):
-    """Return a published dense config's name and model, built once."""
-    return request.param, build(request.param)
-
-
-@pytest.fixture(scope='module', params=CLASSIFIERS)
-def classifier(request):
-    """Return a published classifier's name and model, built once."""
-    return request.param, build(request.param)
 
 
 def in_our_names(keys: dict) -> dict:
@@ -87,40 +77,33 @@ def in_our_names(keys: dict) -> dict:
     return {from_published(k): shape for k, shape in found.items()}
 
 
-def decays(model, cfg) -> dict:
-    """Return the weight decay of every trained parameter by name."""
+def options(model, cfg, key) -> dict:
+    """Return an option of the optimizer for every parameter by name."""
     groups = build_optim_wrapper(model, cfg.optim_wrapper)
     names = {p: name for name, p in model.named_parameters()}
     return {
-        names[p]: group['weight_decay']
+        names[p]: group[key]
         for group in groups.optimizer.param_groups
         for p in group['params']
     }
 
 
-def test_parameters_are_the_published_ones(dense):
-    name, model = dense
+@pytest.mark.parametrize('name', DENSE)
+def test_parameters_decay_and_norms_of_dense_models(name):
+    """No decay where the published name has "norm"; detectors keep the
+    backbone's BatchNorms still, segmentors not."""
+    model, cfg = build(name), load(name)
     keys = official_keys()['downstream_parameters'][DENSE[name]]
     ours = {k: list(p.shape) for k, p in model.named_parameters()}
     assert ours == in_our_names(keys)
-
-
-def test_no_decay_where_the_published_name_has_norm(dense):
-    name, model = dense
-    decay = decays(model, load(name))
+    decay = options(model, cfg, 'weight_decay')
     trained = {k for k, p in model.named_parameters() if p.requires_grad}
     assert set(decay) == trained
     for key, value in decay.items():
         assert value == (0 if 'norm' in to_published(key) else 0.05), key
     assert 0 in decay.values()
-
-
-def test_norm_mode_in_training(dense):
-    """Detectors keep the backbone's BatchNorms still, segmentors not."""
-    name, model = dense
     bn = model.train().backbone.stages[0].blocks[0].dw0.bn
-    assert bn.training is (load(name).default_scope != 'mmdet')
-    model.eval()
+    assert bn.training is (cfg.default_scope != 'mmdet')
 
 
 @pytest.mark.parametrize('name', STRIDES)
@@ -129,25 +112,9 @@ def test_maps_have_the_strides_the_head_expects(name):
     model = build(name).eval()
     maps = model.extract_feat(torch.zeros(1, 3, 128, 256))
     assert [256 // m.shape[3] for m in maps] == STRIDES[name]
-    assert [128 // m.shape[2] for m in maps] == STRIDES[name]
     if load(name).default_scope == 'mmseg':
         assert model.decode_head.feature_strides == STRIDES[name]
-        return
-    head = getattr(model, 'rpn_head', None) or model.bbox_head
-    strides = [stride[0] for stride in head.prior_generator.strides]
-    assert strides == STRIDES[name]
-    if hasattr(model, 'rpn_head'):
-        extractor = model.roi_head.bbox_roi_extractor
-        assert extractor.featmap_strides == STRIDES[name][:4]
-
-
-def test_retinanet_anchors():
-    head = build('retinanet_mobilemamba-b1_fpn_1x_coco').bbox_head
-    generator = head.prior_generator
-    assert generator.num_base_priors == [9] * 5
-    assert generator.octave_base_scale == 4
-    # The middle ratio's anchor of the first scale is 4 strides wide.
-    assert generator.base_anchors[0][3].tolist() == [-16, -16, 16, 16]
+    check_strides(model)
 
 
 @pytest.mark.parametrize('px', [320, 512])
@@ -157,19 +124,14 @@ def test_ssdlite_levels_anchors_and_data(px):
     model = build(name).eval()
     maps = model.extract_feat(torch.zeros(1, 3, px, px))
     assert [m.shape[1] for m in maps] == [200, 376, 512, 256, 256, 128]
-    assert [m.shape[3] for m in maps[:3]] == [
-        -(-px // s) for s in (16, 32, 64)
-    ]
+    assert [m.shape[3] for m in maps[:3]] == [px // 16, px // 32, -(-px // 64)]
     generator = model.bbox_head.prior_generator
     assert [s[0] for s in generator.strides] == [16, 32, 64, 107, 160, 320]
     assert generator.num_base_priors == [6] * 6
     edges = [48, 100, 150, 202, 253, 304, 320]
-    for anchors, small, large in zip(
-        generator.base_anchors, edges[:-1], edges[1:], strict=True
-    ):
-        sizes = (anchors[:, 2:] - anchors[:, :2])[:2, 0]
-        expected = [small, (small * large) ** 0.5]
-        assert sizes.tolist() == approx(expected, abs=1e-3)
+    for anchors, small, large in zip(generator.base_anchors, edges, edges[1:]):
+        sizes = (anchors[:, 2:] - anchors[:, :2])[:2, 0].tolist()
+        assert sizes == approx([small, (small * large) ** 0.5], abs=1e-3)
     cfg = load(name)
     data = cfg.train_dataloader.dataset
     assert (data.type, data.times) == ('RepeatDataset', 5)
@@ -178,23 +140,17 @@ def test_ssdlite_levels_anchors_and_data(px):
         assert scale == (px, px)
 
 
-def test_state_of_classifiers_is_the_published_one(classifier):
-    name, model = classifier
-    keys = official_keys()['classification_state_dict'][CLASSIFIERS[name]]
-    ours = {
-        k.removeprefix('backbone.'): list(v.shape)
-        for k, v in model.state_dict().items()
-    }
-    assert ours == in_our_names(keys)
-
-
-def test_decay_of_classifiers(classifier):
+@pytest.mark.parametrize('name', CLASSIFIERS)
+def test_state_and_decay_of_classifiers(name):
     """No decay for what is 1-D in the published file or a bias."""
-    name, model = classifier
+    model = build(name)
     keys = official_keys()['classification_state_dict'][CLASSIFIERS[name]]
+    ours = {k: list(v.shape) for k, v in model.state_dict().items()}
+    ours = {k.removeprefix('backbone.'): v for k, v in ours.items()}
+    assert ours == in_our_names(keys)
     decayed = set()
-    for ours, decay in decays(model, load(name)).items():
-        key = to_published(ours.removeprefix('backbone.'))
+    for key, decay in options(model, load(name), 'weight_decay').items():
+        key = to_published(key.removeprefix('backbone.'))
         none = len(keys[key]) == 1 or key.endswith('.bias')
         assert decay == (0 if none else 0.05), key
         decayed |= {key} if decay else set()
@@ -218,9 +174,7 @@ RECIPES = {
 
 @pytest.mark.parametrize('pattern', RECIPES)
 def test_batches_and_gradients(pattern):
-    names = [name for name in CONFIGS if fnmatch(name, pattern)]
-    assert names
-    for cfg in map(load, names):
+    for cfg in map(load, named(pattern)):
         clip = cfg.optim_wrapper.get('clip_grad') or {}
         size, auto = cfg.train_dataloader.batch_size, cfg.auto_scale_lr
         found = (size, auto.base_batch_size, clip.get('max_norm'))
@@ -228,15 +182,12 @@ def test_batches_and_gradients(pattern):
         assert not auto.get('enable')
 
 
-def test_recipe_of_classifiers(classifier):
-    name, _ = classifier
+@pytest.mark.parametrize('name', CLASSIFIERS)
+def test_recipe_of_classifiers(name):
     cfg, px = load(name), int(name.rsplit('-', 1)[1][:-2])
     optimizer, ema = cfg.optim_wrapper.optimizer, cfg.custom_hooks[0]
-    assert optimizer.type == 'AdamW'
-    assert tuple(optimizer.betas) == (0.9, 0.999)
+    assert (optimizer.type, tuple(optimizer.betas)) == ('AdamW', (0.9, 0.999))
     assert (ema.type, ema.momentum) == ('EMAHook', 2e-4)
-    # Every image once an epoch: no repeated augmentation.
-    assert cfg.train_dataloader.sampler.type == 'DefaultSampler'
     alphas = {a.type: a.alpha for a in cfg.model.train_cfg.augments}
     assert alphas == {'Mixup': 0.8, 'CutMix': 1.0}
     _, crop, _, augment, erasing, *_ = cfg.train_dataloader.dataset.pipeline
@@ -246,38 +197,33 @@ def test_recipe_of_classifiers(classifier):
     assert (erasing.erase_prob, erasing.mode) == (0.25, 'rand')
     for loader in (cfg.val_dataloader, cfg.test_dataloader):
         _, resize, crop, _ = loader.dataset.pipeline
-        assert (resize.scale, resize.edge) == (int(px / 0.875), 'short')
-        assert resize.interpolation == 'bicubic'
-        assert crop.crop_size == px
+        assert (resize.scale, crop.crop_size) == (int(px / 0.875), px)
+        assert (resize.edge, resize.interpolation) == ('short', 'bicubic')
 
 
 @pytest.mark.parametrize('name', [n for n in CONFIGS if 'distill' in n])
 def test_distilled_recipe(name):
-    """What the plain recipe has, and the published teacher."""
     cfg, plain = load(name), load(name.replace('distill-1000e', '300e'))
-    model = cfg.model
-    assert model.type == 'mmmobilemamba.DistilledClassifier'
     teacher = dict(type='TimmClassifier', model_name='tresnet_v2_l')
-    assert model.teacher == teacher
-    assert (model.teacher_size, model.distill_mode) == (224, 'soft')
-    assert (model.distill_weight, model.temperature) == (5.0, 1.0)
+    recipe = dict(teacher=teacher, teacher_size=224, distill_mode='soft')
+    recipe.update(distill_weight=5.0, temperature=1.0)
+    assert dict(cfg.model, **recipe) == dict(cfg.model)
     for key in ('backbone', 'neck', 'head', 'train_cfg'):
-        assert model[key] == plain.model[key], key
-    for key in ('train_dataloader', 'val_dataloader', 'optim_wrapper'):
+        assert cfg.model[key] == plain.model[key], key
+    for key in ('train_dataloader', 'optim_wrapper', 'custom_hooks'):
         assert cfg[key] == plain[key], key
-    assert cfg.custom_hooks == plain.custom_hooks
 
 
 # Peak stochastic depth as published (arXiv:2405.07992).
-@pytest.mark.parametrize(
-    'size, rate',
-    [('femto', 0.025), ('tiny', 0.2), ('small', 0.4), ('base', 0.6)],
-)
-def test_recipe_of_mambaout(size, rate):
+DROP_PATH = dict(femto=0.025, tiny=0.2, small=0.4, base=0.6)
+
+
+@pytest.mark.parametrize('size', DROP_PATH)
+def test_recipe_of_mambaout(size):
     cfg = load(f'mambaout-{size}_8xb512-300e_in1k-224px')
-    assert cfg.model.model_name == f'mambaout_{size}'
-    assert cfg.model.drop_path_rate == rate
-    assert cfg.optim_wrapper.optimizer.lr == 4e-3
+    model, lr = cfg.model, cfg.optim_wrapper.optimizer.lr
+    assert model.model_name == f'mambaout_{size}' and lr == 4e-3
+    assert model.drop_path_rate == DROP_PATH[size]
     warmup, cosine = cfg.param_scheduler
     assert (warmup.end, cosine.begin, cosine.end) == (20, 20, 300)
 
@@ -285,9 +231,8 @@ def test_recipe_of_mambaout(size, rate):
 def learning_rates(name: str, epoch_length: int) -> list:
     """Return the learning rate at the start of every iteration."""
     cfg = load(name)
-    lr = cfg.optim_wrapper.optimizer.lr
     weight = torch.nn.Parameter(torch.zeros(()))
-    optimizer = torch.optim.SGD([weight], lr=lr)
+    optimizer = torch.optim.SGD([weight], lr=cfg.optim_wrapper.optimizer.lr)
     schedulers = []
     for scheduler in map(dict, cfg.param_scheduler):
         make = PARAM_SCHEDULERS.get(scheduler.pop('type'))
@@ -295,11 +240,9 @@ def learning_rates(name: str, epoch_length: int) -> list:
             scheduler['epoch_length'] = epoch_length
             make = make.build_iter_from_epoch
         schedulers.append(make(optimizer, **scheduler))
-    train = cfg.train_cfg
-    iters = train.get('max_iters') or train.max_epochs * epoch_length
+    train, rates = cfg.train_cfg, []
     optimizer.step()
-    rates = []
-    for i in range(iters):
+    for i in range(train.get('max_iters') or train.max_epochs * epoch_length):
         rates.append(optimizer.param_groups[0]['lr'])
         for scheduler in schedulers:
             if not scheduler.by_epoch or (i + 1) % epoch_length == 0:
@@ -315,6 +258,8 @@ LONG = {0: 1e-6, 1499: 1, 80000: 1, 120000: HALF, 159999: END}
 SHORT = {0: 1e-5, 499: 1, 40000: 1, 60000: HALF, 79999: END}
 # Between the peak and a hundredth of it, at the middle and at the end.
 MIDDLE, LEAST = approx(0.505, rel=1e-3), approx(0.01, rel=1e-3)
+PLAIN = {0: 1e-3, 200: 1, 1600: MIDDLE, 2999: LEAST}
+DISTILL = {0: 1e-3, 200: 1, 5100: MIDDLE, 9999: LEAST}
 
 
 @pytest.mark.parametrize(
@@ -325,20 +270,12 @@ MIDDLE, LEAST = approx(0.505, rel=1e-3), approx(0.01, rel=1e-3)
         ('ssdlite_*', 20, 2.4e-3, SSDLITE),
         ('fpn_*-160k_*', 1, 1.2e-4, LONG),
         ('*_4xb8-80k_*', 1, 1.2e-4, SHORT),
-        (
-            *('mobilemamba-b1_8xb128-300e_*', 10, 3e-3),
-            {0: 1e-3, 200: 1, 1600: MIDDLE, 2999: LEAST},
-        ),
-        (
-            *('mobilemamba-b1_8xb128-distill-*', 10, 3e-3),
-            {0: 1e-3, 200: 1, 5100: MIDDLE, 9999: LEAST},
-        ),
+        ('mobilemamba-b1_8xb128-300e_*', 10, 3e-3, PLAIN),
+        ('mobilemamba-b1_8xb128-distill-*', 10, 3e-3, DISTILL),
     ],
 )
 def test_schedule(pattern, length, peak, wanted):
-    for name in CONFIGS:
-        if not fnmatch(name, pattern):
-            continue
+    for name in named(pattern):
         rates = [rate / peak for rate in learning_rates(name, length)]
         for iteration, factor in wanted.items():
             exact = isinstance(factor, float | int)
@@ -350,19 +287,9 @@ def test_schedule(pattern, length, peak, wanted):
 
 def test_head_of_sem_fpn_learns_ten_times_faster():
     name = 'fpn_mobilemamba-b4_4xb8-160k_ade20k-512x512'
-    model = build(name)
-    wrapper = build_optim_wrapper(model, load(name).optim_wrapper)
-    names = {p: k for k, p in model.named_parameters()}
-    for group in wrapper.optimizer.param_groups:
-        (key,) = map(names.get, group['params'])
+    for key, lr in options(build(name), load(name), 'lr').items():
         factor = 10 if key.startswith('decode_head.') else 1
-        assert group['lr'] == approx(factor * 1.2e-4), key
-
-
-def test_upernet_mambaout_has_the_published_size():
-    model = build('upernet_mambaout-tiny_8xb2-160k_ade20k-512x512')
-    count = sum(p.numel() for p in model.parameters())
-    assert count / 1e6 == approx(54, abs=0.1)
+        assert lr == approx(factor * 1.2e-4), key
 
 
 @pytest.mark.parametrize('name', CONFIGS)
@@ -390,9 +317,9 @@ def test_names_are_unique_and_the_index_lists_every_metafile():
 @pytest.mark.parametrize('path', METAFILES, ids=lambda p: p.parent.name)
 def test_metafile(path):
     content = yaml.safe_load(path.read_text())
-    collections = [c['Name'] for c in content['Collections']]
     for collection in content['Collections']:
         assert (ROOT / collection['README']).is_file()
+    collections = [c['Name'] for c in content['Collections']]
     listed = {}
     for model in content['Models']:
         assert model['In Collection'] in collections
@@ -400,5 +327,4 @@ def test_metafile(path):
         # Every number of a table has to say whose it is.
         published = 'published (arXiv:' in model['Metadata']['Notes']
         assert published == ('Results' in model), model['Name']
-    configs = path.parent.glob('*.py')
-    assert listed == {config.stem: config for config in configs}
+    assert listed == {c.stem: c for c in path.parent.glob('*.py')}

@@ -9,14 +9,10 @@ import subprocess
 import sys
 
 import pytest
-from environments import Environment, all_libraries
+from environments import LIBRARIES, Environment
 
 CONFIG = 'fpn_mobilemamba-nano_shapes-160px.py'
-SOURCES = (
-    *('LICENSE', 'MANIFEST.in', 'README.md', 'configs', 'mmmobilemamba'),
-    *('model-index.yml', 'pyproject.toml', 'requirements'),
-    *('requirements.txt', 'setup.py', 'tools'),
-)
+OTHERS = '.* build data docs ext outputs tests work_dirs'.split()
 ONE_EPOCH = ['train_cfg.max_epochs=1', 'train_dataloader.batch_size=2'] + [
     f'{split}_dataloader.{option}'
     for split in ('train', 'val', 'test')
@@ -27,30 +23,21 @@ ONE_EPOCH = ['train_cfg.max_epochs=1', 'train_dataloader.batch_size=2'] + [
 @pytest.fixture(scope='module')
 def checkout(repo, tmp_path_factory):
     """Give a copy of the sources, as building leaves files among them."""
-    folder = tmp_path_factory.mktemp('checkout')
-    for name in SOURCES:
-        if (repo / name).is_dir():
-            ignore = shutil.ignore_patterns('__pycache__')
-            shutil.copytree(repo / name, folder / name, ignore=ignore)
-        else:
-            shutil.copy2(repo / name, folder / name)
-    return folder
+    ignore = shutil.ignore_patterns('__pycache__', '*.egg-info', *OTHERS)
+    folder = tmp_path_factory.mktemp('sources') / 'checkout'
+    return shutil.copytree(repo, folder, ignore=ignore)
 
 
 @pytest.fixture(scope='module', params=['editable', 'ordinary'])
 def environment(request, checkout, tmp_path_factory):
     """Give one with the checkout, or with what its sdist installs."""
     folder = tmp_path_factory.mktemp(request.param)
-    environment = Environment(folder, all_libraries())
+    environment = Environment(folder, LIBRARIES)
     if request.param == 'editable':
         environment.install('--editable', checkout)
     else:
-        subprocess.run(
-            [sys.executable, 'setup.py', '--quiet', 'sdist', '-d', folder],
-            cwd=checkout,
-            check=True,
-            capture_output=True,
-        )
+        command = [sys.executable, 'setup.py', '-q', 'sdist', '-d', folder]
+        subprocess.run(command, cwd=checkout, check=True, capture_output=True)
         environment.install(*folder.glob('*.tar.gz'))
     return environment
 
@@ -94,9 +81,8 @@ def test_mim_search_lists_every_model(environment, checkout):
     found = environment.mim('search', 'mmmobilemamba', '--valid-config')
     models = {
         path.stem
-        for kind in ('cls', 'det', 'seg')
-        for path in (checkout / 'configs' / kind).rglob('*.py')
-        if '_base_' not in path.parts
+        for path in checkout.glob('configs/[cds]*/*/*.py')
+        if path.parent.name != '_base_'
     }
     assert models
     assert {name for name in models if f"'{name}'" not in found} == set()
@@ -104,21 +90,15 @@ def test_mim_search_lists_every_model(environment, checkout):
 
 @ordinary
 def test_mim_makes_data_trains_and_tests(environment):
-    environment.mim(
-        *('run', 'mmmobilemamba', 'make_shapes', 'data/shapes'),
-        *('--num-train', '4', '--num-val', '2'),
-    )
-    said = environment.mim(
-        *('train', 'mmmobilemamba', CONFIG, '--work-dir', 'run'),
-        *('--cfg-options', *ONE_EPOCH),
-    )
+    make = 'run mmmobilemamba make_shapes data/shapes --num-train 4'.split()
+    environment.mim(*make, '--num-val', '2')
+    where = ('mmmobilemamba', CONFIG, '--work-dir', 'run')
+    options = ('--cfg-options', *ONE_EPOCH)
+    said = environment.mim('train', *where, *options)
     installed = environment.site / 'mmmobilemamba' / '.mim' / 'configs'
     assert f'{installed}/quickstart/{CONFIG}' in said
     checkpoint = environment.work / 'run' / 'epoch_1.pth'
     assert checkpoint.is_file()
 
-    said = environment.mim(
-        *('test', 'mmmobilemamba', CONFIG, '--checkpoint', str(checkpoint)),
-        *('--work-dir', 'run', '--cfg-options', *ONE_EPOCH),
-    )
-    assert 'mIoU' in said
+    more = ('--checkpoint', str(checkpoint), *options)
+    assert 'mIoU' in environment.mim('test', *where, *more)

@@ -5,43 +5,23 @@ import re
 import pytest
 
 LINK = re.compile(r'\]\((?!https?://|#)([^)#]+)')
-MENTION = re.compile(
-    r'(?<!/)\b(?:configs|tools|tests|ext|requirements)/[\w./-]+\w'
-)
-
-
+FOLDERS = 'configs|tools|tests|ext|requirements'
+MENTION = re.compile(rf'(?<!/)\b(?:{FOLDERS})/[\w./-]+\w')
 # A copy that the reader makes.
 COPY = 'configs/own_data/fpn_streets.py'
 
 
-@pytest.fixture(scope='module')
-def texts(repo):
-    paths = [repo / 'README.md', *repo.glob('docs/*.md')]
-    paths += repo.glob('configs/**/README.md')
-    return {path: path.read_text(encoding='utf-8') for path in paths}
-
-
-def test_links_lead_somewhere(texts):
-    broken = [
-        f'{path}: {link}'
-        for path, text in texts.items()
-        for link in LINK.findall(text)
-        if not (path.parent / link).exists()
-    ]
-    assert broken == []
-
-
-def test_commands_name_files_that_exist(texts, repo):
-    missing = [
-        f'{path}: {name}'
-        for path, text in texts.items()
-        for name in MENTION.findall(LINK.sub('', text))
-        if name != COPY and not (repo / name).exists()
-    ]
-    assert missing == []
-
-
-def test_python_in_readmes_is_python(texts):
-    for path, text in texts.items():
+@pytest.mark.parametrize(
+    'start', ['README.md', 'docs/*.md', 'configs/**/*.md']
+)
+def test_documents_name_what_is_there(repo, start):
+    paths = list(repo.glob(start))
+    assert paths
+    for path in paths:
+        text = path.read_text(encoding='utf-8')
+        files = [path.parent / link for link in LINK.findall(text)]
+        files += map(repo.joinpath, MENTION.findall(LINK.sub('', text)))
+        missing = {file for file in files if not file.exists()}
+        assert missing <= {repo / COPY}, path
         for code in re.findall(r'```python\n(.*?)```', text, re.DOTALL):
             compile(code, str(path), 'exec')

@@ -14,17 +14,6 @@ def write_script(path, text):
     path.chmod(0o755)
 
 
-def run(script, *args, **env):
-    return subprocess.run(
-        [BASH, script, *args],
-        env=env,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
 @pytest.fixture
 def checkout(repo, tmp_path):
     """Give a checkout with the shell entries alone."""
@@ -36,14 +25,16 @@ def checkout(repo, tmp_path):
 
 
 def test_setup_names_the_python_it_wants(checkout, tmp_path):
-    programs = tmp_path / 'programs'
-    write_script(
-        programs / 'python3',
-        '[[ $1 == --version ]] && echo "Python 3.8.1" || exit 1',
-    )
+    answer = '[[ $1 == --version ]] && echo "Python 3.8.1" || exit 1'
+    write_script(tmp_path / 'programs' / 'python3', answer)
     for name in ('dirname', 'head'):
-        (programs / name).symlink_to(shutil.which(name))
-    done = run(checkout / 'tools' / 'setup_env.sh', PATH=str(programs))
+        (tmp_path / 'programs' / name).symlink_to(shutil.which(name))
+    done = subprocess.run(
+        [BASH, checkout / 'tools' / 'setup_env.sh'],
+        env=dict(PATH=str(tmp_path / 'programs')),
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode != 0
     assert 'Python 3.10, 3.11 or 3.12' in done.stderr
     assert 'python3 (Python 3.8.1)' in done.stderr
@@ -51,26 +42,19 @@ def test_setup_names_the_python_it_wants(checkout, tmp_path):
 
 
 @pytest.fixture
-def pytest_stub(checkout, tmp_path):
+def run_tests(checkout, tmp_path):
     """Give a function that runs run_tests.sh and lists the pytest runs."""
     log = tmp_path / 'calls'
-    write_script(checkout / 'tools' / 'setup_env.sh', 'exit 0')
-    write_script(
-        checkout / '.venv' / 'bin' / 'python',
-        f'echo "$*" >> "{log}"\n'
-        '[[ $* == *ext/selective_scan/tests* ]] && exit $EXT_STATUS\n'
-        'exit $STATUS',
-    )
     (checkout / 'tests').mkdir()
+    write_script(checkout / 'tools' / 'setup_env.sh', 'exit 0')
+    stub = f'echo "$*" >> "{log}"\n[[ $* != *ext/selective_scan/tests* ]] '
+    stub += '|| exit $EXT_STATUS\nexit $STATUS'
+    write_script(checkout / '.venv' / 'bin' / 'python', stub)
 
     def call(*args, status=0, ext_status=0, script='tools/run_tests.sh'):
-        done = run(
-            checkout / script,
-            *args,
-            STATUS=str(status),
-            EXT_STATUS=str(ext_status),
-            PATH='/usr/bin:/bin',
-        )
+        env = dict(STATUS=str(status), EXT_STATUS=str(ext_status))
+        command = [BASH, checkout / script, *args]
+        done = subprocess.run(command, env=env | dict(PATH='/usr/bin:/bin'))
         return done.returncode, log.read_text().splitlines()
 
     return call
@@ -82,20 +66,18 @@ def pytest_stub(checkout, tmp_path):
     [(0, 0, 0), (1, 0, 1), (0, 1, 1), (0, 5, 0), (5, 0, 0), (5, 5, 5)],
 )
 def test_run_tests_runs_both_distributions(
-    pytest_stub, status, ext_status, together
+    run_tests, status, ext_status, together
 ):
     script = '.ci/run' if not status + ext_status else 'tools/run_tests.sh'
-    code, (first, second) = pytest_stub(
+    code, calls = run_tests(
         *('--slow', '-x'), status=status, ext_status=ext_status, script=script
     )
     assert code == together
-    assert 'selective_scan' not in first
-    assert 'ext/selective_scan/tests' in second
-    for call in (first, second):
-        assert call.startswith('-m pytest ')
-        assert call.endswith(' -m  -x')  # slow ones, too
+    assert ['ext/selective_scan/tests' in call for call in calls] == [0, 1]
+    for call in calls:  # slow ones, too
+        assert call.startswith('-m pytest ') and call.endswith(' -m  -x')
 
 
-def test_run_tests_with_a_path_runs_only_that(pytest_stub):
-    code, calls = pytest_stub('tests::test_x', '-q', status=3)
+def test_run_tests_with_a_path_runs_only_that(run_tests):
+    code, calls = run_tests('tests::test_x', '-q', status=3)
     assert (code, calls) == (3, ['-m pytest tests::test_x -q'])

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.hub import get_config
 
 from mmmobilemamba.datasets import make_shapes
 
@@ -22,18 +23,17 @@ BACKBONE = dict(
 LOAD = dict(type='LoadImageFromFile')
 
 
-def dense_config(path, root):
+def dense_config(folder, model, root):
     """Return a config of the quickstart for still smaller data."""
-    cfg = Config.fromfile(path)
+    cfg = Config.fromfile(f'{folder}/{model}_mobilemamba-nano_shapes-160px.py')
     cfg.pop('randomness')
     cfg.param_scheduler = None
     cfg.auto_scale_lr = dict(base_batch_size=16)
     cfg.model.backbone = BACKBONE
     cfg.model.neck.in_channels = CHANNELS
-    for split in ('train', 'val', 'test'):
+    for split, size in dict(train=2, val=1, test=1).items():
         loader = cfg[f'{split}_dataloader']
-        loader.update(num_workers=0, persistent_workers=False)
-        loader.batch_size = 2 if split == 'train' else 1
+        loader.update(num_workers=0, persistent_workers=False, batch_size=size)
         loader.dataset.data_root = f'{root}/shapes/'
         for step in loader.dataset.pipeline:
             if step.type == 'Resize':
@@ -41,57 +41,58 @@ def dense_config(path, root):
     return cfg
 
 
-def detector(path, root):
-    cfg = dense_config(path, root)
+def detector(folder, root):
+    cfg = dense_config(folder, 'mask-rcnn', root)
     cfg.train_dataloader.dataset = dict(
         type='RepeatDataset', times=1, dataset=cfg.train_dataloader.dataset
     )
-    for split in ('val', 'test'):
-        file = f'{root}/shapes/annotations/instances_val.json'
-        cfg[f'{split}_evaluator'].ann_file = file
+    file = f'{root}/shapes/annotations/instances_val.json'
     few = dict(nms_pre=50, max_per_img=20)
-    cfg.model.train_cfg.rpn_proposal.update(few)
-    cfg.model.test_cfg.rpn.update(few)
-    cfg.model.test_cfg.rcnn.max_per_img = 5
-    cfg.train_cfg.max_epochs = 1
-    cfg.default_hooks.checkpoint.max_keep_ckpts = -1
-    cfg.custom_hooks = [dict(type='EMAHook')]
+    changes = {
+        'val_evaluator.ann_file': file,
+        'test_evaluator.ann_file': file,
+        'model.train_cfg.rpn_proposal': few,
+        'model.test_cfg.rpn': few,
+        'model.test_cfg.rcnn.max_per_img': 5,
+        'train_cfg.max_epochs': 1,
+        'default_hooks.checkpoint.max_keep_ckpts': -1,
+        'custom_hooks': [dict(type='EMAHook')],
+    }
+    cfg.merge_from_dict(changes)
     return cfg
 
 
-def segmentor(path, root):
-    cfg = dense_config(path, root)
-    cfg.model.data_preprocessor.size = (96, 96)
-    cfg.train_dataloader.sampler.type = 'InfiniteSampler'
-    cfg.train_cfg = dict(
-        type='IterBasedTrainLoop', max_iters=2, val_interval=2
-    )
-    cfg.log_processor.by_epoch = False
-    cfg.default_hooks.logger.interval = 1
-    cfg.default_hooks.checkpoint = dict(
-        type='CheckpointHook', by_epoch=False, interval=2
-    )
+def segmentor(folder, root):
+    cfg = dense_config(folder, 'fpn', root)
+    loop = dict(type='IterBasedTrainLoop', max_iters=2, val_interval=2)
     flips = [dict(type='RandomFlip', prob=prob) for prob in (0.0, 1.0)]
     rest = [[dict(type='LoadAnnotations')], [dict(type='PackSegInputs')]]
     tta = dict(type='TestTimeAug', transforms=[flips, *rest])
-    cfg.tta_pipeline = [LOAD, tta]
+    changes = {
+        'model.data_preprocessor.size': (96, 96),
+        'train_dataloader.sampler.type': 'InfiniteSampler',
+        'train_cfg': dict(loop, _delete_=True),
+        'log_processor.by_epoch': False,
+        'default_hooks.logger.interval': 1,
+        'default_hooks.checkpoint': dict(by_epoch=False, interval=2),
+        'default_hooks.checkpoint.max_keep_ckpts': -1,
+        'tta_pipeline': [LOAD, tta],
+    }
+    cfg.merge_from_dict(changes)
     return cfg
 
 
-def classifier(path, root):
-    cfg = Config.fromfile(path)
+def classifier(folder, root):
+    cfg = get_config('mmpretrain::_base_/default_runtime.py')
     dataset = dict(
         type='CustomDataset',
         data_root=f'{root}/colours',
         pipeline=[LOAD, dict(type='PackInputs')],
     )
     for split in ('train', 'val', 'test'):
-        cfg[f'{split}_dataloader'] = dict(
-            batch_size=4,
-            num_workers=0,
-            sampler=dict(type='DefaultSampler', shuffle=split == 'train'),
-            dataset=dataset,
-        )
+        sampler = dict(type='DefaultSampler', shuffle=split == 'train')
+        loader = dict(batch_size=4, num_workers=0, sampler=sampler)
+        cfg[f'{split}_dataloader'] = dict(loader, dataset=dataset)
     cfg.val_evaluator = cfg.test_evaluator = dict(type='Accuracy', topk=(1,))
     cfg.model = dict(
         type='ImageClassifier',
@@ -119,16 +120,9 @@ def workspace(repo, tmp_path_factory):
             image = np.zeros((64, 64, 3), np.uint8)
             image[..., number] = 60 * index + 60
             cv2.imwrite(f'{folder}/{name}{index}.png', image)
-    base = "_base_ = 'mmpretrain::_base_/default_runtime.py'\n"
-    (root / 'runtime.py').write_text(base)
-    start = f'{repo}/configs/quickstart'
-    end = 'mobilemamba-nano_shapes-160px.py'
-    for name, make, path in (
-        ('det', detector, f'{start}/mask-rcnn_{end}'),
-        ('seg', segmentor, f'{start}/fpn_{end}'),
-        ('cls', classifier, f'{root}/runtime.py'),
-    ):
-        make(path, root).dump(root / f'{name}.py')
+    make_config = dict(det=detector, seg=segmentor, cls=classifier)
+    for name, make in make_config.items():
+        make(f'{repo}/configs/quickstart', root).dump(root / f'{name}.py')
     return root
 
 

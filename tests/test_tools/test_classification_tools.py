@@ -33,9 +33,8 @@ def test_from_folders_to_a_backbone(
     workspace, tool, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / 'distill.py').write_text(
-        CONFIG.format(base=workspace / 'cls.py')
-    )
+    config = CONFIG.format(base=workspace / 'cls.py')
+    (tmp_path / 'distill.py').write_text(config)
     train = tool('train')
     with pytest.raises(SystemExit):
         train.main(['distill.py', '--work-dir', 'run'])
@@ -48,10 +47,8 @@ def test_from_folders_to_a_backbone(
 
     teacher = timm.create_model('test_resnet', num_classes=2)
     torch.save(teacher.state_dict(), 'teacher.pth')
-    train.main(
-        ['distill.py', '--work-dir', 'run', '--channels-last', '--amp']
-        + ['--amp-dtype', 'bfloat16']
-    )
+    args = ['distill.py', '--work-dir', 'run', '--channels-last', '--amp']
+    train.main([*args, '--amp-dtype', 'bfloat16'])
     (log,) = tmp_path.glob('run/*/*.log')
     line = re.search(r'Epoch\(train\).*\n', log.read_text())[0]
     assert float(line.partition('loss_distill: ')[2].split()[0]) > 0, line
