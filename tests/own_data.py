@@ -138,6 +138,7 @@ def voc(root):
     return _case(
         *('mmdet', 'bbox_head', root, [dict(LABELS, with_bbox=True)]),
         type='VOCDataset',
+        filter_cfg=dict(min_size=32, bbox_min_size=32),
         ann_file='list.txt',
         data_prefix=dict(sub_data_root=''),
     )

@@ -77,7 +77,7 @@ def test_trains_without_a_broken_image(name, faulty, train):
     options = [f'train_dataloader.num_workers={WORKERS[name]}']
     options += ['randomness.seed=0', *NO_EVALUATION]
     log = train(name, '--cfg-options', *options)
-    named = re.findall(rf'WARNING - {path} is left out.*', log)
+    named = re.findall(rf'WARNING - .*left out .*: {path}: .*', log)
     assert len(named) == 1
     assert re.search(r'Saving checkpoint', log)
 
@@ -94,8 +94,8 @@ def test_label_without_a_class_from_a_loading_process(faulty, refuse):
     labels[0, 3] = 4
     cv2.imwrite(str(path), labels)
     said = refuse('seg', '--cfg-options', 'train_dataloader.num_workers=1')
-    assert f'label image {path} has label 4 at row 0, column 3' in said
-    assert 'the model has 4 classes, so 0 to 3' in said
+    assert f'{path} has label 4 at (0, 3)' in said
+    assert 'classes 0 to 3' in said
 
 
 def test_image_without_objects(faulty, train):
@@ -182,4 +182,4 @@ def test_check_lists_every_fault(faulty, tool, capsys, tmp_path):
     assert names == [f'00000{number}.png' for number in range(3)]
     assert f'Faults: {len(rows)}' in capsys.readouterr().out
     assert 'has label' in rows[0][2]
-    assert 'LoadImageFromFile failed' in rows[1][2]
+    assert 'LoadImageFromFile' in rows[1][2]

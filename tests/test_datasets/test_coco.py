@@ -2,11 +2,10 @@
 
 import json
 import runpy
-from collections import Counter
 
 import pytest
 
-from mmmobilemamba.datasets.coco_split import split_coco
+from mmmobilemamba.datasets.coco import split_coco
 
 
 @pytest.fixture
@@ -58,35 +57,34 @@ def test_every_image_and_object_is_in_one_file(source, tmp_path, main, capsys):
 
 
 def test_a_rare_class_is_in_both_for_any_seed(source, tmp_path):
-    chosen = Counter()
+    chosen = set()
     for seed in range(5):
-        split_coco(source, tmp_path, 0.1, seed, overwrite=True)
-        train, val = read(tmp_path)
-        split_coco(source, tmp_path, 0.1, seed, overwrite=True)
-        assert read(tmp_path) == [train, val]
+        for again in range(2):
+            split_coco(source, tmp_path / f'{seed}{again}', 0.1, seed)
+        train, val = read(tmp_path / f'{seed}0')
+        assert read(tmp_path / f'{seed}1') == [train, val]
         for part in (train, val):
             assert any(a['category_id'] == 3 for a in part['annotations'])
-        chosen[tuple(image['id'] for image in val['images'])] += 1
+        chosen.add(tuple(image['id'] for image in val['images']))
     assert len(chosen) > 1
 
 
-def test_nothing_is_replaced_unasked(source, tmp_path):
+def test_nothing_is_replaced(source, tmp_path):
     (tmp_path / 'val.json').write_text('mine')
-    with pytest.raises(FileExistsError, match=r'val\.json exists'):
+    with pytest.raises(FileExistsError, match=r'val\.json'):
         split_coco(source, tmp_path)
     assert not (tmp_path / 'train.json').exists()
-    assert (tmp_path / 'val.json').read_text() == 'mine'
 
 
 def test_files_that_cannot_be_divided(source, tmp_path, main, capsys):
     content = json.loads(source.read_text())
-    for wrong, said in (
-        ('no JSON', 'is no JSON'),
-        (json.dumps(dict(content, images=[])), 'two images or more'),
-        (json.dumps(dict(content, images=content['images'][1:])), '100'),
+    for wrong in (
+        'no JSON',
+        json.dumps(dict(content, images=[])),
+        json.dumps(dict(content, images=content['images'][1:])),
     ):
         source.write_text(wrong)
         with pytest.raises(SystemExit):
             main([str(source), str(tmp_path / 'other')])
-        assert said in capsys.readouterr().err
+        assert str(source) in capsys.readouterr().err
         assert not (tmp_path / 'other').exists()
