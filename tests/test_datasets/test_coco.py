@@ -11,11 +11,10 @@ from mmmobilemamba.datasets.coco import split_coco
 @pytest.fixture
 def source(tmp_path):
     """Twenty images: figs on every one, the two dates on two."""
+    objects = [(100 + i % 20, 7) for i in range(60)] + [(100, 3), (109, 3)]
     annotations = [
-        dict(id=i, image_id=100 + i % 20, category_id=7) for i in range(60)
-    ]
-    annotations += [
-        dict(id=60 + i, image_id=100 + 9 * i, category_id=3) for i in range(2)
+        dict(id=number, image_id=image, category_id=category)
+        for number, (image, category) in enumerate(objects)
     ]
     content = dict(
         info=dict(year=2026),
@@ -54,6 +53,10 @@ def test_every_image_and_object_is_in_one_file(source, tmp_path, main, capsys):
         assert {entry['image_id'] for entry in part['annotations']} <= ids
     for key in ('info', 'categories'):
         assert train[key] == val[key] == whole[key]
+    (tmp_path / 'out/train.json').unlink()
+    with pytest.raises(FileExistsError, match=r'val\.json'):
+        split_coco(source, tmp_path / 'out')
+    assert not (tmp_path / 'out/train.json').exists()
 
 
 def test_a_rare_class_is_in_both_for_any_seed(source, tmp_path):
@@ -69,21 +72,10 @@ def test_a_rare_class_is_in_both_for_any_seed(source, tmp_path):
     assert len(chosen) > 1
 
 
-def test_nothing_is_replaced(source, tmp_path):
-    (tmp_path / 'val.json').write_text('mine')
-    with pytest.raises(FileExistsError, match=r'val\.json'):
-        split_coco(source, tmp_path)
-    assert not (tmp_path / 'train.json').exists()
-
-
 def test_files_that_cannot_be_divided(source, tmp_path, main, capsys):
     content = json.loads(source.read_text())
-    for wrong in (
-        'no JSON',
-        json.dumps(dict(content, images=[])),
-        json.dumps(dict(content, images=content['images'][1:])),
-    ):
-        source.write_text(wrong)
+    for images in (None, [], content['images'][1:]):
+        source.write_text(json.dumps(dict(content, images=images)))
         with pytest.raises(SystemExit):
             main([str(source), str(tmp_path / 'other')])
         assert str(source) in capsys.readouterr().err
