@@ -19,10 +19,7 @@ THERE = dict(
     data_prefix=dict(img='images/'),
 )
 MISSING = dict(THERE, ann_file='b.json')
-WRAPPED = dict(
-    type='MultiImageMixDataset',
-    dataset=dict(type='ConcatDataset', datasets=[THERE, MISSING]),
-)
+WRAPPED = dict(dataset=dict(datasets=[THERE, MISSING]))
 LMDB = dict(backend_args=dict(backend='lmdb', db_path='data/b.lmdb'))
 
 
@@ -55,7 +52,6 @@ def test_names_the_key_of_what_is_missing(dataset, key):
         dict(MISSING, data_root='s3://bucket/coco'),
         dict(type='mmpretrain.CIFAR10', data_root='cifar'),
     ],
-    ids=['there', 'backend', 'address', 'fetches itself'],
 )
 def test_leaves_what_is_there_or_elsewhere_alone(dataset):
     cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
