@@ -12,12 +12,8 @@ def data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-THERE = dict(
-    type='CocoDataset',
-    data_root='data/',
-    ann_file='a.json',
-    data_prefix=dict(img='images/'),
-)
+THERE = dict(data_root='data/', ann_file='a.json')
+THERE['data_prefix'] = dict(img='images/')
 MISSING = dict(THERE, ann_file='b.json')
 WRAPPED = dict(dataset=dict(datasets=[THERE, MISSING]))
 LMDB = dict(backend_args=dict(backend='lmdb', db_path='data/b.lmdb'))
