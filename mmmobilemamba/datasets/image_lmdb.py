@@ -42,9 +42,13 @@ def pack_images(
             ann_file=str(listed) if listed.is_file() else '',
             lazy_init=True,
         )
+        try:
+            samples = dataset.load_data_list()
+        except RuntimeError as error:  # no folder has images
+            raise ValueError(str(error)) from error
         found[split] = {
             Path(x['img_path']).relative_to(root).as_posix(): x['gt_label']
-            for x in dataset.load_data_list()
+            for x in samples
         }
         for name in found[split]:
             os.stat(root / name)
