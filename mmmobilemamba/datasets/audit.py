@@ -53,8 +53,7 @@ def audit(
     Yields:
         Report: What was found, in the order of the config.
     """
-    limits = label_range(cfg.get('model') or {})
-    folders: list[tuple[str, ...]] = []
+    limits, folders = label_range(cfg.get('model') or {}), []
     for split in splits:
         reports = []
         for key, part in find_datasets(cfg, split):
