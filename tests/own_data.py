@@ -7,10 +7,8 @@ import numpy as np
 from PIL import Image
 
 SIDE = 64
-_BOX = """  <object><name>{name}</name><bndbox>
-    <xmin>{0}</xmin><ymin>{1}</ymin><xmax>{2}</xmax><ymax>{3}</ymax>
-  </bndbox></object>
-"""
+_BOX = """<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin>
+<xmax>{}</xmax><ymax>{}</ymax></bndbox></object>"""
 
 
 def draw(path: Path, seed: int) -> None:
@@ -21,142 +19,107 @@ def draw(path: Path, seed: int) -> None:
     Image.fromarray(noise).save(path)
 
 
-def make_voc(root: Path, classes: tuple[str, ...]) -> Path:
+def make_voc(root: Path, classes: tuple[str, ...]) -> None:
     """Write four images with boxes, one of each two without area."""
     for folder in ('Annotations', 'ImageSets/Main'):
         (root / folder).mkdir(parents=True)
-    names = [f'photo_{index}' for index in range(4)]
-    for index, name in enumerate(names):
-        draw(root / 'JPEGImages' / f'{name}.jpg', index)
+    for index in range(4):
+        draw(root / f'JPEGImages/photo_{index}.jpg', index)
         # As in BCCD: annotated by a click without a drag.
         flat = [(50, 50, 50, 50)] * (index % 2)
         boxes = [(8, 8, 30, 28), (20, 24, 60, 56), *flat]
-        objects = ''.join(
-            _BOX.format(*box, name=classes[number % len(classes)])
-            for number, box in enumerate(boxes)
-        )
+        names = [*classes, *classes, *classes]
+        objects = [_BOX.format(n, *box) for n, box in zip(names, boxes)]
         size = f'<width>{SIDE + 16}</width><height>{SIDE}</height>'
-        (root / 'Annotations' / f'{name}.xml').write_text(
-            f'<annotation><size>{size}</size>\n{objects}</annotation>\n'
+        (root / f'Annotations/photo_{index}.xml').write_text(
+            f'<annotation><size>{size}</size>{"".join(objects)}</annotation>'
         )
-    for split, part in (('train', names[:2]), ('val', names[2:])):
-        text = '\n'.join(part) + '\n'
-        (root / 'ImageSets/Main' / f'{split}.txt').write_text(text)
-    return root
+    lists = root / 'ImageSets/Main'
+    (lists / 'train.txt').write_text('photo_0\nphoto_1\n')
+    (lists / 'val.txt').write_text('photo_2\nphoto_3\n')
 
 
-def make_coco(
-    root: Path,
-    classes: tuple[str, ...],
-    count: int = 4,
-    flat: tuple = ((50, 50, 0, 0),),
-) -> Path:
-    """Write images and one annotation file, with a polygon of each class.
-
-    Category ids begin at 1, and one object has no area.
-    """
+def make_coco(root: Path, classes: tuple[str, ...], flat: bool = True) -> None:
+    """Write images with polygons, and one object of each without area."""
     annotations = []
-    for image in range(count):
+    for image in range(4):
         draw(root / 'images' / f'{image}.jpg', image)
         boxes = [(8 + 10 * n, 8, 24, 30) for n in range(len(classes))]
-        for number, (x, y, w, h) in enumerate([*boxes, *flat]):
-            annotations.append(
-                dict(
-                    id=len(annotations) + 1,
-                    image_id=image,
-                    category_id=number % len(classes) + 1,
-                    iscrowd=0,
-                    bbox=[x, y, w, h],
-                    area=w * h,
-                    segmentation=[[x, y, x + w, y, x + w, y + h, x, y + h]],
-                )
+        boxes += [(50, 50, 0, 0)] * flat
+        for number, (x, y, w, h) in enumerate(boxes):
+            annotation = dict(
+                id=len(annotations) + 1,
+                image_id=image,
+                category_id=number % len(classes) + 1,
+                iscrowd=0,
+                bbox=[x, y, w, h],
+                area=w * h,
+                segmentation=[[x, y, x + w, y, x + w, y + h, x, y + h]],
             )
+            annotations.append(annotation)
+    size = dict(width=SIDE + 16, height=SIDE)
     content = dict(
-        images=[
-            dict(id=i, file_name=f'{i}.jpg', width=SIDE + 16, height=SIDE)
-            for i in range(count)
-        ],
+        images=[dict(size, id=i, file_name=f'{i}.jpg') for i in range(4)],
         annotations=annotations,
         categories=[dict(id=n, name=x) for n, x in enumerate(classes, 1)],
     )
     (root / 'all.json').write_text(json.dumps(content))
-    return root
 
 
-def make_labels(root: Path, num_classes: int, void: int) -> Path:
+def make_labels(root: Path, num_classes: int, void: int) -> None:
     """Write four images and label images with every class and void."""
     for index in range(4):
-        split = 'train' if index < 2 else 'test'
-        draw(root / 'images' / split / f'{index}.jpg', index)
-        path = root / 'labels' / split / f'{index}.png'
+        name = f'{"train" if index < 2 else "test"}/{index}'
+        draw(root / 'images' / f'{name}.jpg', index)
+        path = root / 'labels' / f'{name}.png'
         path.parent.mkdir(parents=True, exist_ok=True)
         labels = np.arange(SIDE * (SIDE + 16)).reshape(SIDE, SIDE + 16)
         labels = labels // 40 % num_classes
         labels[:8] = void
         Image.fromarray(labels.astype(np.uint8)).save(path)
-    return root
 
 
-def make_folders(root: Path, classes: tuple[str, ...]) -> Path:
+def make_folders(root: Path, classes: tuple[str, ...]) -> None:
     """Write two images of each class for training and one to hold out."""
     for number, name in enumerate(classes):
-        for index in range(3):
-            split = 'train' if index < 2 else 'test'
+        for index, split in enumerate(('train', 'train', 'test')):
             draw(root / split / name / f'{index}.png', 10 * number + index)
-    return root
 
 
-# The same as data sets of the libraries: scope, model and data set.
 CLASSES = ('disc', 'ring')
-LOAD = dict(type='LoadImageFromFile')
 LABELS = dict(type='LoadAnnotations')
 
 
-def _case(scope, head, root, pipeline, **dataset):
-    dataset.update(
-        data_root=str(root),
-        metainfo=dict(classes=CLASSES),
-        pipeline=[LOAD, *pipeline],
-    )
+def _case(scope, head, root, steps, **dataset):
+    """The same as data sets of the libraries: scope, model and data set."""
+    dataset.update(data_root=str(root), metainfo=dict(classes=CLASSES))
+    dataset.update(pipeline=[dict(type='LoadImageFromFile'), *steps])
     return scope, dict(model={head: dict(num_classes=2)}), dataset
 
 
 def coco(root):
-    make_coco(root, CLASSES, 2, flat=())
-    return _case(
-        *('mmdet', 'bbox_head', root),
-        [dict(LABELS, with_bbox=True, with_mask=True)],
-        type='CocoDataset',
-        ann_file='all.json',
-        data_prefix=dict(img='images/'),
-    )
+    make_coco(root, CLASSES, flat=False)
+    steps = [dict(LABELS, with_mask=True)]
+    data = dict(ann_file='all.json', data_prefix=dict(img='images/'))
+    return _case('mmdet', 'bbox_head', root, steps, type='CocoDataset', **data)
 
 
 def voc(root):
     make_voc(root, CLASSES)
     (root / 'list.txt').write_text('photo_0\nphoto_2\n')
-    return _case(
-        *('mmdet', 'bbox_head', root, [dict(LABELS, with_bbox=True)]),
-        type='VOCDataset',
-        ann_file='list.txt',
-        data_prefix=dict(sub_data_root=''),
-    )
+    data = dict(ann_file='list.txt', data_prefix=dict(sub_data_root=''))
+    data.update(type='VOCDataset', filter_cfg=dict(bbox_min_size=32))
+    return _case('mmdet', 'bbox_head', root, [LABELS], **data)
 
 
 def labels(root):
     make_labels(root, 2, 255)
     prefix = dict(img_path='images/train', seg_map_path='labels/train')
-    return _case(
-        *('mmseg', 'decode_head', root, [LABELS]),
-        type='BaseSegDataset',
-        data_prefix=prefix,
-    )
+    data = dict(type='BaseSegDataset', data_prefix=prefix)
+    return _case('mmseg', 'decode_head', root, [LABELS], **data)
 
 
 def folders(root):
     make_folders(root, CLASSES)
-    return _case(
-        *('mmpretrain', 'head', root, []),
-        type='CustomDataset',
-        data_prefix='train',
-    )
+    data = dict(type='CustomDataset', data_prefix='train')
+    return _case('mmpretrain', 'head', root, [], **data)

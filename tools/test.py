@@ -13,7 +13,7 @@ from mmmobilemamba.checkpoints.checkpoint import (
 )
 from mmmobilemamba.checkpoints.safe_loading import allow_mmengine_checkpoints
 from mmmobilemamba.checkpoints.start import model_of
-from mmmobilemamba.datasets.data_checks import set_data_checks
+from mmmobilemamba.datasets.checked_pipeline import set_data_checks
 from mmmobilemamba.datasets.data_paths import check_data
 from mmmobilemamba.deploy import is_onnx
 from mmmobilemamba.deploy.arguments import add_runtime_arguments, runtime_of

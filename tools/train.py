@@ -8,7 +8,7 @@ from mmmobilemamba.apis.config import load_config
 from mmmobilemamba.apis.strides import check_strides
 from mmmobilemamba.checkpoints.safe_loading import allow_mmengine_checkpoints
 from mmmobilemamba.checkpoints.start import model_of, settle_start
-from mmmobilemamba.datasets.data_checks import set_data_checks
+from mmmobilemamba.datasets.checked_pipeline import set_data_checks
 from mmmobilemamba.datasets.data_paths import check_data
 from mmmobilemamba.engine.distributed import (
     leave_distributed,

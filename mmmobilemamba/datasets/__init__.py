@@ -1,24 +1,21 @@
 """The embedded data set of geometric shapes, and checks of any data."""
 
-from .checked_pipeline import CheckedPipeline, DataFaultError
+from .checked_pipeline import CheckedPipeline
 from .shapes import (
     SHAPES_CLASSES,
     SHAPES_PALETTE,
     SHAPES_SEG_CLASSES,
     SHAPES_SEG_PALETTE,
-    ShapesScene,
     make_scene,
     make_shapes,
 )
 
 __all__ = [
     'CheckedPipeline',
-    'DataFaultError',
     'SHAPES_CLASSES',
     'SHAPES_PALETTE',
     'SHAPES_SEG_CLASSES',
     'SHAPES_SEG_PALETTE',
-    'ShapesScene',
     'make_scene',
     'make_shapes',
 ]

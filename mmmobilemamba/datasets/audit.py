@@ -2,264 +2,175 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import cv2
 import numpy as np
 from mmengine.config import Config
-from mmengine.dataset import Compose
-from mmengine.fileio import list_from_file
+from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from .checked_pipeline import flat_boxes, header_of, name_of, run_steps
-from .coco_checks import check_coco, check_voc
-from .data_checks import label_range
+from .checked_pipeline import (
+    CheckedPipeline,
+    describe,
+    flat_boxes,
+    header_of,
+    label_range,
+)
+from .coco import coco_faults
 from .data_paths import find_datasets, type_name
-
-# Images of more than 8 bits whose values all come to less are dark.
-_DARK = 16
 
 
 @dataclass
 class Report:
-    """What a data set holds.
+    """What a data set holds; labels are counted in all and by sample."""
 
-    Args:
-        key (str): Where it stands in the config.
-        faults (list[tuple[str, str]]): File or '', and what is wrong.
-        remarks (list[str]): What is no fault.
-        classes (tuple[str]): Names of its classes.
-        folders (tuple[str]): Names of its folders, where these are classes.
-        total (int): Number of samples.
-        objects (Counter): How often each label occurs.
-        samples (Counter): In how many samples.
-    """
-
-    key: str
-    faults: list[tuple[str, str]] = field(default_factory=list)
-    remarks: list[str] = field(default_factory=list)
+    key: str  # where it stands in the config
+    faults: list[tuple[str, str]] = field(default_factory=list)  # with file
     classes: tuple[str, ...] = ()
-    folders: tuple[str, ...] = ()
     total: int = 0
     objects: Counter = field(default_factory=Counter)
     samples: Counter = field(default_factory=Counter)
 
 
 def audit(
-    cfg: Config, splits: tuple[str, ...], workers: int = 0, progress=None
+    cfg: Config,
+    splits: Sequence[str],
+    workers: int = 0,
+    progress: Callable = lambda samples, key: samples,
 ) -> Iterator[Report]:
     """Report on every data set, whatever is wrong with it.
 
     Args:
         cfg (Config): Config of a run, with its default scope set.
-        splits (tuple[str]): Which of ``'train'``, ``'val'`` and ``'test'``.
-        workers (int): Processes that load. Defaults to 0, which loads in
-            this one.
-        progress (Callable, optional): Wraps the iteration over the samples;
-            takes it, its name and its length. Defaults to None.
+        splits (Sequence[str]): Which of ``'train'``, ``'val'`` and ``'test'``.
+        workers (int): Processes that load. Defaults to 0, which is this one.
+        progress (Callable): Wraps the samples; takes them and a name.
 
     Yields:
         Report: What was found, in the order of the config.
     """
-    limits = label_range(cfg.get('model') or {})
-    folders: tuple[str, ...] = ()
+    limits, folders = label_range(cfg.get('model') or {}), []
     for split in splits:
         reports = []
         for key, part in find_datasets(cfg, split):
             report = Report(key)
             reports.append(report)
             try:
-                _read(report, part, limits, workers, progress)
+                dataset = _open(report, part, limits, folders)
+                loader = DataLoader(dataset, None, num_workers=workers)
+                for name, faults, labels in progress(loader, key):
+                    report.faults += [(name, fault) for fault in faults]
+                    report.objects.update(labels)
+                    report.samples.update(labels.keys() or [None])
             except Exception as error:
                 # Whatever a host's data set makes of what is in the files.
-                if report.total or not report.faults:
-                    report.faults.append(('', _said(error)))
-            folders = folders or report.folders
-            if report.folders and report.folders != folders:
-                only = ', '.join(sorted(set(folders) ^ set(report.folders)))
-                what = f'folders differ between data sets: {only}'
-                report.faults.append(('', what))
+                report.faults.append(('', describe(error)))
         if reports:
-            faults = _label_faults(reports, limits.get('ignore_index', 255))
+            faults = _label_faults(reports, limits['ignore_index'])
             reports[0].faults += [('', fault) for fault in faults]
         yield from reports
 
 
-def one_class_faults(model: dict) -> list[str]:
-    """Find heads whose softmax has one class, so that they learn nothing."""
-    faults = []
-    for key in ('decode_head', 'auxiliary_head', 'head'):
-        heads = model.get(key) or ()
-        for head in heads if isinstance(heads, list | tuple) else [heads]:
-            losses = head.get('loss_decode') or head.get('loss') or {}
-            losses = [losses] if isinstance(losses, dict) else losses
-            softmax = any(
-                type_name(loss) in ('', 'CrossEntropyLoss', 'LabelSmoothLoss')
-                and not loss.get('use_sigmoid')
-                for loss in losses
-            )
-            if head.get('num_classes') == 1 and softmax:
-                faults.append(
-                    f'model.{key} has one class under a softmax, which is '
-                    'always certain of it: take num_classes=2, with a class '
-                    'for the background, or use_sigmoid=True'
-                )
-    return faults
-
-
-class _Samples(Dataset):
-    """Load samples without augmentation; give file, faults and labels."""
-
-    def __init__(self, dataset, loading: list, limits: dict) -> None:
-        self.dataset = dataset
-        self.loading = Compose(loading).transforms
-        self.limits = limits
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> tuple[str, list[str], dict[int, int]]:
-        name, labels = f'sample {index}', {}
-        try:
-            sample = self.dataset.get_data_info(index)
-            name = name_of(sample)
-            faults = list(flat_boxes(sample).values())
-            sample = run_steps(self.loading, sample, **self.limits) or {}
-            faults += self._image_faults(sample)
-            for key in ('gt_bboxes_labels', 'gt_seg_map', 'gt_label'):
-                if sample.get(key) is not None:
-                    found = np.unique(sample[key], return_counts=True)
-                    labels = {int(n): int(k) for n, k in zip(*found)}
-                    break
-        except Exception as error:
-            faults = [_said(error)]
-        return name, faults, labels
-
-    def _image_faults(self, sample: dict) -> Iterator[str]:
-        path, image = sample.get('img_path'), sample.get('img')
-        if image is None:
-            return
-        if image.size and image.max() < _DARK and os.path.isfile(str(path)):
-            stored = cv2.imread(path, cv2.IMREAD_UNCHANGED)
-            if stored is not None and stored.max() > image.max():
-                yield (
-                    f'values up to {stored.max()} of more than 8 bits come to '
-                    f'{image.max()} of 255 or less: scale them before'
-                )
-        turn = header_of(path)[1]
-        kinds = [getattr(step, 'color_type', 'color') for step in self.loading]
-        height, width = image.shape[:2]
-        if (
-            turn != 1
-            and (turn < 5 or height == width)
-            and {'gt_bboxes_labels', 'gt_seg_map'} & sample.keys()
-            and not any('ignore_or' in k or k == 'unchanged' for k in kinds)
-        ):
-            yield (
-                f'the image is turned when it is read (EXIF orientation '
-                f'{turn}) and its labels, of equal size, are not'
-            )
-
-
-def _said(error: Exception) -> str:
-    said, kind = ' '.join(str(error).split()), type(error)
-    ours = kind.__module__.startswith('mmmobilemamba')
-    return said if ours else f'{kind.__name__}: {said}'
-
-
-def _read(report: Report, part: dict, limits: dict, workers, progress) -> None:
-    """Fill the report of one data set."""
-    steps = [
-        step
-        for step in part.get('pipeline') or ()
-        if isinstance(step, dict) and type_name(step).startswith('Load')
-    ]
-    masks = any(step.get('with_mask') for step in steps)
-    _check_files(report, part, masks)
-    # With test_mode empty images stay in, as what is measured.
-    changes = dict(pipeline=[], test_mode=True, serialize_data=False)
+def _open(report: Report, part: dict, limits: dict, known: list):
+    """Build a data set and report on what its files say of all samples."""
+    steps = [x for x in part.get('pipeline') or () if isinstance(x, dict)]
+    steps = [step for step in steps if type_name(step).startswith('Load')]
+    load = CheckedPipeline(steps, max_faulty=0, **limits)
+    # Without augmentation, and with empty images, as what is measured.
+    changes = dict(pipeline=[partial(_inspect, load)], filter_cfg=None)
+    changes.update(lazy_init=True, serialize_data=False)
     dataset = DATASETS.build(dict(part, **changes))
+    # Not of those that load in a way of their own, such as LVIS.
+    loads = type(dataset).load_data_list.__qualname__
+    path = getattr(dataset, 'ann_file', '')
+    if loads == 'CocoDataset.load_data_list' and os.path.isfile(path):
+        masks = any(step.get('with_mask') for step in steps)
+        classes = dataset.metainfo.get('classes') or ()
+        report.faults += [(path, x) for x in coco_faults(path, classes, masks)]
+    if loads == 'XMLDataset.load_data_list':
+        _read_xml(report, dataset)
     dataset.full_init()
-    report.classes = tuple(dataset.metainfo.get('classes') or ())
-    report.folders = tuple(getattr(dataset, 'folder_to_idx', None) or ())
-    classes, folders = report.classes, report.folders
-    if set(classes) & set(folders) and classes != folders:
-        what = (
-            f'labels follow the sorted folders, {folders}, and '
-            f'metainfo.classes is {classes}'
-        )
-        report.faults.append((str(part.get('data_root') or ''), what))
     report.total = len(dataset)
-    samples = _Samples(dataset, steps, limits)
-    loaded = DataLoader(samples, batch_size=None, num_workers=workers)
-    if progress is not None:
-        loaded = progress(loaded, report.key, report.total)
-    for name, faults, labels in loaded:
-        report.faults += [(name, fault) for fault in faults]
-        report.objects.update(labels)
-        report.samples.update(labels.keys())
-    if not report.total:
-        what = 'no sample is found: do ann_file, data_prefix and suffix fit?'
-        report.faults.append(('', what))
-    elif not report.objects:
-        report.remarks.append('There is no label to learn or measure.')
+    report.classes = tuple(dataset.metainfo.get('classes') or ())
+    faults = []
+    if not report.total and not report.faults:
+        faults += ['no sample is found: do ann_file and data_prefix fit?']
+    folders = tuple(getattr(dataset, 'folder_to_idx', None) or ())
+    if set(report.classes) & set(folders) and report.classes != folders:
+        faults += [f'the folders are {folders}, the classes {report.classes}']
+    known += [folders] if folders else []
+    if folders and folders != known[0]:
+        faults += [f'the folders {known[0]} elsewhere are {folders}']
+    report.faults += [(str(part.get('data_root') or ''), x) for x in faults]
+    return dataset
+
+
+def _read_xml(report: Report, dataset: BaseDataset) -> None:
+    """Go on after files of Pascal VOC's form that cannot be read."""
+    parse = dataset.parse_data_info
+
+    def parse_or_report(image: dict) -> dict:
+        try:
+            return parse(image)
+        except Exception as error:
+            report.faults.append((image['xml_path'], describe(error)))
+            return dict(width=0, height=0, instances=[])
+
+    dataset.parse_data_info = parse_or_report
+    dataset.full_init()
+    dataset.data_list = [x for x in dataset.data_list if 'img_path' in x]
+
+
+def _inspect(load: Callable, sample: dict) -> tuple[str, list[str], dict]:
+    """Load a sample; return its file, its faults and its labels."""
+    name, labels = sample.get('img_path', ''), {}
+    faults = [*flat_boxes(sample).values()]
+    try:
+        sample = load(sample) or {}
+        faults += _image_faults(load, sample)
+        for key in ('gt_bboxes_labels', 'gt_seg_map', 'gt_label'):
+            if sample.get(key) is not None:
+                found = np.unique(sample[key], return_counts=True)
+                labels = {int(n): int(k) for n, k in zip(*found)}
+                break
+    except Exception as error:
+        faults.append(describe(error))
+    return name, faults, labels
+
+
+def _image_faults(load: Callable, sample: dict) -> Iterator[str]:
+    path, image = str(sample.get('img_path')), sample.get('img')
+    if image is None or not os.path.isfile(path):
+        return
+    if image.max() < 16:  # dark, if the file has more than 8 bits
+        stored = cv2.imread(path, cv2.IMREAD_UNCHANGED)
+        if stored is not None and stored.max() > image.max():
+            values = f'values up to {stored.max()}, of more than 8 bits'
+            yield f'{values}, come to {image.max()} of 255: scale them before'
+    turn, (height, width) = header_of(path)[1], image.shape[:2]
+    equal = turn in (2, 3, 4) or (turn > 4 and height == width)
+    kinds = [getattr(step, 'color_type', '') for step in load.transforms]
+    turned = not any('ignore_or' in k or k == 'unchanged' for k in kinds)
+    if equal and turned and {'gt_bboxes_labels', 'gt_seg_map'} & {*sample}:
+        yield (
+            f'the image is turned when it is read (EXIF orientation {turn}) '
+            'and its labels, of equal size, are not'
+        )
 
 
 def _label_faults(reports: list[Report], ignore: int) -> Iterator[str]:
     """Find what only the labels of all samples of a split show."""
-    found = set().union(*(report.objects for report in reports))
-    if not found:
-        return
-    if found <= {ignore}:
+    objects = sum((report.objects for report in reports), Counter())
+    if ignore in objects and objects.keys() <= {0, ignore}:
         yield (
-            f'every pixel is {ignore}, which is ignored; should '
-            'reduce_zero_label be False?'
+            f'label images hold {sorted(objects)} alone, of which {ignore} is '
+            'ignored: look at reduce_zero_label, and at 255 for a class'
         )
-    elif found == {0, 255} and ignore == 255:
-        yield 'label images hold 0 and 255 only, and 255 is ignored'
-    # The parts of a set may each have some of the classes.
-    seen = {
-        name
-        for report in reports
-        for number, name in enumerate(report.classes)
-        if report.objects[number]
-    }
-    never = [n for n in reports[0].classes if n not in seen]
+    classes = enumerate(reports[0].classes if objects else ())
+    never = [name for number, name in classes if not objects[number]]
     if never:
-        few = ', '.join(never[:20]) + (', ...' if never[20:] else '')
-        yield f'{len(never)} classes of metainfo never occur: {few}'
-
-
-def _check_files(report: Report, part: dict, masks: bool) -> None:
-    """Check annotation files, for which the data set's own error is poor."""
-    with DATASETS.switch_scope_and_registry(None) as registry:
-        kind = part['type']
-        kind = registry.get(kind) if isinstance(kind, str) else kind
-    root = part.get('data_root') or ''
-    listed = os.path.join(root, part.get('ann_file') or '')
-    classes = (part.get('metainfo') or {}).get('classes')
-    if isinstance(classes, str) and os.path.isfile(classes):
-        classes = list_from_file(classes)
-    elif isinstance(classes, str):
-        raise ValueError(
-            f'metainfo.classes is the string {classes!r}; one class is '
-            f'({classes!r},), with a comma.'
-        )
-    classes = classes or (getattr(kind, 'METAINFO', None) or {}).get('classes')
-    if not os.path.isfile(listed):
-        return
-    # Not of those that load in a way of their own, such as LVIS.
-    loads = getattr(getattr(kind, 'load_data_list', 0), '__qualname__', '')
-    if loads == 'CocoDataset.load_data_list':
-        faults, remarks = check_coco(listed, classes, masks)
-    elif loads == 'XMLDataset.load_data_list':
-        inner = (part.get('data_prefix') or {}).get('sub_data_root', '')
-        folder = part.get('ann_subdir', 'Annotations')
-        folder = os.path.join(root, inner, folder)
-        faults, remarks = check_voc(listed, folder, classes or ())
-    else:
-        return
-    report.faults += [(listed, fault) for fault in faults]
-    report.remarks += remarks
+        yield f'{len(never)} classes of metainfo never occur: {never[:20]}'

@@ -3,7 +3,6 @@
 import json
 import os
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -16,50 +15,21 @@ SHAPES_PALETTE = [(220, 60, 60), (60, 180, 75), (65, 105, 225)]
 SHAPES_SEG_CLASSES = ('ground', *SHAPES_CLASSES)
 SHAPES_SEG_PALETTE = [(128, 128, 128), *SHAPES_PALETTE]
 
-MAX_OBJECTS = 5
-MIN_VISIBLE = 0.4
-# Part of the recorded settings: raise it whenever the same settings would
-# give other pixels, so that old folders are not taken for new ones.
-GENERATOR_VERSION = 1
-SETTINGS_FILE = 'shapes.json'
+_MAX_OBJECTS = 5
+_MIN_VISIBLE = 0.4
+# To be raised whenever the same settings would give other pixels.
+_VERSION = 1
 _SUBPIXELS = 4
 _PLACING_TRIES = 30
 _MIN_CONTRAST = 90.0
 
 
-@dataclass(frozen=True)
-class ShapesScene:
-    """One scene with its exact annotation.
-
-    Args:
-        image (np.ndarray): RGB pixels, uint8, (size, size, 3).
-        masks (np.ndarray): Visible pixels of each object, bool,
-            (objects, size, size). No two masks share a pixel.
-        full_masks (np.ndarray): The same objects as if nothing lay on them.
-        labels (np.ndarray): Index into :data:`SHAPES_CLASSES` of each
-            object, int64, (objects, ). Later objects lie on earlier ones.
-    """
-
-    image: np.ndarray
-    masks: np.ndarray
-    full_masks: np.ndarray
-    labels: np.ndarray
-
-    def label_map(self) -> np.ndarray:
-        """Return the class of every pixel, uint8 (size, size)."""
-        return (self.masks * (self.labels + 1)[:, None, None]).sum(
-            0, dtype=np.uint8
-        )
-
-
-def make_scene(index: int, seed: int = 0, size: int = 160) -> ShapesScene:
+def make_scene(index: int, seed: int = 0, size: int = 160) -> tuple:
     """Draw one scene, the same one for the same arguments.
 
     It holds one to five objects of random class, colour, rotation and size,
     from an eighth to half of the image's. Circles are plain, rectangles
-    striped and triangles chequered, so that a network learns them within
-    minutes; colours say nothing. None of the annotated objects is hidden
-    beyond ``1 - MIN_VISIBLE`` of its area.
+    striped and triangles chequered. At most 60 % of an object is hidden.
 
     Args:
         index (int): Number of the scene within its seed.
@@ -67,149 +37,130 @@ def make_scene(index: int, seed: int = 0, size: int = 160) -> ShapesScene:
         size (int): Side of the image in pixels, 64 or more. Defaults to 160.
 
     Returns:
-        ShapesScene: Image, masks and labels.
-
-    Raises:
-        ValueError: The size is smaller.
+        tuple[np.ndarray, np.ndarray, np.ndarray]: Image, RGB, uint8, (size,
+        size, 3); visible pixels of each object, bool, (objects, size, size);
+        and its index into :data:`SHAPES_CLASSES`, int64, (objects, ).
     """
     if size < 64:
         raise ValueError(f'size must be at least 64, got {size}.')
     rng = np.random.default_rng([seed, index])
-    image = _ground(rng, size)
+    painter = _Painter(rng, size)
+    image = painter.ground()
     ground_colour = image.mean((0, 1))
-
-    masks: list[np.ndarray] = []
-    full_masks: list[np.ndarray] = []
-    labels: list[int] = []
-    for _ in range(int(rng.integers(1, MAX_OBJECTS + 1))):
+    owners = np.zeros((size, size), np.int64)  # number of the object, or 0
+    labels, areas = [], []
+    for _ in range(int(rng.integers(1, _MAX_OBJECTS + 1))):
         label = int(rng.integers(len(SHAPES_CLASSES)))
-        outline = _outline(rng, size, SHAPES_CLASSES[label])
+        kind = SHAPES_CLASSES[label]
+        outline = painter.outline(kind)
         for _ in range(_PLACING_TRIES):
             offset = rng.uniform(0, size - outline.max(0))
-            coverage = _coverage(outline + offset, size)
+            coverage = painter.coverage(outline + offset)
             full = coverage >= 0.5
-            left = [mask & ~full for mask in masks]
-            if all(
-                mask.sum() >= MIN_VISIBLE * whole.sum()
-                for mask, whole in zip(left, full_masks)
-            ):
+            left = np.bincount(owners[~full], minlength=len(areas) + 1)[1:]
+            if (left >= _MIN_VISIBLE * np.array(areas)).all():
                 break
         else:
             continue  # no place for it
-        masks = [*left, full]
-        full_masks.append(full)
         labels.append(label)
-        paint = _paint(rng, size, ground_colour, SHAPES_CLASSES[label])
-        image += coverage[..., None] * (paint - image)
-
-    return ShapesScene(
-        image=np.clip(np.rint(image), 0, 255).astype(np.uint8),
-        masks=np.stack(masks),
-        full_masks=np.stack(full_masks),
-        labels=np.array(labels, dtype=np.int64),
-    )
+        areas.append(full.sum())
+        owners[full] = len(labels)
+        surface = painter.surface(kind, ground_colour)
+        image += coverage[..., None] * (surface - image)
+    masks = owners == np.arange(1, len(labels) + 1)[:, None, None]
+    image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    return image, masks, np.array(labels, dtype=np.int64)
 
 
-def _smooth_noise(
-    rng: np.random.Generator, size: int, cells: int, channels: int
-) -> np.ndarray:
-    """Return noise in [-1, 1] without detail finer than size / cells."""
-    grid = rng.uniform(-1, 1, (cells, cells, channels)).astype(np.float32)
-    noise = cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC)
-    return noise.reshape(size, size, channels)
+class _Painter:
+    """Textures (size, size, channels) and outlines from random numbers."""
 
+    def __init__(self, rng: np.random.Generator, size: int) -> None:
+        self.rng, self.size = rng, size
 
-def _stripes(
-    rng: np.random.Generator, size: int, shortest: float, longest: float
-) -> np.ndarray:
-    """Return stripes in [-1, 1] of random direction, periods in pixels."""
-    angle = rng.uniform(0, np.pi)
-    period = rng.uniform(shortest, longest)
-    rows, cols = np.mgrid[:size, :size].astype(np.float32)
-    phase = (np.cos(angle) * cols + np.sin(angle) * rows) / period
-    return np.sin(2 * np.pi * phase)[..., None]
+    def smooth_noise(self, cells: int, channels: int) -> np.ndarray:
+        """Return noise in [-1, 1] without detail finer than size / cells."""
+        grid = self.rng.uniform(-1, 1, (cells, cells, channels))
+        side = self.size, self.size
+        cubic = dict(interpolation=cv2.INTER_CUBIC)
+        noise = cv2.resize(grid.astype(np.float32), side, **cubic)
+        return noise.reshape(*side, channels)
 
+    def stripes(self, shortest: float, longest: float) -> np.ndarray:
+        """Return stripes in [-1, 1] of any direction, periods in pixels."""
+        angle = self.rng.uniform(0, np.pi)
+        period = self.rng.uniform(shortest, longest)
+        rows, cols = np.mgrid[: self.size, : self.size].astype(np.float32)
+        phase = (np.cos(angle) * cols + np.sin(angle) * rows) / period
+        return np.sin(2 * np.pi * phase)[..., None]
 
-def _checks(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Return a chequered pattern of -1 and 1, fields of 5 to 7 pixels."""
-    rows, cols = np.mgrid[:size, :size] // rng.integers(5, 8)
-    return ((rows + cols) % 2 * 2.0 - 1)[..., None]
+    def ground(self) -> np.ndarray:
+        ground = np.zeros((self.size, self.size, 3), np.float32)
+        ground += self.rng.uniform(60, 195, 3)
+        ground += 18 * self.smooth_noise(4, 3)
+        ground += 8 * self.smooth_noise(self.size // 8, 1)
+        ground += self.rng.uniform(0, 10) * self.stripes(5, 16)
+        ground += self.rng.normal(0, 5, (self.size, self.size, 1))
+        return ground
 
-
-def _ground(rng: np.random.Generator, size: int) -> np.ndarray:
-    """Return textured ground: base colour, clouds, stripes and grain."""
-    ground = np.full((size, size, 3), rng.uniform(60, 195, 3), np.float32)
-    ground += 18 * _smooth_noise(rng, size, 4, 3)
-    ground += 8 * _smooth_noise(rng, size, size // 8, 1)
-    ground += rng.uniform(0, 10) * _stripes(rng, size, 5, 16)
-    ground += rng.normal(0, 5, (size, size, 1))
-    return ground
-
-
-def _paint(
-    rng: np.random.Generator, size: int, ground_colour: np.ndarray, kind: str
-) -> np.ndarray:
-    """Return the surface of an object, which stands out from the ground."""
-    colour = rng.uniform(20, 235, 3)
-    while np.linalg.norm(colour - ground_colour) < _MIN_CONTRAST:
-        colour = rng.uniform(20, 235, 3)
-    paint = colour + 10 * _smooth_noise(rng, size, 4, 1)
-    if kind == 'rectangle':
-        paint += 36 * _stripes(rng, size, 6, 9)
-    elif kind == 'triangle':
-        paint += 36 * _checks(rng, size)
-    return paint + rng.normal(0, 4, (size, size, 1))
-
-
-def _outline(rng: np.random.Generator, size: int, kind: str) -> np.ndarray:
-    """Return corners as x, y from (0, 0) on; a circle's are its box's."""
-    if kind == 'circle':
-        outline = np.array([[0.0, 0.0], [1.0, 1.0]])
-    else:
+    def surface(self, kind: str, ground_colour: np.ndarray) -> np.ndarray:
+        colour = ground_colour
+        while np.linalg.norm(colour - ground_colour) < _MIN_CONTRAST:
+            colour = self.rng.uniform(20, 235, 3)
+        paint = colour + 10 * self.smooth_noise(4, 1)
         if kind == 'rectangle':
-            half = rng.uniform(0.6, 1.0)
-            corners = np.array(
-                [[-1, -half], [1, -half], [1, half], [-1, half]]
-            )
+            paint += 36 * self.stripes(6, 9)
+        elif kind == 'triangle':
+            field = self.rng.integers(5, 8)  # pixels of the chequers
+            rows, cols = np.mgrid[: self.size, : self.size] // field
+            paint += 36 * ((rows + cols) % 2 * 2.0 - 1)[..., None]
+        return paint + self.rng.normal(0, 4, (self.size, self.size, 1))
+
+    def outline(self, kind: str) -> np.ndarray:
+        """Return corners as x, y from (0, 0) on; a circle's of its box."""
+        corners = np.array([[0.0, 0.0], [1.0, 1.0]])
+        if kind != 'circle':
+            if kind == 'rectangle':
+                half = self.rng.uniform(0.6, 1.0)
+                corners = [[-1, -half], [1, -half], [1, half], [-1, half]]
+            else:
+                spread = self.rng.uniform(-14, 14, 3)
+                angles = np.deg2rad([0, 120, 240] + spread)
+                corners = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+            turn = self.rng.uniform(0, 2 * np.pi)
+            cos, sin = np.cos(turn), np.sin(turn)
+            corners = corners @ np.array([[cos, -sin], [sin, cos]]).T
+            corners -= corners.min(0)
+            corners /= corners.max()
+        lowest = self.size // 8 / corners.max(0).min()
+        return corners * self.rng.uniform(lowest, self.size // 2)
+
+    def coverage(self, outline: np.ndarray) -> np.ndarray:
+        """Return the covered share of every pixel, float32, (size, size)."""
+        first = np.floor(outline.min(0)).astype(int)
+        last = np.minimum(np.ceil(outline.max(0)).astype(int), self.size)
+        cols, rows = [
+            start + (np.arange((end - start) * _SUBPIXELS) + 0.5) / _SUBPIXELS
+            for start, end in zip(first, last)
+        ]
+        cols, rows = cols[None], rows[:, None]
+        if len(outline) == 2:
+            x, y = outline.mean(0)
+            radius = (outline[1] - outline[0])[0] / 2
+            inside = (cols - x) ** 2 + (rows - y) ** 2 <= radius**2
         else:
-            angles = np.deg2rad([0, 120, 240] + rng.uniform(-14, 14, 3))
-            corners = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-        turn = rng.uniform(0, 2 * np.pi)
-        rotation = np.array(
-            [[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]
-        )
-        outline = corners @ rotation.T
-        outline -= outline.min(0)
-        outline /= outline.max()
-    lowest = size // 8 / outline.max(0).min()
-    return outline * rng.uniform(lowest, size // 2)
-
-
-def _coverage(outline: np.ndarray, size: int) -> np.ndarray:
-    """Return the covered share of every pixel, float32, (size, size)."""
-    first = np.floor(outline.min(0)).astype(int)
-    last = np.minimum(np.ceil(outline.max(0)).astype(int), size)
-    cols, rows = [
-        start + (np.arange((end - start) * _SUBPIXELS) + 0.5) / _SUBPIXELS
-        for start, end in zip(first, last)
-    ]
-    cols, rows = cols[None], rows[:, None]
-    if len(outline) == 2:
-        centre = outline.mean(0)
-        radius = (outline[1] - outline[0])[0] / 2
-        inside = (cols - centre[0]) ** 2 + (rows - centre[1]) ** 2 <= radius**2
-    else:
-        # The corners run in the direction that has the inside on the left.
-        inside = np.True_
-        for start, end in zip(outline, np.roll(outline, -1, axis=0)):
-            edge = end - start
-            sides = edge[0] * (rows - start[1]) - edge[1] * (cols - start[0])
-            inside = inside & (sides >= 0)
-    coverage = np.zeros((size, size), dtype=np.float32)
-    height, width = last[::-1] - first[::-1]
-    blocks = inside.reshape(height, _SUBPIXELS, width, _SUBPIXELS)
-    coverage[first[1] : last[1], first[0] : last[0]] = blocks.mean((1, 3))
-    return coverage
+            # The corners run in the direction that has the inside on the left.
+            inside = np.True_
+            for start, end in zip(outline, np.roll(outline, -1, axis=0)):
+                x, y = end - start
+                sides = x * (rows - start[1]) - y * (cols - start[0])
+                inside = inside & (sides >= 0)
+        width, height = last - first
+        blocks = inside.reshape(height, _SUBPIXELS, width, _SUBPIXELS)
+        coverage = np.zeros((self.size, self.size), dtype=np.float32)
+        box = slice(first[1], last[1]), slice(first[0], last[0])
+        coverage[box] = blocks.mean((1, 3))
+        return coverage
 
 
 def make_shapes(
@@ -218,7 +169,6 @@ def make_shapes(
     num_val: int = 100,
     size: int = 160,
     seed: int = 0,
-    overwrite: bool = False,
 ) -> bool:
     """Write a training and a validation set for detection and segmentation.
 
@@ -239,107 +189,61 @@ def make_shapes(
         size (int): Side of the images in pixels. Defaults to 160.
         seed (int): Seed of the training scenes; that of the held-out ones is
             a million higher. Defaults to 0.
-        overwrite (bool): Whether to replace a folder that was made with
-            other settings. Defaults to False.
 
     Returns:
-        bool: True if the folder was written, False if it already held the
-        very same data and was left alone.
+        bool: False if the folder already held the very same data.
 
     Raises:
-        ValueError: If an argument is out of range.
-        FileExistsError: If ``out_dir`` holds something else.
+        FileExistsError: ``out_dir`` holds something else.
     """
-    if min(num_train, num_val) < 1 or seed < 0:
-        raise ValueError(
-            'num_train and num_val must be at least 1 and seed at least 0, '
-            f'got {num_train}, {num_val}, {seed}.'
-        )
-    settings = dict(
-        generator_version=GENERATOR_VERSION,
-        num_train=num_train,
-        num_val=num_val,
-        size=size,
-        seed=seed,
-    )
+    settings = dict(generator_version=_VERSION, num_train=num_train)
+    settings.update(num_val=num_val, size=size, seed=seed)
     out_dir = Path(out_dir).absolute()
-    if out_dir.is_file() or (out_dir.is_dir() and any(out_dir.iterdir())):
-        if _holds(out_dir, settings, overwrite):
-            return False
+    recorded = out_dir / 'shapes.json'
+    if recorded.is_file() and json.loads(recorded.read_text()) == settings:
+        return False
+    if out_dir.exists() and any(out_dir.iterdir()):
+        raise FileExistsError(f'{out_dir} holds other data than {settings}.')
     out_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        prefix=f'.{out_dir.name}-', dir=out_dir.parent
-    ) as temp_dir:
+    with tempfile.TemporaryDirectory(dir=out_dir.parent) as temp_dir:
         fresh = Path(temp_dir, 'new')
         _write_split(fresh, 'train', num_train, seed, size)
         _write_split(fresh, 'val', num_val, seed + 1_000_000, size)
-        (fresh / SETTINGS_FILE).write_text(json.dumps(settings, indent=2))
-        if out_dir.exists():
-            # A plain rename over an empty folder is not portable.
-            out_dir.rename(Path(temp_dir, 'old'))
-        fresh.rename(out_dir)
+        (fresh / recorded.name).write_text(json.dumps(settings, indent=2))
+        fresh.replace(out_dir)
     return True
 
 
-def _holds(out_dir: Path, settings: dict, overwrite: bool) -> bool:
-    """Tell whether the folder holds this data; raise if it holds another."""
-    path = out_dir / SETTINGS_FILE
-    if not path.is_file():
-        raise FileExistsError(
-            f'{out_dir} was not made by this generator (it has no '
-            f'{SETTINGS_FILE}); choose another folder.'
-        )
-    found = json.loads(path.read_text())
-    other = [
-        f'{key} is {found.get(key)}, asked for {value}'
-        for key, value in settings.items()
-        if found.get(key) != value
-    ]
-    if other and not overwrite:
-        raise FileExistsError(
-            f'{out_dir} holds shapes made with other settings '
-            f'({"; ".join(other)}); choose another folder or overwrite it.'
-        )
-    return not other
-
-
-def _write_split(
-    root: Path, split: str, count: int, seed: int, size: int
-) -> None:
-    # It comes with mmdet; reading the constants above must not need it.
-    from pycocotools import mask as coco_mask
+def _write_split(root: Path, split: str, count: int, seed: int, size: int):
+    from pycocotools import mask as coco_mask  # comes with mmdet
 
     for kind in ('images', 'labels'):
         (root / kind / split).mkdir(parents=True)
     images, annotations = [], []
     for index in range(count):
-        scene = make_scene(index, seed, size)
+        image, masks, labels = make_scene(index, seed, size)
         name = f'{index:06d}.png'
-        Image.fromarray(scene.image).save(root / 'images' / split / name)
-        labels = Image.fromarray(scene.label_map())
-        labels.save(root / 'labels' / split / name)
-        image = dict(id=index + 1, file_name=name, width=size, height=size)
-        images.append(image)
-        masks = scene.masks.transpose(1, 2, 0).astype(np.uint8, order='F')
-        for rle, label in zip(coco_mask.encode(masks), scene.labels):
+        entry = dict(id=index + 1, file_name=name, width=size, height=size)
+        images.append(entry)
+        Image.fromarray(image).save(root / 'images' / split / name)
+        label_map = (masks * (labels + 1)[:, None, None]).sum(0)
+        label_map = Image.fromarray(label_map.astype(np.uint8))
+        label_map.save(root / 'labels' / split / name)
+        masks = masks.transpose(1, 2, 0).astype(np.uint8, order='F')
+        for rle, label in zip(coco_mask.encode(masks), labels.tolist()):
             annotations.append(
                 dict(
                     id=len(annotations) + 1,
                     image_id=index + 1,
-                    category_id=int(label) + 1,
+                    category_id=label + 1,
                     segmentation=dict(rle, counts=rle['counts'].decode()),
                     area=int(coco_mask.area(rle)),
                     bbox=coco_mask.toBbox(rle).tolist(),
                     iscrowd=0,
                 )
             )
-    content = dict(
-        images=images,
-        annotations=annotations,
-        categories=[
-            dict(id=n, name=x) for n, x in enumerate(SHAPES_CLASSES, 1)
-        ],
-    )
+    categories = [dict(id=n, name=x) for n, x in enumerate(SHAPES_CLASSES, 1)]
+    content = dict(images=images, annotations=annotations)
     path = root / 'annotations' / f'instances_{split}.json'
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(dict(content, categories=categories)))

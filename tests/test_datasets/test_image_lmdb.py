@@ -4,28 +4,28 @@ import runpy
 
 import pytest
 
-from mmmobilemamba.datasets import image_lmdb
-from mmmobilemamba.datasets.image_lmdb import (
-    list_folders,
-    read_list,
-    write_image_lmdb,
-)
+from mmmobilemamba.datasets.image_lmdb import pack_images
 
 lmdb = pytest.importorskip('lmdb')
+pytest.importorskip('mmpretrain')
 
-FILES = {'b/1.JPEG': b'one', 'a/2.png': b'two', 'a/x/3.jpg': b'three'}
-SAMPLES = [('a/2.png', 0), ('a/x/3.jpg', 0), ('b/1.JPEG', 1)]
+FILES = {'a/2.png': b'two', 'a/x/3.jpg': b'three', 'b/1.JPEG': b'one'}
 
 
 @pytest.fixture
-def folder(tmp_path):
-    root = tmp_path / 'train'
+def source(tmp_path):
+    """Training images in folders, and held-out ones in a list."""
     for name, data in FILES.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
-    (root / 'a' / 'notes.txt').write_text('no image')
-    (root / 'loose.jpg').write_bytes(b'in no class')
-    return str(root)
+        path = tmp_path / 'train' / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    (tmp_path / 'train/a/notes.txt').write_text('no image')
+    (tmp_path / 'train/loose.jpg').write_bytes(b'in no class')
+    (tmp_path / 'meta').mkdir()
+    (tmp_path / 'meta/val.txt').write_text('a b/c d.png 7\n')
+    (tmp_path / 'val/a b').mkdir(parents=True)
+    (tmp_path / 'val/a b/c d.png').write_bytes(b'spaces')
+    return tmp_path
 
 
 def content(path):
@@ -36,80 +36,41 @@ def content(path):
         return {k.decode(): bytes(v) for k, v in transaction.cursor()}
 
 
-def test_folders_are_listed_as_mmpretrain_does(folder):
-    datasets = pytest.importorskip('mmpretrain.datasets')
-    assert list_folders(folder) == SAMPLES
-    theirs = datasets.CustomDataset(data_root=folder, pipeline=[])
-    got = [(i['img_path'], i['gt_label']) for i in theirs.load_data_list()]
-    assert got == [(f'{folder}/{name}', label) for name, label in SAMPLES]
+def test_every_file_arrives_and_nothing_is_replaced(source, repo, capsys):
+    path = repo / 'tools/dataset_converters/imagenet_to_lmdb.py'
+    main = runpy.run_path(str(path))['main']
+    out = source / 'out'
+    main([str(source), str(out)])
+    assert 'train.lmdb: 3 images of 2 classes' in capsys.readouterr().out
+    assert content(out / 'train.lmdb') == FILES
+    text = (out / 'meta/train.txt').read_text()
+    assert text == 'a/2.png 0\na/x/3.jpg 0\nb/1.JPEG 1\n'
+    assert content(out / 'val.lmdb') == {'a b/c d.png': b'spaces'}
+    assert (out / 'meta/val.txt').read_text() == 'a b/c d.png 7\n'
+    assert len([*out.iterdir()]) == 3
+    with pytest.raises(SystemExit):
+        main([str(source), str(out)])
+    assert 'train.lmdb' in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('missing', [[], [('a/missing.png', 0)]])
-def test_whole_or_not_at_all(missing, folder, tmp_path):
-    samples = [*SAMPLES, *missing]
+@pytest.mark.parametrize(
+    'line', ['missing.png 0', '/etc/passwd 0', 'ä.png 0', 'a.png cat', 'a.png']
+)
+def test_all_is_looked_at_before_it_is_packed(source, line):
+    """Packing takes hours; what is wrong is said at once."""
+    (source / 'val/ä.png').touch()
+    (source / 'meta/val.txt').write_text(f'a b/c d.png 7\n{line}\n')
+    with pytest.raises((OSError, ValueError)):
+        next(pack_images(source, source / 'out'))
+    assert not (source / 'out').exists()
 
-    def stop(items):
-        yield items[0]
+
+def test_whole_or_not_at_all(source):
+    def stop(items, split):
+        yield next(iter(items))
         raise KeyboardInterrupt
 
-    with pytest.raises((FileNotFoundError, KeyboardInterrupt)):
-        write_image_lmdb(
-            folder, samples, str(tmp_path / 'out'), 'train', progress=stop
-        )
-    left = [p for p in tmp_path.glob('out/**/*') if p.is_file()]
-    assert left == list(tmp_path.glob('out/*.lmdb')) == []
-
-
-def test_every_file_arrives_and_is_replaced_only_if_asked(
-    folder, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(image_lmdb, '_COMMIT_EVERY', 2)
-    out = str(tmp_path / 'out')
-    write_image_lmdb(folder, SAMPLES, out, 'train')
-    assert read_list(f'{out}/meta/train.txt') == SAMPLES
-    names = {path.name for path in (tmp_path / 'out').iterdir()}
-    assert names == {'train.lmdb', 'meta'}
-    with pytest.raises(FileExistsError, match='--overwrite'):
-        write_image_lmdb(folder, SAMPLES[:1], out, 'train')
-    assert content(f'{out}/train.lmdb') == FILES
-    write_image_lmdb(folder, SAMPLES[:1], out, 'train', overwrite=True)
-    assert content(f'{out}/train.lmdb') == {'a/2.png': b'two'}
-    assert read_list(f'{out}/meta/train.txt') == SAMPLES[:1]
-
-
-@pytest.mark.parametrize(
-    'name', ['/etc/passwd', 'a/../../b.png', 'a\\..\\b.png', 'ä.png']
-)
-def test_paths_stay_inside_and_are_keys(name, folder, tmp_path):
-    with pytest.raises(ValueError, match='cannot be a key'):
-        write_image_lmdb(folder, [(name, 0)], str(tmp_path / 'out'), 'train')
-
-
-@pytest.mark.parametrize(
-    ('text', 'line'), [('a.png 0\nb.png cat', 2), ('a.png 0\na.png 1', 2)]
-)
-def test_bad_lists(text, line, tmp_path):
-    (tmp_path / 'train.txt').write_text(f'{text}\n')
-    with pytest.raises(ValueError, match=f'train.txt:{line}'):
-        read_list(str(tmp_path / 'train.txt'))
-
-
-def test_command_looks_at_all_before_it_packs(folder, tmp_path, repo, capsys):
-    """Packing takes hours; what is missing is said at once."""
-    path = repo / 'tools/dataset_converters/imagenet_to_lmdb.py'
-    tool = runpy.run_path(str(path))
-    out = tmp_path / 'out'
-    with pytest.raises(SystemExit) as ended:
-        tool['main']([str(tmp_path), str(out)])
-    assert ended.value.code == 2
-    assert f'{tmp_path / "val"} does not exist' in capsys.readouterr().err
-    assert not out.exists()
-    (tmp_path / 'meta').mkdir()
-    (tmp_path / 'meta/val.txt').write_text('a b/c d.png 7\n')
-    (tmp_path / 'val/a b').mkdir(parents=True)
-    (tmp_path / 'val/a b/c d.png').write_bytes(b'spaces')
-    tool['main']([str(tmp_path), str(out)])
-    assert content(out / 'train.lmdb') == FILES
-    assert content(out / 'val.lmdb') == {'a b/c d.png': b'spaces'}
-    with pytest.raises(SystemExit):
-        tool['main']([str(tmp_path), str(out), '--splits', 'val'])
+    with pytest.raises(KeyboardInterrupt):
+        next(pack_images(source, source / 'out', progress=stop))
+    assert [path.name for path in source.glob('out/*')] == ['meta']
+    assert not [*source.glob('out/meta/*')]

@@ -34,9 +34,9 @@ def imagenet(tmp_path_factory):
         for label in range(len(IMAGENET_CATEGORIES)):
             (root / split / f'n{label:04}').mkdir(parents=True)
         for index in range(IMAGES):
-            scene = make_scene(index, size=SIDE + 16)
+            image, _, _ = make_scene(index, size=SIDE + 16)
             path = root / split / f'n{index:04}' / f'{index}.JPEG'
-            Image.fromarray(scene.image).save(path)
+            Image.fromarray(image).save(path)
     return root
 
 

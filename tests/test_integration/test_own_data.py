@@ -9,7 +9,7 @@ from mmengine.config import Config
 from own_data import make_coco, make_folders, make_labels, make_voc
 
 from mmmobilemamba.analysis.run_logs import read_run
-from mmmobilemamba.datasets.coco_split import split_coco
+from mmmobilemamba.datasets.coco import split_coco
 
 for library in ('mmdet', 'mmseg', 'mmpretrain'):
     pytest.importorskip(library)

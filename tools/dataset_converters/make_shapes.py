@@ -18,16 +18,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--num-val', type=int, default=100, help='held-out scenes')
     add('--size', type=int, default=160, help='side of the images in pixels')
     add('--seed', type=int, default=0, help='seed of the training scenes')
-    text = 'replace a folder that was made with other settings'
-    add('--overwrite', action='store_true', help=text)
     args = parser.parse_args(argv)
     with user_errors(parser):
         written = make_shapes(**vars(args))
-    print(
-        f'{args.out_dir}: '
-        f'{"written" if written else "already there, re-used"}, '
-        f'{args.num_train} training and {args.num_val} held-out scenes'
-    )
+    state = 'written' if written else 'already there, re-used'
+    scenes = f'{args.num_train} training and {args.num_val} held-out scenes'
+    print(f'{args.out_dir}: {state}, {scenes}')
 
 
 if __name__ == '__main__':

@@ -2,10 +2,9 @@
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from mmmobilemamba.apis.command_line import user_errors
-from mmmobilemamba.datasets.coco_split import split_coco
+from mmmobilemamba.datasets.coco import split_coco
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -16,17 +15,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add('source', help='annotation file')
     add('out_dir', help='folder that takes both files; images stay in place')
-    text = 'share of the images that is held out, with the same share of '
-    text += "each class's objects as far as possible"
+    text = "share of the images, and of each class's objects, that is held out"
     add('--val-share', type=float, default=0.2, help=text)
     add('--seed', type=int, default=0, help='seed of the choice')
-    add('--overwrite', action='store_true', help='replace files')
     args = parser.parse_args(argv)
     with user_errors(parser):
         summary = split_coco(**vars(args))
     for name, counts in summary.items():
         text = ', '.join(f'{count} {key}' for key, count in counts.items())
-        print(f'{Path(args.out_dir, name)}.json: {text}')
+        print(f'{args.out_dir}/{name}.json: {text}')
 
 
 if __name__ == '__main__':

@@ -2,7 +2,7 @@
 
 import argparse
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from mmengine.registry import init_default_scope
 from rich.progress import track
@@ -10,25 +10,37 @@ from rich.progress import track
 from mmmobilemamba.apis.command_line import add_cfg_options, user_errors
 from mmmobilemamba.apis.config import load_config
 from mmmobilemamba.checkpoints.atomic import atomic_write
-from mmmobilemamba.datasets.audit import Report, audit, one_class_faults
-from mmmobilemamba.datasets.data_paths import check_data
+from mmmobilemamba.datasets.audit import Report, audit
+from mmmobilemamba.datasets.checked_pipeline import heads_of
+from mmmobilemamba.datasets.data_paths import check_data, find_parts, type_name
 
 SHOWN = 20
 
 
 def print_report(report: Report) -> None:
     """Print what a data set holds and how often each class occurs."""
-    print(f'{report.key}: {report.total} samples')
-    for remark in report.remarks:
-        print(f'  {remark}')
-    if not report.objects:
-        return
+    empty = f'{report.samples[None]} without usable labels'
+    print(f'{report.key}: {report.total} samples, {empty}')
     width = max([5, *map(len, report.classes)])
     print(f'  {"class":{width}}  {"samples":>9}  {"labels":>12}')
     for number, name in enumerate(report.classes):
         counts = report.samples[number], report.objects[number]
-        line = f'  {name:{width}}  {counts[0]:9}  {counts[1]:12}'
-        print(line if counts[1] else f'{line}  never occurs')
+        print(f'  {name:{width}}  {counts[0]:9}  {counts[1]:12}')
+
+
+def one_class_faults(model: dict) -> Iterator[str]:
+    """Find heads whose softmax has one class, so that they learn nothing."""
+    kinds = '', 'CrossEntropyLoss', 'LabelSmoothLoss'
+    for name, head in heads_of(model):
+        named = name in ('decode_head', 'auxiliary_head', 'head')
+        losses = head.get('loss_decode') or head.get('loss') or {}
+        for _, loss in find_parts(losses, ''):
+            softmax = type_name(loss) in kinds and not loss.get('use_sigmoid')
+            if named and softmax and head.get('num_classes') == 1:
+                yield (
+                    f'model.{name} has one class under a softmax: take '
+                    'num_classes=2, with background, or use_sigmoid=True'
+                )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,11 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     with user_errors(parser):
         cfg = load_config(args.config, args.cfg_options)
-        check_data(cfg, tuple(args.splits))
+        check_data(cfg, args.splits)
     init_default_scope(cfg.get('default_scope') or 'mmengine')
-    faults = [
-        ('model', '', x) for x in one_class_faults(cfg.get('model') or {})
-    ]
+    found = one_class_faults(cfg.get('model') or {})
+    faults = [('model', '', fault) for fault in found]
     for report in audit(cfg, args.splits, args.workers, track):
         print_report(report)
         faults += [(report.key, *fault) for fault in report.faults]
@@ -62,16 +73,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             writer.writerow(('data set', 'file', 'fault'))
             writer.writerows(faults)
         print(f'The faults are in {args.out}')
-    if not faults:
-        print('No faults found.')
-        return 0
-    print(f'Faults: {len(faults)}')
+    print(f'Faults: {len(faults)}' if faults else 'No faults found.')
     for key, path, what in faults[:SHOWN]:
         told = path and path in what
         print(f'- {what}' if told else f'- {path or key}: {what}')
     if len(faults) > SHOWN:
         print(f'- and {len(faults) - SHOWN} more; --out takes all')
-    return 1
+    return min(len(faults), 1)
 
 
 if __name__ == '__main__':
