@@ -14,7 +14,8 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
 from mmengine.runner import Runner
-from torch import nn
+from mmengine.utils import apply_to
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 # Batches of two.
@@ -153,3 +154,12 @@ def train_toy(work_dir, resume=True, register=(), **kwargs):
         runner.register_hook(hook)
     runner.train()
     return runner
+
+
+def check_equal(one, other):
+    """Check for equal bits in nested dicts and lists."""
+    one, other = (
+        apply_to(x, lambda x: isinstance(x, Tensor), Tensor.numpy)
+        for x in (one, other)
+    )
+    np.testing.assert_equal(one, other)

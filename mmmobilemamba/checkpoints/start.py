@@ -31,8 +31,6 @@ def settle_start(runner: Runner, weights: str | None = None) -> None:
         CheckpointError: It does not fit, or all that are whole belong to
             another network, which a new training would overwrite.
     """
-    if getattr(runner, '_start_is_settled', False):
-        return
     if isinstance(runner._resume, str):  # FlexibleRunner's other form
         runner._resume, runner._load_from = True, runner._resume
     if runner._resume and runner._load_from is None:
@@ -47,7 +45,6 @@ def settle_start(runner: Runner, weights: str | None = None) -> None:
         _check_resume(runner, runner._load_from)
     if runner._load_from and not runner._resume:
         load_checkpoint(model_of(runner), runner._load_from, partial=True)
-    runner._start_is_settled = True
 
 
 def model_of(runner: Runner) -> nn.Module:

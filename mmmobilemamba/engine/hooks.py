@@ -1,4 +1,4 @@
-"""A hook that sets the memory format of a training."""
+"""Training in channels_last memory format."""
 
 import torch
 from mmengine.hooks import Hook
@@ -22,13 +22,8 @@ class ChannelsLastHook(Hook):
     # Before EMAHook copies the model.
     priority = 'VERY_HIGH'
 
-    def __init__(self) -> None:
-        self._done = False
-
     def before_run(self, runner: Runner) -> None:
         """Convert the weights, and every batch from now on."""
-        if self._done:
-            return
         model = runner.model
         if is_model_wrapper(model):
             model = model.module
@@ -38,7 +33,6 @@ class ChannelsLastHook(Hook):
                 module.to(memory_format=torch.contiguous_format)
                 module.register_forward_pre_hook(_to_contiguous)
         model.data_preprocessor.register_forward_hook(_to_channels_last)
-        self._done = True
 
 
 def _to_channels_last(module: nn.Module, args: tuple, output: dict) -> dict:

@@ -29,7 +29,7 @@ def let_crash(monkeypatch, number):
 
         return call
 
-    for name in ('fsync', 'replace', 'remove'):
+    for name in ('fsync', 'replace', 'unlink'):
         step = getattr(os, name)
         monkeypatch.setattr(os, name, counted(name, step))
 
@@ -70,7 +70,7 @@ def test_a_crash_at_any_step_of_saving(tmp_path, train, monkeypatch):
             assert name in names
             best = content['message_hub']['runtime_info'].get('best_ckpt')
             assert best is None or list((tmp_path / folder).glob('best_*'))
-    assert found == {'fsync', 'replace', 'remove'}
+    assert found == {'fsync', 'replace', 'unlink'}
     assert epochs(tmp_path / folder) == ['epoch_2.pth']
 
 

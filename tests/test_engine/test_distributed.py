@@ -40,7 +40,7 @@ def setup(**options):
 
 def test_slurm_without_gpus(slurm):
     cfg = setup(find_unused_parameters=True)
-    assert slurm.joined == [('gloo', {})]
+    assert slurm.joined == [('gloo', dict(timeout=None))]
     for key, value in dict(
         RANK='3', WORLD_SIZE='4', LOCAL_RANK='1', MASTER_ADDR='127.0.0.1'
     ).items():
@@ -68,9 +68,6 @@ def test_slurm_on_several_nodes(slurm, tmp_path):
 def test_patience_with_a_silent_process(slurm):
     setup(env_cfg=dict(dist_cfg=dict(backend='nccl', timeout=60)))
     assert slurm.joined == [('gloo', dict(timeout=timedelta(minutes=1)))]
-    for wrong in (0, '1m'):
-        with pytest.raises(ValueError, match='dist_cfg.timeout'):
-            setup(env_cfg=dict(dist_cfg=dict(timeout=wrong)))
 
 
 def test_leaving_does_not_wait_for_loading_processes(tmp_path):

@@ -16,8 +16,8 @@ class Draws(Dataset):
         return torch.tensor([index, *draws])
 
 
-def load(workers, number=0, skip=0, seed=3, rank=0, passes=1):
-    batches = ResumableBatches(BatchSampler(range(8), 2, False), seed, rank)
+def load(workers, number=0, skip=0, seed=(3, 0), passes=1):
+    batches = ResumableBatches(BatchSampler(range(8), 2, False), seed)
     batches.number, batches.skip = number, skip
     loader = DataLoader(
         Draws(),
@@ -35,5 +35,5 @@ def test_worker_numbers_follow_from_the_batch():
     assert load(3, passes=2) == wanted
     # The third batch is another worker's now.
     assert load(2, number=3, skip=3, passes=2) == wanted[3:]
-    for other in (dict(seed=4), dict(rank=1), dict(number=1)):
+    for other in (dict(seed=(4, 0)), dict(seed=(3, 1)), dict(number=1)):
         assert load(1, **other)[0] != wanted[0]

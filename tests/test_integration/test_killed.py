@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 from mmengine.config import Config
-from toy_training import LENGTH, toy_config
+from toy_training import LENGTH, check_equal, toy_config
 
 EPOCHS = 40
 
@@ -26,18 +26,6 @@ def result(folder):
     lines = ''.join(log.read_text() for log in logs).splitlines()
     metrics = [x['acc'] for x in map(json.loads, lines) if 'acc' in x]
     return content, metrics[-1]
-
-
-def check_equal(one, other, name=''):
-    assert type(one) is type(other), name
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), name
-    elif isinstance(one, (dict, list, tuple)):
-        assert len(one) == len(other), name
-        for key in one if isinstance(one, dict) else range(len(one)):
-            check_equal(one[key], other[key], f'{name}.{key}')
-    else:
-        assert one == other, name
 
 
 def dump(cfg, path):
@@ -125,8 +113,8 @@ def check_same_end(whole, parts):
     other, other_metric = result(parts)
     assert metric == other_metric
     names = ('state_dict', 'ema_state_dict', 'optimizer', 'param_schedulers')
-    for name in (*names, 'resumable'):
-        check_equal(one[name], other[name], name)
+    for name in (*names, 'resume_state'):
+        check_equal(one[name], other[name])
     info, other_info = (x['message_hub']['runtime_info'] for x in (one, other))
     assert info.get('best_score') == other_info.get('best_score')
-    return one['resumable']
+    return one['resume_state']
