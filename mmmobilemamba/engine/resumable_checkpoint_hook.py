@@ -80,8 +80,7 @@ class ResumableCheckpointHook(CheckpointHook):
       fits, and names those that it skips.
 
     Args:
-        *args: Arguments of :class:`mmengine.hooks.CheckpointHook`.
-        **kwargs: The same.
+        *args, **kwargs: Arguments of ``CheckpointHook``.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -117,7 +116,8 @@ class ResumableCheckpointHook(CheckpointHook):
         if is_main_process():
             self._outdated = getattr(self.file_backend, 'outdated', [])
             names = self._loaded.get('outdated', ())
-            self._outdated += [Path(self.out_dir, name) for name in names]
+            there = Path(self.out_dir).glob('*')
+            self._outdated += [path for path in there if path.name in names]
             self._clear_away()
             for name in remove_drafts(self.out_dir):
                 runner.logger.info(f'Removed an unfinished {name}.')
@@ -242,18 +242,15 @@ class ResumableCheckpointHook(CheckpointHook):
             return
         mine = self._loaded['states'][get_rank()]
         set_random_states(mine)
-        own = dict(runner.model.named_buffers())
         for name, value in mine.get('buffers', {}).items():
-            own[name].copy_(value)
+            runner.model.get_buffer(name).copy_(value)
 
     def _check_loaded(self, runner: Runner) -> None:
         """Drop what belongs to other data or another number of processes."""
         if not self._loaded:
             return
-        had = (
-            len(self._loaded['states']),
-            self._loaded.get('position', {}).get('length'),
-        )
+        length = self._loaded.get('position', {}).get('length')
+        had = len(self._loaded['states']), length
         now = get_world_size(), len(runner.train_loop.dataloader)
         if had != now:
             self._loaded = {}

@@ -41,9 +41,7 @@ def set_random_states(states: dict) -> None:
 class SeededBatch(list):
     """Indices of a batch; a worker that reads them seeds itself.
 
-    Args:
-        indices (list[int]): Indices of the samples.
-        seed (tuple[int]): Non-negative numbers that name the batch.
+    ``seed`` are non-negative numbers that name the batch.
     """
 
     def __init__(self, indices: Iterable[int], seed: tuple[int, ...]) -> None:
