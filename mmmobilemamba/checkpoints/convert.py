@@ -12,10 +12,9 @@ from .checkpoint import (
     HEADS,
     CheckpointError,
     backbone_tensors,
-    find_container,
+    find_tensors,
     load_weights,
     read_checkpoint,
-    weights_of,
 )
 from .key_map import is_published, state_dict_from_published
 
@@ -23,20 +22,12 @@ from .key_map import is_published, state_dict_from_published
 _ARCHS = ('t2', 't4', 's6', 'b1')
 
 
-def convert_file(
-    src: str | os.PathLike,
-    dst: str | os.PathLike,
-    container: str | None = None,
-    overwrite: bool = False,
-) -> str:
+def convert_file(src: str | os.PathLike, dst: str | os.PathLike) -> str:
     """Convert a published checkpoint file to our names.
 
     Args:
         src (str or PathLike): File to read.
         dst (str or PathLike): File to write, whole or not at all.
-        container (str, optional): ``'net_E'``, ``'net'``, ``'state_dict'`` or
-            ``'model'``; None takes the first that is there. Defaults to None.
-        overwrite (bool): Replace ``dst`` if it exists. Defaults to False.
 
     Returns:
         str: What was converted, in one line.
@@ -46,11 +37,7 @@ def convert_file(
         CheckpointError: The file is no MobileMamba checkpoint of a published
             variant, or does not fit it; the message names the tensors.
     """
-    _check_free(dst, overwrite)
-    content = read_checkpoint(src)
-    container = container or find_container(content)
-    place = container or 'top level'
-    tensors = weights_of(content, container)
+    tensors, place = find_tensors(read_checkpoint(src))
     if not is_published(tensors):
         raise CheckpointError(
             f'{src}, {place}, has no names of a published MobileMamba. A file '
@@ -68,10 +55,7 @@ def convert_file(
 
 
 def extract_backbone(
-    src: str | os.PathLike,
-    dst: str | os.PathLike,
-    raw: bool = False,
-    overwrite: bool = False,
+    src: str | os.PathLike, dst: str | os.PathLike, raw: bool = False
 ) -> str:
     """Write the backbone of a trained model to a file of its own.
 
@@ -83,7 +67,6 @@ def extract_backbone(
         dst (str or PathLike): File to write, whole or not at all.
         raw (bool): Take the trained weights instead of their moving average.
             Defaults to False.
-        overwrite (bool): Replace ``dst`` if it exists. Defaults to False.
 
     Returns:
         str: What was written, in one line.
@@ -93,23 +76,18 @@ def extract_backbone(
         CheckpointError: The file holds no backbone, or ``raw`` is asked of a
             file without a moving average.
     """
-    _check_free(dst, overwrite)
     content = read_checkpoint(src)
-    averaged = 'ema_state_dict' in content
-    if raw and not averaged:
-        raise CheckpointError(
-            f'{src} has no moving average; leave out --raw to take its one '
-            'set of weights.'
-        )
-    tensors = weights_of(content, 'ema_state_dict' if raw else 'state_dict')
+    averaged = 'ema_state_dict' in content and not raw
+    if raw:
+        content = dict(state_dict=content.get('ema_state_dict', {}))
+    tensors, _ = find_tensors(content)
     if not any(name.startswith('backbone.') for name in tensors):
         raise CheckpointError(
             f'{src} has no tensors named backbone.*; expected the checkpoint '
-            'of a classifier that mmengine wrote. A published file needs no '
-            'conversion for init_cfg.'
+            'of a classifier that mmengine wrote, for --raw with a moving '
+            'average. A published file needs no conversion for init_cfg.'
         )
     tensors = backbone_tensors(tensors)
-    averaged = averaged and not raw
     source = os.path.basename(src)
     _save(dst, tensors, source=source, moving_average=averaged)
     kind = 'moving average' if averaged else 'weights'
@@ -118,14 +96,9 @@ def extract_backbone(
     )
 
 
-def _check_free(dst: str | os.PathLike, overwrite: bool) -> None:
-    if os.path.exists(dst) and not overwrite:
-        raise FileExistsError(
-            f'{dst} exists; choose another name or pass --overwrite.'
-        )
-
-
 def _save(dst: str | os.PathLike, tensors: dict[str, Tensor], **meta) -> None:
+    if os.path.exists(dst):
+        raise FileExistsError(f'{dst} exists; choose another name.')
     meta['mmmobilemamba_version'] = __version__
     with atomic_write(dst) as draft:
         torch.save(dict(meta=meta, state_dict=tensors), draft)

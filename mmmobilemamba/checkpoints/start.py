@@ -6,11 +6,15 @@ from pathlib import Path
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.runner import Runner, find_latest_checkpoint
-from torch import nn
+from torch import Tensor, nn
 
-from .checkpoint import CheckpointError, load_checkpoint, read_checkpoint
-
-_RESUME_ENTRIES = ('meta', 'state_dict', 'message_hub', 'optimizer')
+from .checkpoint import (
+    CheckpointError,
+    find_tensors,
+    load_checkpoint,
+    load_weights,
+    read_checkpoint,
+)
 
 
 def settle_start(runner: Runner, weights: str | None = None) -> None:
@@ -41,8 +45,9 @@ def settle_start(runner: Runner, weights: str | None = None) -> None:
             raise answer[0]
         runner._resume = answer[0] is not None
         runner._load_from = answer[0] or weights
-    elif runner._resume:
-        _check_resume(runner, runner._load_from)
+    elif runner._resume and not osp.isdir(runner._load_from):
+        tensors = _read_whole(runner._load_from)
+        load_weights(model_of(runner), tensors, runner._load_from)
     if runner._load_from and not runner._resume:
         load_checkpoint(model_of(runner), runner._load_from, partial=True)
 
@@ -56,17 +61,13 @@ def model_of(runner: Runner) -> nn.Module:
 
 def _newest(runner: Runner) -> str | CheckpointError | None:
     """Return the newest checkpoint that fits, or why none is to be had."""
-    foreign = None
+    whole = None
     for path in _checkpoints_of(runner.work_dir):
         try:
-            _check_resume(runner, path)
+            if not osp.isdir(path):  # pieces, for a strategy to put together
+                tensors, whole = _read_whole(path), path
+                load_weights(model_of(runner), tensors, path)
         except (FileNotFoundError, CheckpointError) as error:
-            if isinstance(error, _ForeignError):
-                foreign = CheckpointError(
-                    f'{runner.work_dir} holds the checkpoints of another '
-                    f'network, such as {path}, and none to resume from. '
-                    'Choose another folder with --work-dir.'
-                )
             reason = ' '.join(str(error).split())
             runner.logger.warning(
                 f'Passed over {path} for the checkpoint before: {reason}'
@@ -74,11 +75,13 @@ def _newest(runner: Runner) -> str | CheckpointError | None:
         else:
             runner.logger.info(f'Training goes on from {path}.')
             return path
-    return foreign
-
-
-class _ForeignError(CheckpointError):
-    """A whole checkpoint belongs to another network."""
+    if whole:
+        return CheckpointError(
+            f'{runner.work_dir} holds the checkpoints of another network, '
+            f'such as {whole}, and none to resume from. Choose another folder '
+            'with --work-dir.'
+        )
+    return None
 
 
 def _checkpoints_of(work_dir: str) -> list[str]:
@@ -86,9 +89,7 @@ def _checkpoints_of(work_dir: str) -> list[str]:
 
     ``best_*.pth`` hold weights only. No file is looked into.
     """
-    latest = None
-    if osp.isfile(osp.join(work_dir, 'last_checkpoint')):
-        latest = find_latest_checkpoint(work_dir)
+    latest = find_latest_checkpoint(work_dir)
     # CheckpointHook may save to a folder of its own.
     first = [Path(latest).absolute()] if latest else []
     folders = {Path(work_dir).absolute(), *(path.parent for path in first)}
@@ -102,10 +103,8 @@ def _checkpoints_of(work_dir: str) -> list[str]:
     return [str(path) for path in first + others]
 
 
-def _check_resume(runner: Runner, path: str) -> None:
-    """Raise where a training cannot go on from a checkpoint."""
-    if osp.isdir(path):  # pieces, which a strategy puts together by itself
-        return
+def _read_whole(path: str) -> dict[str, Tensor]:
+    """Return the tensors of a file if all is there to go on from."""
     content = read_checkpoint(path)
     path = osp.expanduser(path)
     # Check sums, which torch.load ignores; its format before 1.6 has none.
@@ -114,14 +113,12 @@ def _check_resume(runner: Runner, path: str) -> None:
             broken = file.testzip()
         if broken:
             raise CheckpointError(f'{path} is damaged: {broken} changed.')
-    missing = [name for name in _RESUME_ENTRIES if name not in content]
+    needed = ('meta', 'state_dict', 'message_hub', 'optimizer')
+    missing = [name for name in needed if name not in content]
     if missing:
         raise CheckpointError(
             f'{path} cannot be resumed from: it has no {", ".join(missing)}. '
             'To start a new training from its weights, pass --cfg-options '
             f'load_from={path} instead.'
         )
-    try:
-        load_checkpoint(model_of(runner), path)
-    except CheckpointError as error:
-        raise _ForeignError(str(error)) from error
+    return find_tensors(content)[0]
