@@ -57,23 +57,21 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
             content = load_file(local)
         else:
             content = torch.load(local, map_location='cpu', weights_only=True)
+        if not isinstance(content, dict):
+            raise TypeError(f'a {type(content).__name__} in place of a dict')
     except Exception as error:
         # Pickle and zip readers raise a dozen types for a damaged file.
         raise CheckpointError(
             f'{path} is no checkpoint that can be read safely: '
             f'{type(error).__name__}: {str(error).partition(chr(10))[0]}'
         ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(
-            f'{path} holds a {type(content).__name__}, not a checkpoint.'
-        )
     return content
 
 
 def find_tensors(content: Mapping) -> tuple[dict[str, Tensor], str]:
-    """Return the tensors of a checkpoint by name, and where they are.
+    """Return the tensors of a checkpoint by name, and the entry they are in.
 
-    That is the first of ``CONTAINERS`` that is there, or the top level.
+    It is the first of ``CONTAINERS`` that is there, or the top level.
     """
     there = (n for n in CONTAINERS if isinstance(content.get(n), Mapping))
     place = next(there, 'top level')
@@ -86,10 +84,7 @@ def find_tensors(content: Mapping) -> tuple[dict[str, Tensor], str]:
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint file, published or ours, by name.
-
-    Arguments and errors are those of :func:`read_checkpoint`.
-    """
+    """Read the tensors of a file, by name, as :func:`read_checkpoint` does."""
     return find_tensors(read_checkpoint(path))[0]
 
 
@@ -101,15 +96,12 @@ def backbone_tensors(
     """Pick a backbone's tensors from the state dict of a whole model.
 
     Args:
-        tensors (Mapping[str, Tensor]): State dict of a classifier, detector,
-            segmentor or bare backbone, with published names or ours.
+        tensors (Mapping[str, Tensor]): State dict of any model or of a bare
+            backbone, with published names or ours.
         prefix (str, optional): What the backbone's names begin with, once or
-            several times. Defaults to None, which is ``backbone.``
+            several times, to be taken off. Defaults to ``backbone.``
         heads (bool): Keep classification heads, which stand beside the
             backbone in published files. Defaults to False.
-
-    Returns:
-        dict[str, Tensor]: Tensors of the backbone, without the prefix.
     """
     prefix = (prefix or 'backbone').rstrip('.') + '.'
     while any(name.startswith(prefix) for name in tensors):
@@ -118,33 +110,14 @@ def backbone_tensors(
             for name, value in tensors.items()
             if name.startswith(prefix)
         }
-    return {
-        name: value
-        for name, value in tensors.items()
-        if heads or not name.startswith(HEADS)
-    }
+    out = () if heads else HEADS
+    return {k: v for k, v in tensors.items() if not k.startswith(out)}
 
 
 def load_checkpoint(
     model: nn.Module, path: str | os.PathLike, partial: bool = False
 ) -> dict:
-    """Fill a model from a checkpoint, or say why it does not fit.
-
-    mmengine loads with ``strict=False``: a foreign file leaves a network as it
-    was initialised, and evaluates as noise.
-
-    Args:
-        model (nn.Module): As in :func:`load_weights`.
-        path (str or PathLike): As in :func:`read_checkpoint`.
-        partial (bool): As in :func:`load_weights`. Defaults to False.
-
-    Returns:
-        dict: Content of the file.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        CheckpointError: It does not fit.
-    """
+    """Fill a model from a file, by :func:`load_weights`; return its content."""
     content = read_checkpoint(path)
     load_weights(model, find_tensors(content)[0], path, partial)
     return content
@@ -157,6 +130,9 @@ def load_weights(
     partial: bool = False,
 ) -> None:
     """Fill a module with all of its tensors and nothing else.
+
+    mmengine loads with ``strict=False``: a foreign file leaves a network as it
+    was initialised, and evaluates as noise.
 
     Args:
         module (nn.Module): Module to fill, bare or as the Runner wraps it.
@@ -191,7 +167,7 @@ def load_weights(
             module.load_state_dict(tensors, strict=True)
     except (ValueError, RuntimeError) as error:
         lines = [f'{source} does not fit.', *str(error).splitlines()]
-        if not set(tensors) & set(wanted):
+        if not tensors.keys() & wanted.keys():
             lines.append(
                 'No name matches: it is of another network, or published, for '
                 'tools/model_converters/mobilemamba_to_mm.py to convert.'
@@ -204,6 +180,6 @@ def _is_weight(given: Tensor, wanted: Tensor) -> bool:
     """Tell what torch would copy in silence from what is a weight."""
     if given.layout != wanted.layout or given.is_complex():
         return False
-    if not wanted.is_floating_point():
-        return True
-    return given.is_floating_point() and bool(given.isfinite().all())
+    if wanted.is_floating_point():
+        return given.is_floating_point() and bool(given.isfinite().all())
+    return True

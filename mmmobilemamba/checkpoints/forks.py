@@ -16,7 +16,7 @@ def installed_version(distribution: str) -> str:
 def find_fork_configs() -> None:
     """Let ``mmseg::`` inheritance work where the fork is installed, too.
 
-    mmengine, the fork's too, looks ``mmseg::...`` up in the distribution
-    mmsegmentation; a name that is no distribution's it takes for a module's.
+    mmengine looks it up in the distribution mmsegmentation, and what is no
+    distribution's name it takes for a module's.
     """
     config_utils.MODULE2PACKAGE['mmseg'] = 'mmseg'

@@ -81,13 +81,7 @@ def from_published(name: str) -> str:
 def state_dict_from_published(
     state_dict: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    """Rename a published state dict, if it is one, to our names.
-
-    Args:
-        state_dict (Mapping[str, Tensor]): Tensors by name.
-
-    Returns:
-        dict[str, Tensor]: The same tensors, less the Haar filters.
+    """Rename a published state dict, if it is one, and drop its filters.
 
     Raises:
         ValueError: A Haar filter differs from ours, so that the weights were
@@ -105,9 +99,8 @@ def state_dict_from_published(
             tensor.detach().cpu().float(), bank, atol=1e-6
         ):
             raise ValueError(
-                f'{name} of shape {tuple(tensor.shape)} is not the Haar '
-                'filter bank that this network computes with; the file is of '
-                'another wavelet or another order of its subbands.'
+                f'{name} is not the Haar filter bank that this network '
+                'computes with, but another wavelet or order of subbands.'
             )
     return ours
 
@@ -115,9 +108,9 @@ def state_dict_from_published(
 def haar_filters(channels: int) -> Tensor:
     """Return the transform, and its inverse, as published files hold it.
 
-    It is (4 * channels, 1, 2, 2), float32.
+    It is (4 * channels, 1, 2, 2), float32; the subbands of a channel are low,
+    along the height, along the width, along both.
     """
-    # Subbands: low, along the height, along the width, along both.
     bank = [[1, 1, 1, 1], [1, 1, -1, -1], [1, -1, 1, -1], [1, -1, -1, 1]]
     bank = torch.tensor(bank, dtype=torch.float32) / 2
     return bank.reshape(4, 1, 2, 2).repeat(channels, 1, 1, 1)

@@ -1,13 +1,12 @@
 """Let ``torch.load(weights_only=True)`` read what mmengine's Runner writes.
 
 Besides tensors such a file holds log histories: ``HistoryBuffer`` objects made
-of numpy arrays. torch >= 2.6 refuses them, and mmengine 0.10 passes no option
-on, so testing and resuming fail. Exactly those pieces become loadable.
+of numpy arrays. torch >= 2.6 refuses them, so that testing and resuming fail.
+Exactly those pieces become loadable.
 
-Names in a file never reach numpy's own constructors, because
-``numpy.ndarray`` with an object dtype takes raw bytes for pointers, and a
-copied dtype lets a file overwrite its flags. Only plain arrays and scalars of
-numeric types can be made.
+Names in a file never reach numpy's own constructors: ``numpy.ndarray`` with an
+object dtype takes raw bytes for pointers, and a copied dtype lets a file
+overwrite its flags. Only plain arrays and scalars of numeric types are made.
 """
 
 import codecs
@@ -17,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import checkpoint
 from mmengine.utils import digit_version
 
 _STATISTICS = ('min', 'max', 'mean', 'current')
@@ -41,7 +41,7 @@ def _getattr(owner: type, name: str) -> Callable:
 
 def _dtype(code: str, *_flags: bool) -> np.dtype:
     """Return numpy's own numeric dtype, which ignores what a file sets."""
-    if not isinstance(code, str) or np.dtype(code).char not in _NUMERIC:
+    if np.dtype(code).char not in _NUMERIC:
         raise ValueError(f'A checkpoint may not hold numpy data of {code!r}.')
     return np.dtype(code)
 
@@ -55,13 +55,9 @@ def _array(kind: type, shape: tuple, code: bytes) -> np.ndarray:
 
 def _named(path: str, target: Callable) -> Callable:
     """Return a function of that name that calls ``target``."""
-
-    def alias(*args):
-        return target(*args)
-
-    module, _, name = path.rpartition('.')
-    alias.__module__ = module
-    alias.__name__ = alias.__qualname__ = name
+    alias = functools.partial(target)
+    alias.__module__, _, alias.__qualname__ = path.rpartition('.')
+    alias.__name__ = alias.__qualname__
     return alias
 
 
@@ -92,8 +88,6 @@ def allow_mmengine_checkpoints() -> None:
     torch 2.4 and 2.5 load without restriction unless ``weights_only=True`` is
     passed, as our tools do.
     """
-    from mmengine.runner import checkpoint
-
     # The maintained fork lets a file call getattr and numpy's constructors,
     # reads what torch refuses without restriction, and takes what it listed
     # for that time off torch's list.

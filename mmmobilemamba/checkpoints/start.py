@@ -18,22 +18,21 @@ from .checkpoint import (
 
 
 def settle_start(runner: Runner, weights: str | None = None) -> None:
-    """Decide which checkpoint a training starts from, once, and check it.
+    """Decide which checkpoint a training starts from, and check it.
 
-    A run that resumes by itself takes the newest checkpoint of its folder
-    that is whole. Those that are damaged, of another network or no checkpoints
-    at all are named in a warning and passed over.
+    A run that resumes by itself takes the newest one of its folder that is
+    whole and fits. A warning names those that it passes over.
 
     Args:
         runner (Runner): Runner or FlexibleRunner that has not started; from
             here on it resumes from one file, loads one, or does neither.
         weights (str, optional): Checkpoint with weights to start from where
-            none can be resumed from. Defaults to None.
+            there is none to resume from. Defaults to None.
 
     Raises:
-        FileNotFoundError: The checkpoint that was named is not there.
-        CheckpointError: It does not fit, or all that are whole belong to
-            another network, which a new training would overwrite.
+        FileNotFoundError: A checkpoint that was named is not there.
+        CheckpointError: It does not fit, or those of the folder, which a new
+            training would overwrite, do not.
     """
     if isinstance(runner._resume, str):  # FlexibleRunner's other form
         runner._resume, runner._load_from = True, runner._resume
@@ -67,28 +66,18 @@ def _newest(runner: Runner) -> str | CheckpointError | None:
             if not osp.isdir(path):  # pieces, for a strategy to put together
                 tensors, whole = _read_whole(path), path
                 load_weights(model_of(runner), tensors, path)
+            return path
         except (FileNotFoundError, CheckpointError) as error:
             reason = ' '.join(str(error).split())
-            runner.logger.warning(
-                f'Passed over {path} for the checkpoint before: {reason}'
-            )
-        else:
-            runner.logger.info(f'Training goes on from {path}.')
-            return path
-    if whole:
-        return CheckpointError(
-            f'{runner.work_dir} holds the checkpoints of another network, '
-            f'such as {whole}, and none to resume from. Choose another folder '
-            'with --work-dir.'
-        )
-    return None
+            runner.logger.warning(f'Passed over {path}: {reason}')
+    return whole and CheckpointError(
+        f'{runner.work_dir} holds checkpoints of another network, such as '
+        f'{whole}. Choose another folder with --work-dir.'
+    )
 
 
 def _checkpoints_of(work_dir: str) -> list[str]:
-    """List what a training left: the latest by its own account, then by age.
-
-    ``best_*.pth`` hold weights only. No file is looked into.
-    """
+    """List what a training left, the one that it names the latest first."""
     latest = find_latest_checkpoint(work_dir)
     # CheckpointHook may save to a folder of its own.
     first = [Path(latest).absolute()] if latest else []
@@ -97,6 +86,7 @@ def _checkpoints_of(work_dir: str) -> list[str]:
         path
         for folder in folders
         for path in folder.glob('*.pth')
+        # The best ones hold weights only.
         if not path.name.startswith('best_') and path not in first
     ]
     others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
@@ -118,7 +108,6 @@ def _read_whole(path: str) -> dict[str, Tensor]:
     if missing:
         raise CheckpointError(
             f'{path} cannot be resumed from: it has no {", ".join(missing)}. '
-            'To start a new training from its weights, pass --cfg-options '
-            f'load_from={path} instead.'
+            f'Start anew from its weights with --cfg-options load_from={path}.'
         )
     return find_tensors(content)[0]

@@ -85,7 +85,6 @@ def test_classifier(folder, tmp_path):
     dst = tmp_path / 'dst.pth'
     assert 'net_E' in convert_file(tmp_path / 'src.pth', dst)
     content = torch.load(dst, weights_only=True)
-    assert content['meta']['arch'] == 't2'
     wanted = {
         k if k.startswith('head.') else f'backbone.{k}': v
         for k, v in state_dict_from_published(state).items()
@@ -93,10 +92,8 @@ def test_classifier(folder, tmp_path):
     assert content['state_dict'].keys() == wanted.keys()
     for name, value in content['state_dict'].items():
         assert torch.equal(value, wanted[name]), name
-    with pytest.raises(FileExistsError, match='--overwrite'):
+    with pytest.raises(FileExistsError, match='dst.pth'):
         convert_file(tmp_path / 'src.pth', dst)
-    with pytest.raises(ValueError, match='state_dict'):
-        convert_file(tmp_path / 'src.pth', dst, 'state_dict', overwrite=True)
 
 
 def test_detector(tmp_path):
@@ -199,7 +196,7 @@ def test_backbone_of_a_trained_classifier(trained, backbone, tmp_path, raw):
 def test_what_holds_no_such_backbone(trained, tmp_path):
     dst = tmp_path / 'out.pth'
     torch.save(dict(state_dict={'backbone.a': torch.ones(1)}), tmp_path / 'a')
-    with pytest.raises(ValueError, match='no moving average'):
+    with pytest.raises(ValueError, match='moving average'):
         extract_backbone(tmp_path / 'a', dst, raw=True)
     torch.save({'patch_embed.0.c.weight': torch.ones(1)}, tmp_path / 'a')
     with pytest.raises(ValueError, match='backbone'):
