@@ -117,7 +117,7 @@ def backbone_tensors(
 def load_checkpoint(
     model: nn.Module, path: str | os.PathLike, partial: bool = False
 ) -> dict:
-    """Fill a model from a file, by :func:`load_weights`; return its content."""
+    """Fill a model as :func:`load_weights` does; return the file's content."""
     content = read_checkpoint(path)
     load_weights(model, find_tensors(content)[0], path, partial)
     return content

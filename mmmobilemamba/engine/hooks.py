@@ -13,10 +13,9 @@ from mmmobilemamba.registry import HOOKS
 class ChannelsLastHook(Hook):
     """Keep the weights and the batches in channels_last memory format.
 
-    Convolutions of GPUs with tensor cores and of CPUs work on that layout
-    without a conversion of their own. Results and checkpoints are the same:
-    mmcv's operators, RoIAlign among them, which read any memory as if it were
-    contiguous, get contiguous weights and inputs.
+    Convolutions of tensor cores and CPUs work on it without a conversion.
+    Results and checkpoints are the same: mmcv's operators, which read any
+    memory as if it were contiguous, get contiguous weights and inputs.
     """
 
     # Before EMAHook copies the model.

@@ -67,10 +67,9 @@ class ResumableCheckpointHook(CheckpointHook):
 
     - A file on a local disk takes its name when it is complete and synced;
       ``last_checkpoint`` follows it, and the removal of older ones follows
-      that. Where a file cannot be written, because the disk is full, say, a
-      warning tells why, and training goes on: space may be there again before
-      the next one is due. A training whose last or best one is not on the
-      disk at its end is an UnsavedError.
+      that. Where one cannot be written, because the disk is full, say, a
+      warning tells why, and training goes on. A training whose last or best
+      one is not on the disk at its end is an UnsavedError.
     - A checkpoint keeps the random states of all processes, the running
       statistics of each, and the place in the data, in the middle of an epoch
       as well. Random numbers of worker processes follow from the seed and the
