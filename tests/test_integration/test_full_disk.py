@@ -13,8 +13,7 @@ def small_disk(tmp_path):
     """Mount a disk of 4 MiB, or skip."""
     folder = tmp_path / 'disk'
     folder.mkdir()
-    size = 4 << 20
-    command = ['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', folder]
+    command = ['mount', '-t', 'tmpfs', '-o', 'size=4m', 'tmpfs', folder]
     try:
         subprocess.run(command, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
@@ -25,9 +24,7 @@ def small_disk(tmp_path):
 
 def test_full_disk(tmp_path, small_disk, starter):
     # Three files of 1.2 MB fit, and a fourth while it is written does not.
-    cfg = toy_config(
-        'unused', length=6, model=dict(type='ToyModel', ballast=150_000)
-    )
+    cfg = toy_config('unused', length=6, ballast=150_000)
     cfg = Config(dict(cfg, custom_imports=dict(imports=['toy_training'])))
     cfg.dump(tmp_path / 'toy.py')
     arguments = [tmp_path / 'toy.py', '--work-dir', small_disk]

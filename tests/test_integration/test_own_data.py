@@ -89,12 +89,10 @@ def test_trains_and_evaluates(kind, repo, tmp_path):
 
 def test_void_counts_nowhere(repo):
     """Neither in the loss, nor in the metric, nor in what is padded."""
-    cfg = Config.fromfile(
-        repo / 'configs' / 'own_data' / f'{CASES["labels"][0]}.py'
-    )
-    assert cfg.model.decode_head.ignore_index == 11
-    assert cfg.val_evaluator.ignore_index == 11
-    assert cfg.test_evaluator.ignore_index == 11
+    path = repo / 'configs/own_data' / f'{CASES["labels"][0]}.py'
+    cfg = Config.fromfile(path)
+    for part in (cfg.model.decode_head, cfg.val_evaluator, cfg.test_evaluator):
+        assert part.ignore_index == 11
     assert cfg.model.data_preprocessor.seg_pad_val == 11
     assert not cfg.train_dataloader.dataset.get('reduce_zero_label')
     assert cfg.model.decode_head.num_classes == len(cfg.metainfo.classes)
