@@ -8,10 +8,9 @@ from mmmobilemamba.engine import ChannelsLastHook
 
 
 def test_channels_last_leaves_roi_align_right():
-    torch.manual_seed(0)
     model, images = nn.Module(), torch.randn(2, 3, 12, 14)
-    model.data_preprocessor = nn.Identity()
-    model.conv, model.pool = nn.Conv2d(3, 6, 3), RoIAlign(3)
+    model.data_preprocessor, model.pool = nn.Identity(), RoIAlign(3)
+    model.conv = nn.Conv2d(3, 6, 3)
     rois = torch.tensor([[0, 1, 1, 6, 7.0], [1, 0, 0, 5, 5.0]])
 
     def run():
@@ -20,5 +19,7 @@ def test_channels_last_leaves_roi_align_right():
 
     expected = run()
     ChannelsLastHook().before_run(SimpleNamespace(model=model))
-    assert model.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    inputs = model.data_preprocessor(dict(inputs=images))['inputs']
+    for x in (model.conv.weight, inputs):
+        assert x.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(run(), expected)

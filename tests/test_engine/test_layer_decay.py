@@ -28,7 +28,6 @@ def wrap(model, **rules):
 
 
 def test_rates_by_layer():
-    """As MMPretrain's for classifiers, and with the default one's rules."""
     model = nn.Module()
     arch = dict(channels=(32, 40, 48), depths=(1, 2, 1))
     model.backbone, model.neck = MobileMamba(arch), nn.Linear(2, 2)

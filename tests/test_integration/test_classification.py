@@ -23,7 +23,8 @@ IMAGES = 4
 
 
 @pytest.fixture(scope='module')
-def imagenet(tmp_path_factory):
+def load(repo, tmp_path_factory):
+    """Give a function that reads a recipe and makes all of it small."""
     root = tmp_path_factory.mktemp('imagenet')
     for split in ('train', 'val'):
         for label in range(len(IMAGENET_CATEGORIES)):
@@ -32,15 +33,8 @@ def imagenet(tmp_path_factory):
             scene = make_scene(index, size=SIDE + 16)
             path = root / split / f'n{index:04}' / f'{index}.JPEG'
             Image.fromarray(scene.image).save(path)
-    return root
-
-
-@pytest.fixture(scope='module')
-def load(imagenet, repo, tmp_path_factory):
-    """Give a function that reads a recipe and makes all of it small."""
     # A small timm model that knows as many classes.
-    torch.manual_seed(3)
-    teacher = tmp_path_factory.mktemp('teacher') / 'teacher.pth'
+    teacher = root / 'teacher.pth'
     torch.save(timm.create_model('test_resnet').state_dict(), teacher)
 
     def call(name, work_dir, epochs=1):
@@ -55,7 +49,7 @@ def load(imagenet, repo, tmp_path_factory):
                 persistent_workers=False,
                 collate_fn=dict(type='default_collate'),
             )
-            loader.dataset.data_root = str(imagenet)
+            loader.dataset.data_root = str(root)
         crops, *_ = (
             step.transforms
             for step in cfg.train_dataloader.dataset.pipeline
@@ -114,26 +108,3 @@ def test_recipe_trains_evaluates_and_resumes(name, load, tmp_path):
     assert metrics.keys() == {'accuracy/top1', 'accuracy/top5'}
     for key, value in metrics.items():
         assert value == logged[f'val/{key}']
-
-
-def test_channels_last_from_folders(load, tmp_path):
-    """The layout holds everywhere, and the losses are the same."""
-    losses = []
-    for folder in ('contiguous', 'channels_last'):
-        cfg = load(DISTILLED, tmp_path / folder)
-        cfg.experiment_name, cfg.default_hooks.checkpoint = folder, None
-        if folder == 'channels_last':
-            hook = dict(type='mmmobilemamba.ChannelsLastHook')
-            cfg.custom_hooks = [*(cfg.get('custom_hooks') or ()), hook]
-        runner, logged = train(cfg)
-        losses.append(logged['train/loss'])
-    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
-    layout = dict(memory_format=torch.channels_last)
-    (ema,) = (h for h in runner.hooks if type(h).__name__ == 'EMAHook')
-    for model in (runner.model, ema.ema_model.module):
-        for name, parameter in model.named_parameters():
-            if parameter.dim() == 4:
-                assert parameter.is_contiguous(**layout), name
-    batch = next(iter(runner.train_dataloader))
-    inputs = runner.model.data_preprocessor(batch, True)['inputs']
-    assert inputs.is_contiguous(**layout) and not inputs.is_contiguous()

@@ -35,10 +35,9 @@ def result(folder):
 
 
 def dump(cfg, path):
-    """Write a config for train.py to read, and return its path."""
-    cfg.custom_imports = dict(imports=['toy_training'])
+    cfg = Config(dict(cfg, custom_imports=dict(imports=['toy_training'])))
     cfg.dump(path)
-    return str(path)
+    return path
 
 
 @pytest.mark.parametrize(
@@ -57,7 +56,7 @@ def test_many_kills(tmp_path, starter, workers, count):
         max_keep_ckpts=2,
         save_best='acc',
     )
-    config = dump(Config(cfg), tmp_path / 'toy.py')
+    config = dump(cfg, tmp_path / 'toy.py')
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
     parts.mkdir()
     starter.start(config, '--work-dir', whole)
@@ -88,11 +87,11 @@ def test_many_kills(tmp_path, starter, workers, count):
 
 def test_two_processes_stopped(tmp_path, starter):
     loading = dict(num_workers=1, persistent_workers=True)
-    cfg = Config(toy_config('unused', loading=loading))
+    cfg = toy_config('unused', loading=loading)
     # Each process draws random numbers of its own.
-    cfg.randomness.diff_rank_seed = True
+    cfg['randomness']['diff_rank_seed'] = True
     config = dump(cfg, tmp_path / 'toy.py')
-    cfg.custom_hooks.append(dict(type='StopHook', iteration=LENGTH + 2))
+    cfg['custom_hooks'] += [dict(type='StopHook', iteration=LENGTH + 2)]
     stopped = dump(cfg, tmp_path / 'stopped.py')
     whole, parts = tmp_path / 'whole', tmp_path / 'parts'
     runs = [(config, whole, 0), (stopped, parts, 1), (config, parts, 0)]

@@ -1,8 +1,4 @@
-"""Mixed precision learns what float32 learns, step for step as many.
-
-How far apart two runs may be is taken from float32 itself: from the spread
-over its seeds.
-"""
+"""Mixed precision learns what float32 learns, within the spread of seeds."""
 
 import pytest
 import torch
@@ -43,7 +39,6 @@ def train(wrapper, seed, size, folder):
     scalars = runner.message_hub.log_scalars
     found = torch.tensor(scalars['train/loss'].data[0])
     assert len(found) == steps
-    assert found.isfinite().all()
     assert all(p.isfinite().all() for p in runner.model.state_dict().values())
     tail = found[-steps // 5 :].mean()
     assert tail < 0.7 * found[:5].mean()
@@ -59,8 +54,6 @@ def compare(wrappers, size, folder):
     noise = plain.amax(0) - plain.amin(0)
     for wrapper in wrappers:
         mixed = train(wrapper, SEEDS[0], size, folder)
-        # Loss and mIoU, for the report; shown with pytest -s.
-        print(wrapper, mixed.tolist(), 'float32', plain.tolist())
         assert ((mixed - plain[0]).abs() <= noise).all()
 
 

@@ -10,12 +10,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmmobilemamba.datasets import (
-    SHAPES_CLASSES,
-    SHAPES_PALETTE,
-    SHAPES_SEG_CLASSES,
-    SHAPES_SEG_PALETTE,
-)
+from mmmobilemamba import datasets
 
 for library in ('mmdet', 'mmseg'):
     pytest.importorskip(library)
@@ -69,16 +64,14 @@ def reduce(path, work_dir, num_classes):
         score_thr=0.0,
         # The heads of the RoIs are most of the work at this size.
         max_per_img=30,
+        scale=(SIDE, SIDE),
+        crop_size=(SIDE, SIDE),
     )
     for node in walk(cfg._cfg_dict):
         node.update({key: small[key] for key in small.keys() & node.keys()})
         kind = node.get('type')
         if kind == 'mmmobilemamba.MobileMamba':
             node['drop_path_rate'] = 0.0
-        elif kind in ('Resize', 'RandomResize'):
-            node['scale'] = (SIDE, SIDE)
-        elif kind == 'RandomCrop':
-            node['crop_size'] = (SIDE, SIDE)
         elif kind == 'RandomSampler':
             node['num'] = 64
     return cfg
@@ -117,8 +110,9 @@ def train(cfg, steps, metrics):
 
 @pytest.mark.parametrize('name', DETECTORS)
 def test_detector(name, shapes, tmp_path, repo):
+    classes, palette = datasets.SHAPES_CLASSES, datasets.SHAPES_PALETTE
     path = repo / f'configs/det/{name}.py'
-    cfg = reduce(path, tmp_path, len(SHAPES_CLASSES))
+    cfg = reduce(path, tmp_path, len(classes))
     for loader, split in SPLITS.items():
         dataset = cfg[f'{loader}_dataloader'].dataset
         if dataset.type == 'RepeatDataset':
@@ -128,7 +122,7 @@ def test_detector(name, shapes, tmp_path, repo):
             data_root=str(shapes),
             ann_file=f'annotations/instances_{split}.json',
             data_prefix=dict(img=f'images/{split}/'),
-            metainfo=dict(classes=SHAPES_CLASSES, palette=SHAPES_PALETTE),
+            metainfo=dict(classes=classes, palette=palette),
         )
     ann_file = str(shapes / 'annotations/instances_val.json')
     cfg.val_evaluator.ann_file = cfg.test_evaluator.ann_file = ann_file
@@ -143,8 +137,8 @@ def test_detector(name, shapes, tmp_path, repo):
 @pytest.mark.parametrize('name', SEGMENTORS)
 def test_segmentor(name, shapes, tmp_path, repo):
     path = repo / f'configs/seg/{name}.py'
-    cfg = reduce(path, tmp_path, len(SHAPES_SEG_CLASSES))
-    meta = dict(classes=SHAPES_SEG_CLASSES, palette=SHAPES_SEG_PALETTE)
+    classes, palette = datasets.SHAPES_SEG_CLASSES, datasets.SHAPES_SEG_PALETTE
+    cfg = reduce(path, tmp_path, len(classes))
     for loader, split in SPLITS.items():
         cfg[f'{loader}_dataloader'].dataset.update(
             type='BaseSegDataset',
@@ -153,7 +147,7 @@ def test_segmentor(name, shapes, tmp_path, repo):
             data_prefix=dict(
                 img_path=f'images/{split}', seg_map_path=f'labels/{split}'
             ),
-            metainfo=meta,
+            metainfo=dict(classes=classes, palette=palette),
         )
     cfg.train_cfg.update(max_iters=1, val_interval=1)
     cfg.model.data_preprocessor.size = (SIDE, SIDE)
