@@ -70,10 +70,12 @@ def _newest(runner: Runner) -> str | CheckpointError | None:
         except (FileNotFoundError, CheckpointError) as error:
             reason = ' '.join(str(error).split())
             runner.logger.warning(f'Passed over {path}: {reason}')
-    return whole and CheckpointError(
-        f'{runner.work_dir} holds checkpoints of another network, such as '
-        f'{whole}. Choose another folder with --work-dir.'
-    )
+    if whole:
+        return CheckpointError(
+            f'{runner.work_dir} holds checkpoints of another network, such as '
+            f'{whole}. Choose another folder with --work-dir.'
+        )
+    return None
 
 
 def _checkpoints_of(work_dir: str) -> list[str]:
