@@ -14,17 +14,15 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
 from mmengine.runner import Runner
-from torch import nn
+from mmengine.utils import apply_to
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-# Batches of two.
-LENGTH = 8
+LENGTH = 8  # batches of two
 
 
 @DATASETS.register_module(force=True)
 class ToyNumbers(Dataset):
-    metainfo = dict(classes=('number',))
-
     def __len__(self):
         return 2 * LENGTH
 
@@ -35,9 +33,7 @@ class ToyNumbers(Dataset):
 
 @MODELS.register_module(force=True)
 class ToyModel(BaseModel):
-    """Args: ballast (int): Numbers that make the checkpoint larger."""
-
-    def __init__(self, ballast=0):
+    def __init__(self, ballast):
         super().__init__()
         self.net = nn.Sequential(
             nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.3)
@@ -67,21 +63,14 @@ class StoppedError(Exception):
 
 @HOOKS.register_module(force=True)
 class StopHook(Hook):
-    """Stop after an iteration, or in a validation."""
+    """Stop at an iteration, before its training or a validation."""
 
-    priority = 'LOWEST'
+    def __init__(self, iteration, place='before_train_iter'):
+        self.iteration = iteration
+        setattr(self, place, self.stop)
 
-    def __init__(self, iteration=None, validation=None):
-        self.iteration, self.validation = iteration, validation
-
-    def after_train_iter(
-        self, runner, batch_idx, data_batch=None, outputs=None
-    ):
-        if runner.iter + 1 == self.iteration:
-            raise StoppedError
-
-    def before_val(self, runner):
-        if self.validation and runner.iter == self.validation:
+    def stop(self, runner, **kwargs):
+        if runner.iter == self.iteration:
             raise StoppedError
 
 
@@ -89,39 +78,26 @@ def toy_config(
     work_dir,
     loop='epoch',
     length=4,
-    interval=1,
-    workers=0,
-    persistent=False,
     sampler='DefaultSampler',
+    loading=None,
     seed=3,
-    model=None,
+    ballast=0,
     hooks=(),
     **checkpoint,
 ):
-    """Return the config of a training of ``length`` epochs or iterations."""
+    """Return a config; ``ballast`` numbers make its checkpoints larger."""
     by_epoch = loop == 'epoch'
-    loader = dict(
-        dataset=dict(type='ToyNumbers'),
-        batch_size=2,
-        num_workers=workers,
-        persistent_workers=persistent,
-        sampler=dict(type=sampler, shuffle=True),
-    )
+    loader = dict(dataset=dict(type='ToyNumbers'), batch_size=2)
+    loader['sampler'] = dict(type=sampler, shuffle=True)
+    ordered = dict(type='DefaultSampler', shuffle=False)
+    hook = dict(type='mmmobilemamba.ResumableCheckpointHook', interval=1)
+    ends = {'max_epochs' if by_epoch else 'max_iters': length}
     return dict(
-        model=model or dict(type='ToyModel'),
+        model=dict(type='ToyModel', ballast=ballast),
         work_dir=str(work_dir),
-        train_dataloader=loader,
-        val_dataloader=dict(
-            dataset=dict(type='ToyNumbers'),
-            batch_size=4,
-            num_workers=0,
-            sampler=dict(type='DefaultSampler', shuffle=False),
-        ),
-        train_cfg=dict(
-            by_epoch=by_epoch,
-            val_interval=length // 2,
-            **{'max_epochs' if by_epoch else 'max_iters': length},
-        ),
+        train_dataloader=dict(loader, **(loading or {})),
+        val_dataloader=dict(loader, sampler=ordered),
+        train_cfg=dict(by_epoch=by_epoch, val_interval=length // 2, **ends),
         val_cfg=dict(),
         val_evaluator=dict(type='ToyMetric'),
         optim_wrapper=dict(optimizer=dict(type='AdamW', lr=0.1)),
@@ -131,12 +107,7 @@ def toy_config(
         ],
         default_hooks=dict(
             logger=dict(type='LoggerHook', interval=1000),
-            checkpoint={
-                'type': 'mmmobilemamba.ResumableCheckpointHook',
-                'interval': interval,
-                'by_epoch': by_epoch,
-                **checkpoint,
-            },
+            checkpoint=dict(hook, by_epoch=by_epoch) | checkpoint,
         ),
         custom_hooks=[dict(type='EMAHook'), *hooks],
         randomness=dict(seed=seed),
@@ -144,12 +115,16 @@ def toy_config(
     )
 
 
-def train_toy(work_dir, resume=True, register=(), **kwargs):
-    """Train, in a run of a name of its own, and return the runner."""
-    cfg = toy_config(work_dir, **kwargs)
+def train_toy(work_dir, **kwargs):
+    """Train or go on, in a run of a name of its own; return the runner."""
     name = f'{work_dir.name}_{uuid.uuid4().hex}'
-    runner = Runner(resume=resume, experiment_name=name, **cfg)
-    for hook in register:
-        runner.register_hook(hook)
+    cfg = toy_config(work_dir, **kwargs)
+    runner = Runner(resume=True, experiment_name=name, **cfg)
     runner.train()
     return runner
+
+
+def check_equal(*contents):
+    """Check for equal bits in nested dicts and lists."""
+    arrays = [apply_to(x, torch.is_tensor, Tensor.numpy) for x in contents]
+    np.testing.assert_equal(*arrays)

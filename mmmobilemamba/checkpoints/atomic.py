@@ -15,16 +15,14 @@ _DRAFT = '.draft_'
 def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """Give a path to write to, which takes the place of ``path`` at the end.
 
-    Nobody sees half a file: where the block fails, ``path`` stays as it was,
-    and neither a killed process nor a power cut leaves part of the new one
-    under that name.
+    Where the block fails, ``path`` stays as it was, and neither a killed
+    process nor a power cut leaves half of the new file under that name.
 
     Args:
         path (str or PathLike): File to write; its folder is made.
 
     Yields:
-        Path: A file of that name in a temporary folder, for the block to
-        write.
+        Path: A file of that name in a temporary folder.
     """
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)

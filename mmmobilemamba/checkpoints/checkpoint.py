@@ -17,8 +17,6 @@ from .safe_loading import allow_mmengine_checkpoints
 CONTAINERS = ('net_E', 'net', 'state_dict', 'model')
 # Classification heads in published files.
 HEADS = ('head.', 'head_dist.')
-# Characters of a line of torch's message that an error repeats.
-_LINE = 400
 
 
 class CheckpointError(ValueError):
@@ -35,15 +33,12 @@ def check_checkpoint_file(path: str) -> None:
 
 
 def read_checkpoint(path: str | os.PathLike) -> dict:
-    """Read the whole content of a checkpoint.
+    """Read the whole content of a checkpoint, tensors on the CPU.
 
     Args:
         path (str or PathLike): A file that torch.save wrote, of which nothing
             but tensors and plain containers is unpickled, a ``.safetensors``
             file, or an address that mmengine fetches.
-
-    Returns:
-        dict: Its content, tensors on the CPU.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -52,61 +47,45 @@ def read_checkpoint(path: str | os.PathLike) -> dict:
     path = os.fspath(path)
     check_checkpoint_file(path)
     allow_mmengine_checkpoints()
-    if '://' in path:
-        content = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    else:
-        load, options = torch.load, dict(map_location='cpu', weights_only=True)
-        if path.endswith('.safetensors'):
+    local = os.path.expanduser(path)
+    try:
+        if '://' in path:
+            content = CheckpointLoader.load_checkpoint(path, 'cpu')
+        elif path.endswith('.safetensors'):
             from safetensors.torch import load_file
 
-            load, options = load_file, {}
-        try:
-            content = load(os.path.expanduser(path), **options)
-        except Exception as error:
-            # Pickle and zip readers raise a dozen types for a damaged file.
-            raise CheckpointError(
-                f'{path} is no checkpoint that can be read safely: '
-                f'{type(error).__name__}: {str(error).partition(chr(10))[0]}'
-            ) from error
-    if not isinstance(content, dict):
+            content = load_file(local)
+        else:
+            content = torch.load(local, map_location='cpu', weights_only=True)
+        if not isinstance(content, dict):
+            raise TypeError(f'a {type(content).__name__} in place of a dict')
+    except Exception as error:
+        # Pickle and zip readers raise a dozen types for a damaged file.
         raise CheckpointError(
-            f'{path} holds a {type(content).__name__}, not a checkpoint.'
-        )
+            f'{path} is no checkpoint that can be read safely: '
+            f'{type(error).__name__}: {str(error).partition(chr(10))[0]}'
+        ) from error
     return content
 
 
-def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint file, published or ours, by name.
+def find_tensors(content: Mapping) -> tuple[dict[str, Tensor], str]:
+    """Return the tensors of a checkpoint by name, and the entry they are in.
 
-    Arguments and errors are those of :func:`read_checkpoint`; of several sets
-    of weights the first by the order of ``CONTAINERS`` is taken.
+    It is the first of ``CONTAINERS`` that is there, or the top level.
     """
-    content = read_checkpoint(path)
-    return weights_of(content, find_container(content))
-
-
-def find_container(content: Mapping) -> str | None:
-    """Return the entry that holds a file's tensors, None for its top level."""
     there = (n for n in CONTAINERS if isinstance(content.get(n), Mapping))
-    return next(there, None)
-
-
-def weights_of(
-    content: Mapping, container: str | None = 'state_dict'
-) -> dict[str, Tensor]:
-    """Pick the tensors of a checkpoint's content by name.
-
-    They are those of ``container`` (by default where mmengine looks), at the
-    top level where there is none, and none where they are elsewhere.
-    """
-    tensors = content.get(container, content)
-    if not isinstance(tensors, Mapping):
-        return {}
-    return {
+    place = next(there, 'top level')
+    tensors = {
         name.removeprefix('module.'): value
-        for name, value in tensors.items()
+        for name, value in content.get(place, content).items()
         if isinstance(name, str) and isinstance(value, Tensor)
     }
+    return tensors, place
+
+
+def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
+    """Read the tensors of a file, by name, as :func:`read_checkpoint` does."""
+    return find_tensors(read_checkpoint(path))[0]
 
 
 def backbone_tensors(
@@ -117,116 +96,90 @@ def backbone_tensors(
     """Pick a backbone's tensors from the state dict of a whole model.
 
     Args:
-        tensors (Mapping[str, Tensor]): State dict of a classifier, detector,
-            segmentor or bare backbone, with published names or ours.
-        prefix (str, optional): Prefix of the backbone's names. None takes
-            off ``backbone.`` as often as it is there. Defaults to None.
+        tensors (Mapping[str, Tensor]): State dict of any model or of a bare
+            backbone, with published names or ours.
+        prefix (str, optional): What the backbone's names begin with, once or
+            several times, to be taken off. Defaults to ``backbone.``
         heads (bool): Keep classification heads, which stand beside the
             backbone in published files. Defaults to False.
-
-    Returns:
-        dict[str, Tensor]: Tensors of the backbone, without the prefix.
     """
-    while prefix or any(name.startswith('backbone.') for name in tensors):
-        start = (prefix or 'backbone').rstrip('.') + '.'
+    prefix = (prefix or 'backbone').rstrip('.') + '.'
+    while any(name.startswith(prefix) for name in tensors):
         tensors = {
-            name.removeprefix(start): value
+            name.removeprefix(prefix): value
             for name, value in tensors.items()
-            if name.startswith(start)
+            if name.startswith(prefix)
         }
-        prefix = None
-    return {
-        name: value
-        for name, value in tensors.items()
-        if heads or not name.startswith(HEADS)
-    }
+    out = () if heads else HEADS
+    return {k: v for k, v in tensors.items() if not k.startswith(out)}
 
 
 def load_checkpoint(
     model: nn.Module, path: str | os.PathLike, partial: bool = False
 ) -> dict:
-    """Fill a model from a checkpoint, or say why it does not fit.
+    """Fill a model as :func:`load_weights` does; return the file's content."""
+    content = read_checkpoint(path)
+    load_weights(model, find_tensors(content)[0], path, partial)
+    return content
+
+
+def load_weights(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    source: str | os.PathLike,
+    partial: bool = False,
+) -> None:
+    """Fill a module with all of its tensors and nothing else.
 
     mmengine loads with ``strict=False``: a foreign file leaves a network as it
     was initialised, and evaluates as noise.
 
     Args:
-        model (nn.Module): Model, bare or wrapped as the Runner does.
-        path (str or PathLike): File or address of mmengine's kind, with our
-            names or published ones.
-        partial (bool): Take what fits by name and shape, if anything does.
-            Defaults to False.
-
-    Returns:
-        dict: Content of the file.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        CheckpointError: It does not fit.
-    """
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    content = read_checkpoint(path)
-    tensors, wanted = weights_of(content), model.state_dict()
-    fitting = {
-        name: value
-        for name, value in state_dict_from_published(tensors).items()
-        if name in wanted and wanted[name].shape == value.shape
-    }
-    if fitting and partial:
-        model.load_state_dict(fitting, strict=False)
-    else:
-        load_weights(model, tensors, path)
-    return content
-
-
-def load_weights(
-    module: nn.Module, tensors: Mapping[str, Tensor], source: str | os.PathLike
-) -> None:
-    """Fill a module with all of its tensors and nothing else.
-
-    Args:
-        module (nn.Module): Module to fill.
+        module (nn.Module): Module to fill, bare or as the Runner wraps it.
         tensors (Mapping[str, Tensor]): Tensors by the module's names, or by
             published ones.
         source (str or PathLike): Where they come from, for the message.
+        partial (bool): Take what fits by name and shape, if anything does.
+            Defaults to False.
 
     Raises:
         CheckpointError: Tensors are missing, left over, of another shape or
             kind, or hold NaN or infinity.
     """
+    while is_model_wrapper(module) or isinstance(module, BaseTTAModel):
+        module = module.module
     wanted = module.state_dict()
     try:
         # A plain dict: torch then adds BatchNorm's counters, which files of
         # old versions lack.
         tensors = state_dict_from_published(tensors)
-        wrong = [
-            name
-            for name, value in wanted.items()
-            if name in tensors and not _is_weight(tensors[name], value)
-        ]
+        fitting = {
+            name: value
+            for name, value in tensors.items()
+            if name in wanted and wanted[name].shape == value.shape
+        }
+        wrong = [x for x in fitting if not _is_weight(fitting[x], wanted[x])]
         if wrong:
             raise ValueError(f'No finite, dense floats: {", ".join(wrong)}')
-        module.load_state_dict(tensors, strict=True)
+        if partial and fitting:
+            module.load_state_dict(fitting, strict=False)
+        else:
+            module.load_state_dict(tensors, strict=True)
     except (ValueError, RuntimeError) as error:
         lines = [f'{source} does not fit.', *str(error).splitlines()]
-        if not set(tensors) & set(wanted):
+        if not tensors.keys() & wanted.keys():
             lines.append(
-                'No name matches: this is of another network, or a published '
-                'file that tools/model_converters/mobilemamba_to_mm.py has to '
-                'convert first.'
+                'No name matches: it is of another network, or published, for '
+                'tools/model_converters/mobilemamba_to_mm.py to convert.'
             )
-        lines = [textwrap.shorten(x, _LINE, placeholder=' ...') for x in lines]
+        lines = [textwrap.shorten(x, 400, placeholder=' ...') for x in lines]
         raise CheckpointError('\n'.join(lines)) from error
 
 
 def _is_weight(given: Tensor, wanted: Tensor) -> bool:
     """Tell what torch would copy in silence from what is a weight."""
-    if not wanted.is_floating_point():
-        return not given.is_complex() and given.layout == wanted.layout
-    return (
-        given.is_floating_point()
-        and given.layout == wanted.layout
-        # A huge one of another shape takes no memory until it is looked at.
-        and (given.shape != wanted.shape or bool(given.isfinite().all()))
-    )
+    if given.layout != wanted.layout or given.is_complex():
+        return False
+    if wanted.is_floating_point():
+        return given.is_floating_point() and bool(given.isfinite().all())
+    return True

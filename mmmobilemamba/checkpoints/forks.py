@@ -1,6 +1,5 @@
 """The maintained forks of the OpenMMLab libraries (onedl-mmengine, ...)."""
 
-import importlib.util
 from importlib import metadata
 
 from mmengine.config import utils as config_utils
@@ -15,13 +14,9 @@ def installed_version(distribution: str) -> str:
 
 
 def find_fork_configs() -> None:
-    """Let ``mmseg::`` inheritance work where the fork is installed.
+    """Let ``mmseg::`` inheritance work where the fork is installed, too.
 
-    mmengine, the fork's too, looks ``mmseg::...`` up in the distribution
-    mmsegmentation. Where that is missing the module itself is where to look.
-    Calling it again changes nothing.
+    mmengine looks it up in the distribution mmsegmentation, and what is no
+    distribution's name it takes for a module's.
     """
-    if installed_version('mmsegmentation'):
-        return
-    if importlib.util.find_spec('mmseg'):
-        config_utils.MODULE2PACKAGE['mmseg'] = 'mmseg'
+    config_utils.MODULE2PACKAGE['mmseg'] = 'mmseg'

@@ -1,13 +1,12 @@
 """Let ``torch.load(weights_only=True)`` read what mmengine's Runner writes.
 
 Besides tensors such a file holds log histories: ``HistoryBuffer`` objects made
-of numpy arrays. torch >= 2.6 refuses them, and mmengine 0.10 passes no option
-on, so testing and resuming fail. Exactly those pieces become loadable.
+of numpy arrays. torch >= 2.6 refuses them, so that testing and resuming fail.
+Exactly those pieces become loadable.
 
-Names in a file never reach numpy's own constructors, because
-``numpy.ndarray`` with an object dtype takes raw bytes for pointers, and a
-copied dtype lets a file overwrite its flags. Only plain arrays and scalars of
-numeric types can be made.
+Names in a file never reach numpy's own constructors: ``numpy.ndarray`` with an
+object dtype takes raw bytes for pointers, and a copied dtype lets a file
+overwrite its flags. Only plain arrays and scalars of numeric types are made.
 """
 
 import codecs
@@ -17,15 +16,11 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.runner import checkpoint
 from mmengine.utils import digit_version
 
 _STATISTICS = ('min', 'max', 'mean', 'current')
-_NUMERIC_CODES = (
-    *('b1', 'i1', 'i2', 'i4', 'i8', 'u1', 'u2', 'u4', 'u8'),
-    *('f2', 'f4', 'f8', 'c8', 'c16'),
-)
-# torch 2.4 and 2.5 take the name in a file from the listed object itself.
-_TAKES_NAMES = digit_version(torch.__version__) >= digit_version('2.6.0')
+_NUMERIC = f'?{np.typecodes["AllInteger"]}{np.typecodes["AllFloat"]}'
 # Where numpy keeps these two differs between its versions 1 and 2.
 _rebuild_array = np.zeros(1).__reduce__()[0]
 _rebuild_scalar = np.float64(0).__reduce__()[0]
@@ -39,41 +34,30 @@ def _getattr(owner: type, name: str) -> Callable:
     """Return a statistic of HistoryBuffer, the one use of getattr."""
     if owner is not HistoryBuffer or name not in _STATISTICS:
         raise ValueError(
-            'A checkpoint may take only HistoryBuffer.'
-            f'{"/".join(_STATISTICS)} by getattr, not {name!r} of {owner!r}.'
+            f'A checkpoint may not take {name!r} of {owner!r} by getattr.'
         )
     return getattr(HistoryBuffer, name)
 
 
 def _dtype(code: str, *_flags: bool) -> np.dtype:
     """Return numpy's own numeric dtype, which ignores what a file sets."""
-    if code not in _NUMERIC_CODES:
-        raise ValueError(
-            'A checkpoint may hold numpy data of the types '
-            f'{", ".join(_NUMERIC_CODES)}, not {code!r}.'
-        )
+    if np.dtype(code).char not in _NUMERIC:
+        raise ValueError(f'A checkpoint may not hold numpy data of {code!r}.')
     return np.dtype(code)
 
 
 def _array(kind: type, shape: tuple, code: bytes) -> np.ndarray:
     """Return the empty array that the file then fills."""
     if kind not in (_ArrayName, np.ndarray) or shape != (0,):
-        raise ValueError(
-            f'A checkpoint may hold plain numpy arrays, not {kind!r}.'
-        )
+        raise ValueError(f'A checkpoint may not hold arrays of {kind!r}.')
     return _rebuild_array(np.ndarray, (0,), b'b')
 
 
-def _named(path: str, target: Callable) -> Callable | tuple[Callable, str]:
-    """Return what allow-lists ``target`` under the name ``path``."""
-    if _TAKES_NAMES:
-        return target, path
-
-    def alias(*args):
-        return target(*args)
-
-    module, _, name = path.rpartition('.')
-    alias.__module__, alias.__name__, alias.__qualname__ = module, name, name
+def _named(path: str, target: Callable) -> Callable:
+    """Return a function of that name that calls ``target``."""
+    alias = functools.partial(target)
+    alias.__module__, _, alias.__qualname__ = path.rpartition('.')
+    alias.__name__ = alias.__qualname__
     return alias
 
 
@@ -81,12 +65,12 @@ def _named(path: str, target: Callable) -> Callable | tuple[Callable, str]:
 def _allowed() -> list:
     # torch wants the types of the objects listed that a file sets the state
     # of, numpy arrays and dtypes among them.
-    allowed = [HistoryBuffer, *{type(np.dtype(c)) for c in _NUMERIC_CODES}]
-    if _TAKES_NAMES:
+    allowed = [HistoryBuffer, *{type(np.dtype(c)) for c in _NUMERIC}]
+    if digit_version(torch.__version__) >= digit_version('2.6.0'):
         # A name in a file ends at a line break, so none calls ndarray.
         allowed.append((np.ndarray, 'numpy.ndarray\n'))
         allowed.append((_ArrayName, 'numpy.ndarray'))
-    else:
+    else:  # which takes the name from the listed object itself
         allowed += [np.ndarray, codecs.encode]
     allowed.append(_named('numpy.dtype', _dtype))
     for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):
@@ -104,8 +88,6 @@ def allow_mmengine_checkpoints() -> None:
     torch 2.4 and 2.5 load without restriction unless ``weights_only=True`` is
     passed, as our tools do.
     """
-    from mmengine.runner import checkpoint
-
     # The maintained fork lets a file call getattr and numpy's constructors,
     # reads what torch refuses without restriction, and takes what it listed
     # for that time off torch's list.

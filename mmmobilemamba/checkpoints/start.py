@@ -6,33 +6,34 @@ from pathlib import Path
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.runner import Runner, find_latest_checkpoint
-from torch import nn
+from torch import Tensor, nn
 
-from .checkpoint import CheckpointError, load_checkpoint, read_checkpoint
-
-_RESUME_ENTRIES = ('meta', 'state_dict', 'message_hub', 'optimizer')
+from .checkpoint import (
+    CheckpointError,
+    find_tensors,
+    load_checkpoint,
+    load_weights,
+    read_checkpoint,
+)
 
 
 def settle_start(runner: Runner, weights: str | None = None) -> None:
-    """Decide which checkpoint a training starts from, once, and check it.
+    """Decide which checkpoint a training starts from, and check it.
 
-    A run that resumes by itself takes the newest checkpoint of its folder
-    that is whole. Those that are damaged, of another network or no checkpoints
-    at all are named in a warning and passed over.
+    A run that resumes by itself takes the newest one of its folder that is
+    whole and fits. A warning names those that it passes over.
 
     Args:
         runner (Runner): Runner or FlexibleRunner that has not started; from
             here on it resumes from one file, loads one, or does neither.
         weights (str, optional): Checkpoint with weights to start from where
-            none can be resumed from. Defaults to None.
+            there is none to resume from. Defaults to None.
 
     Raises:
-        FileNotFoundError: The checkpoint that was named is not there.
-        CheckpointError: It does not fit, or all that are whole belong to
-            another network, which a new training would overwrite.
+        FileNotFoundError: A checkpoint that was named is not there.
+        CheckpointError: It does not fit, or those of the folder, which a new
+            training would overwrite, do not.
     """
-    if getattr(runner, '_start_is_settled', False):
-        return
     if isinstance(runner._resume, str):  # FlexibleRunner's other form
         runner._resume, runner._load_from = True, runner._resume
     if runner._resume and runner._load_from is None:
@@ -43,11 +44,11 @@ def settle_start(runner: Runner, weights: str | None = None) -> None:
             raise answer[0]
         runner._resume = answer[0] is not None
         runner._load_from = answer[0] or weights
-    elif runner._resume:
-        _check_resume(runner, runner._load_from)
+    elif runner._resume and not osp.isdir(runner._load_from):
+        tensors = _read_whole(runner._load_from)
+        load_weights(model_of(runner), tensors, runner._load_from)
     if runner._load_from and not runner._resume:
         load_checkpoint(model_of(runner), runner._load_from, partial=True)
-    runner._start_is_settled = True
 
 
 def model_of(runner: Runner) -> nn.Module:
@@ -59,39 +60,27 @@ def model_of(runner: Runner) -> nn.Module:
 
 def _newest(runner: Runner) -> str | CheckpointError | None:
     """Return the newest checkpoint that fits, or why none is to be had."""
-    foreign = None
+    whole = None
     for path in _checkpoints_of(runner.work_dir):
         try:
-            _check_resume(runner, path)
-        except (FileNotFoundError, CheckpointError) as error:
-            if isinstance(error, _ForeignError):
-                foreign = CheckpointError(
-                    f'{runner.work_dir} holds the checkpoints of another '
-                    f'network, such as {path}, and none to resume from. '
-                    'Choose another folder with --work-dir.'
-                )
-            reason = ' '.join(str(error).split())
-            runner.logger.warning(
-                f'Passed over {path} for the checkpoint before: {reason}'
-            )
-        else:
-            runner.logger.info(f'Training goes on from {path}.')
+            if not osp.isdir(path):  # pieces, for a strategy to put together
+                tensors, whole = _read_whole(path), path
+                load_weights(model_of(runner), tensors, path)
             return path
-    return foreign
-
-
-class _ForeignError(CheckpointError):
-    """A whole checkpoint belongs to another network."""
+        except (FileNotFoundError, CheckpointError) as error:
+            reason = ' '.join(str(error).split())
+            runner.logger.warning(f'Passed over {path}: {reason}')
+    if whole:
+        return CheckpointError(
+            f'{runner.work_dir} holds checkpoints of another network, such as '
+            f'{whole}. Choose another folder with --work-dir.'
+        )
+    return None
 
 
 def _checkpoints_of(work_dir: str) -> list[str]:
-    """List what a training left: the latest by its own account, then by age.
-
-    ``best_*.pth`` hold weights only. No file is looked into.
-    """
-    latest = None
-    if osp.isfile(osp.join(work_dir, 'last_checkpoint')):
-        latest = find_latest_checkpoint(work_dir)
+    """List what a training left, the one that it names the latest first."""
+    latest = find_latest_checkpoint(work_dir)
     # CheckpointHook may save to a folder of its own.
     first = [Path(latest).absolute()] if latest else []
     folders = {Path(work_dir).absolute(), *(path.parent for path in first)}
@@ -99,16 +88,15 @@ def _checkpoints_of(work_dir: str) -> list[str]:
         path
         for folder in folders
         for path in folder.glob('*.pth')
+        # The best ones hold weights only.
         if not path.name.startswith('best_') and path not in first
     ]
     others.sort(key=lambda path: path.stat().st_mtime, reverse=True)
     return [str(path) for path in first + others]
 
 
-def _check_resume(runner: Runner, path: str) -> None:
-    """Raise where a training cannot go on from a checkpoint."""
-    if osp.isdir(path):  # pieces, which a strategy puts together by itself
-        return
+def _read_whole(path: str) -> dict[str, Tensor]:
+    """Return the tensors of a file if all is there to go on from."""
     content = read_checkpoint(path)
     path = osp.expanduser(path)
     # Check sums, which torch.load ignores; its format before 1.6 has none.
@@ -117,14 +105,11 @@ def _check_resume(runner: Runner, path: str) -> None:
             broken = file.testzip()
         if broken:
             raise CheckpointError(f'{path} is damaged: {broken} changed.')
-    missing = [name for name in _RESUME_ENTRIES if name not in content]
+    needed = ('meta', 'state_dict', 'message_hub', 'optimizer')
+    missing = [name for name in needed if name not in content]
     if missing:
         raise CheckpointError(
             f'{path} cannot be resumed from: it has no {", ".join(missing)}. '
-            'To start a new training from its weights, pass --cfg-options '
-            f'load_from={path} instead.'
+            f'Start anew from its weights with --cfg-options load_from={path}.'
         )
-    try:
-        load_checkpoint(model_of(runner), path)
-    except CheckpointError as error:
-        raise _ForeignError(str(error)) from error
+    return find_tensors(content)[0]

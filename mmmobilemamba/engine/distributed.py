@@ -19,14 +19,11 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from mmmobilemamba.registry import MODEL_WRAPPERS
 
 _KEYS = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE')
-# Launcher -> what sets its variables, and which ones stand for those keys.
-_LAUNCHERS = {
-    'pytorch': ('tools/dist_train.sh or torchrun', _KEYS),
-    'slurm': (
-        'tools/slurm_train.sh or srun',
-        ('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS'),
-    ),
-    'mpi': ('mpirun', [f'OMPI_COMM_WORLD_{key}' for key in _KEYS]),
+# Launcher -> its variables for those keys.
+_VARIABLES = {
+    'pytorch': _KEYS,
+    'slurm': ('SLURM_PROCID', 'SLURM_LOCALID', 'SLURM_NTASKS'),
+    'mpi': tuple(f'OMPI_COMM_WORLD_{key}' for key in _KEYS),
 }
 
 
@@ -34,8 +31,8 @@ _LAUNCHERS = {
 class CPUDistributedDataParallel(MMDistributedDataParallel):
     """Train one model in several CPU processes, joined by gloo.
 
-    Synchronised BatchNorm has no CPU form, and torch refuses to wrap it
-    there; each process normalises over its own batch instead.
+    Synchronised BatchNorm has no CPU form; each process normalises over its
+    own batch instead.
 
     Args:
         module (nn.Module): Model to wrap.
@@ -61,35 +58,36 @@ class CPUDistributedDataParallel(MMDistributedDataParallel):
 
 
 def setup_distributed(cfg: Config) -> None:
-    """Prepare a config, and the process, for its launcher.
+    """Join the processes of a launcher by gloo where there is no GPU.
 
-    With a GPU for each process mmengine does everything by itself. On a
-    machine without an accelerator the processes are joined by gloo here.
+    With a GPU for each process mmengine does everything by itself.
 
     Args:
         cfg (Config): Config of the run; ``launcher`` is set.
 
     Raises:
-        ValueError: The environment is not that of the launcher, or the
-            timeout is no time.
+        ValueError: The environment is not that of the launcher.
     """
     if cfg.launcher == 'none':
         return
-    starter, names = _LAUNCHERS[cfg.launcher]
-    unset = [name for name in names if name not in os.environ]
-    if unset:
+    values = [os.environ.get(name) for name in _VARIABLES[cfg.launcher]]
+    if None in values:
         raise ValueError(
-            f'--launcher {cfg.launcher} needs {", ".join(unset)} in the '
-            f'environment; start the processes with {starter}.'
+            f'--launcher {cfg.launcher} needs its variables '
+            f'{", ".join(_VARIABLES[cfg.launcher])}; start the processes with '
+            'tools/dist_train.sh, torchrun, tools/slurm_train.sh or mpirun.'
         )
     if get_device() != 'cpu':
         return
-    for key, name in zip(_KEYS, names):
-        os.environ[key] = os.environ[name]
-    os.environ.setdefault('MASTER_ADDR', _master_address(cfg.launcher))
+    os.environ.update(zip(_KEYS, values))
+    if 'MASTER_ADDR' not in os.environ:
+        os.environ['MASTER_ADDR'] = _first_node()
     os.environ.setdefault('MASTER_PORT', '29500')
-    if not distributed.is_initialized():
-        distributed.init_process_group('gloo', **_timeout(cfg))
+    env = cfg.get('env_cfg') or {}
+    seconds = (env.get('dist_cfg') or {}).get('timeout')
+    # None is torch's half an hour.
+    timeout = None if seconds is None else timedelta(seconds=seconds)
+    distributed.init_process_group('gloo', timeout=timeout)
     # FlexibleRunner asks its strategy; None is DistributedDataParallel's.
     strategy = cfg.get('strategy')
     if strategy is None:
@@ -113,7 +111,11 @@ def leave_distributed() -> None:
     """
     if not distributed.is_initialized():
         return
-    _end_loading()
+    # Collected as a part of a cycle, an iterator loses its queues before its
+    # processes hear of the end, and torch waits five seconds for each.
+    for item in gc.get_objects():
+        if isinstance(item, _MultiProcessingDataLoaderIter):
+            item._shutdown_workers()
     gc.collect()
     distributed.barrier()
     distributed.destroy_process_group()
@@ -122,35 +124,10 @@ def leave_distributed() -> None:
         os.rmdir('.dist_test')
 
 
-def _end_loading() -> None:
-    """End the processes of all data loaders.
-
-    Collected as a part of a cycle, an iterator loses its queues first, so that
-    its processes never hear of the end: torch waits five seconds for each.
-    """
-    for item in gc.get_objects():
-        if isinstance(item, _MultiProcessingDataLoaderIter):
-            item._shutdown_workers()
-
-
-def _timeout(cfg: Config) -> dict[str, timedelta]:
-    """Read after how long a silent process is given up, as mmengine does."""
-    env = cfg.get('env_cfg') or {}
-    seconds = (env.get('dist_cfg') or {}).get('timeout')
-    if seconds is None:
-        return {}
-    if not isinstance(seconds, (int, float)) or seconds <= 0:
-        raise ValueError(
-            'env_cfg.dist_cfg.timeout must be a positive number of seconds, '
-            f'got {seconds!r}.'
-        )
-    return dict(timeout=timedelta(seconds=seconds))
-
-
-def _master_address(launcher: str) -> str:
+def _first_node() -> str:
     """Return the first host of a Slurm job, or this machine."""
-    hosts = os.environ.get('SLURM_NODELIST')
-    if launcher != 'slurm' or not hosts:
+    nodes = os.environ.get('SLURM_NODELIST')
+    if not nodes:
         return '127.0.0.1'
-    command = ['scontrol', 'show', 'hostnames', hosts]
+    command = ['scontrol', 'show', 'hostnames', nodes]
     return subprocess.check_output(command, text=True).split()[0]

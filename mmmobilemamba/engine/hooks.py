@@ -1,4 +1,4 @@
-"""A hook that sets the memory format of a training."""
+"""Training in channels_last memory format."""
 
 import torch
 from mmengine.hooks import Hook
@@ -13,22 +13,16 @@ from mmmobilemamba.registry import HOOKS
 class ChannelsLastHook(Hook):
     """Keep the weights and the batches in channels_last memory format.
 
-    Convolutions of GPUs with tensor cores and of CPUs work on that layout
-    without a conversion of their own. Results and checkpoints are the same:
-    mmcv's operators, RoIAlign among them, which read any memory as if it were
-    contiguous, get contiguous weights and inputs.
+    Convolutions of tensor cores and CPUs work on it without a conversion.
+    Results and checkpoints are the same: mmcv's operators, which read any
+    memory as if it were contiguous, get contiguous weights and inputs.
     """
 
     # Before EMAHook copies the model.
     priority = 'VERY_HIGH'
 
-    def __init__(self) -> None:
-        self._done = False
-
     def before_run(self, runner: Runner) -> None:
         """Convert the weights, and every batch from now on."""
-        if self._done:
-            return
         model = runner.model
         if is_model_wrapper(model):
             model = model.module
@@ -38,7 +32,6 @@ class ChannelsLastHook(Hook):
                 module.to(memory_format=torch.contiguous_format)
                 module.register_forward_pre_hook(_to_contiguous)
         model.data_preprocessor.register_forward_hook(_to_channels_last)
-        self._done = True
 
 
 def _to_channels_last(module: nn.Module, args: tuple, output: dict) -> dict:

@@ -11,11 +11,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Give deeper layers of the backbone higher learning rates.
 
     Every rule of mmengine's default constructor holds; the learning rate that
-    it settles for a parameter is multiplied by ``layer_decay_rate`` once for
-    each layer above the parameter's, by the ``get_layer_depth`` of the
-    backbone. Necks and heads keep their rate. MMPretrain's constructor knows
-    classifiers only, and those of MMDetection and MMSegmentation know a few
-    backbones by their names.
+    it settles for a parameter of the backbone is multiplied by
+    ``layer_decay_rate`` once for each layer above the parameter's, as
+    ``get_layer_depth`` counts them. Necks and heads keep their rate.
 
     Args:
         optim_wrapper_cfg (dict): Config of the optimizer wrapper.
@@ -49,17 +47,15 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         super().add_params(params, module, prefix, is_dcn_module)
         if prefix:
             return
-        depth_of = getattr(
-            getattr(module, 'backbone', None), 'get_layer_depth', None
-        )
-        if depth_of is None:
+        backbone = getattr(module, 'backbone', None)
+        if not hasattr(backbone, 'get_layer_depth'):
             raise ValueError(
                 f'{type(module).__name__} has no backbone with '
                 'get_layer_depth, which layer_decay_rate goes by.'
             )
-        names = {id(p): name for name, p in module.named_parameters()}
+        names = {p: name for name, p in module.named_parameters()}
         for group in params:
-            (parameter,) = group['params']
-            depth, layers = depth_of(names[id(parameter)], 'backbone.')
+            name = names[group['params'][0]]
+            depth, layers = backbone.get_layer_depth(name, 'backbone.')
             scale = self.decay_rate ** (layers - 1 - depth)
             group['lr'] = group.get('lr', self.base_lr) * scale

@@ -1,8 +1,8 @@
 """Mixed precision without CUDA."""
 
-import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from mmengine.optim import OptimWrapper
@@ -23,22 +23,8 @@ class CPUAmpOptimWrapper(OptimWrapper):
     non-maximum suppression reads.
 
     Args:
-        dtype (str): Type to compute in; ``'bfloat16'`` is the only one that
-            CPU training is stable in. Defaults to ``'bfloat16'``.
         **kwargs: Arguments of :class:`mmengine.optim.OptimWrapper`.
-
-    Raises:
-        ValueError: ``dtype`` is another one.
     """
-
-    def __init__(self, dtype: str = 'bfloat16', **kwargs) -> None:
-        if dtype != 'bfloat16':
-            raise ValueError(
-                "CPUAmpOptimWrapper takes dtype='bfloat16' only, "
-                f'got {dtype!r}.'
-            )
-        super().__init__(**kwargs)
-        self.cast_dtype = torch.bfloat16
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
@@ -46,7 +32,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
         with (
             super().optim_context(model),
             _float32_islands(model),
-            torch.autocast('cpu', dtype=self.cast_dtype),
+            torch.autocast('cpu', dtype=torch.bfloat16),
         ):
             yield
 
@@ -54,38 +40,30 @@ class CPUAmpOptimWrapper(OptimWrapper):
 @contextmanager
 def _float32_islands(model: nn.Module) -> Iterator[None]:
     """Replace the forward functions that cannot do with bfloat16."""
-    replaced = []
+    replaced = {}
     for module in model.modules():
         operator = type(module).__module__.startswith('mmcv.ops')
         if operator or hasattr(module, 'predict_by_feat'):
-            replaced.append((module, module.__dict__.get('forward')))
-            wrap = _computing_float32 if operator else _returning_float32
-            module.forward = wrap(module.forward)
+            replaced[module] = module.__dict__.get('forward')
+            forward = _compute_float32 if operator else _return_float32
+            module.forward = partial(forward, module.forward)
     try:
         yield
     finally:
-        for module, own in replaced:
+        for module, own in replaced.items():
             del module.forward
             if own is not None:
                 module.forward = own
 
 
-def _computing_float32(forward: Callable) -> Callable:
-    @functools.wraps(forward)
-    def wrapped(feat: Tensor, *args, **kwargs):
-        args, kwargs = _to(torch.float32, ((feat, *args), kwargs))
-        with torch.autocast('cpu', enabled=False):
-            return _to(feat.dtype, forward(*args, **kwargs))
-
-    return wrapped
+def _compute_float32(forward: Callable, feat: Tensor, *args, **kwargs):
+    args, kwargs = _to(torch.float32, ((feat, *args), kwargs))
+    with torch.autocast('cpu', enabled=False):
+        return _to(feat.dtype, forward(*args, **kwargs))
 
 
-def _returning_float32(forward: Callable) -> Callable:
-    @functools.wraps(forward)
-    def wrapped(*args, **kwargs):
-        return _to(torch.float32, forward(*args, **kwargs))
-
-    return wrapped
+def _return_float32(forward: Callable, *args, **kwargs):
+    return _to(torch.float32, forward(*args, **kwargs))
 
 
 def _to(dtype: torch.dtype, value):

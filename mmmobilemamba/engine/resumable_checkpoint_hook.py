@@ -1,10 +1,9 @@
 """Checkpoints from which a training goes on exactly."""
 
-import os
-import os.path as osp
 import shutil
-from collections import deque
-from copy import copy
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from copy import deepcopy
 from pathlib import Path
 
 from mmengine.dist import (
@@ -16,8 +15,6 @@ from mmengine.dist import (
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from torch import Tensor
-from torch.nn.modules.batchnorm import _NormBase
 
 from mmmobilemamba.checkpoints.atomic import atomic_write, remove_drafts
 from mmmobilemamba.checkpoints.safe_loading import allow_mmengine_checkpoints
@@ -28,7 +25,7 @@ from .train_data import TrainData, get_random_states, set_random_states
 
 _BACKEND = 'mmmobilemamba.atomic'
 # Entry of a checkpoint that holds what mmengine does not save.
-_ENTRY = 'resumable'
+_ENTRY = 'resume_state'
 
 
 class UnsavedError(OSError):
@@ -36,7 +33,13 @@ class UnsavedError(OSError):
 
 
 class AtomicBackend(LocalBackend):
-    """Write local files whole or not at all; the hook removes old ones."""
+    """Write local files whole or not at all, and note which ones to remove.
+
+    mmengine removes an old checkpoint before the next one is there.
+    """
+
+    def __init__(self) -> None:
+        self.outdated: list[Path] = []
 
     def put(self, obj: bytes, filepath: str | Path) -> None:
         """Write bytes to a file."""
@@ -44,7 +47,8 @@ class AtomicBackend(LocalBackend):
             draft.write_bytes(obj)
 
     def remove(self, filepath: str | Path) -> None:
-        """Keep a file, since mmengine removes it before the next is there."""
+        """Note a file, or a folder that holds a checkpoint in pieces."""
+        self.outdated.append(Path(filepath))
 
     rmtree = remove
 
@@ -63,10 +67,9 @@ class ResumableCheckpointHook(CheckpointHook):
 
     - A file on a local disk takes its name when it is complete and synced;
       ``last_checkpoint`` follows it, and the removal of older ones follows
-      that. Where a file cannot be written, because the disk is full, say, a
-      warning tells why, and training goes on: space may be there again before
-      the next one is due. A training whose last or best one is not on the
-      disk at its end is an UnsavedError.
+      that. Where one cannot be written, because the disk is full, say, a
+      warning tells why, and training goes on. A training whose last or best
+      one is not on the disk at its end is an UnsavedError.
     - A checkpoint keeps the random states of all processes, the running
       statistics of each, and the place in the data, in the middle of an epoch
       as well. Random numbers of worker processes follow from the seed and the
@@ -76,8 +79,7 @@ class ResumableCheckpointHook(CheckpointHook):
       fits, and names those that it skips.
 
     Args:
-        *args: Arguments of :class:`mmengine.hooks.CheckpointHook`.
-        **kwargs: The same.
+        *args, **kwargs: Arguments of ``CheckpointHook``.
     """
 
     def __init__(self, *args, **kwargs) -> None:
@@ -86,6 +88,8 @@ class ResumableCheckpointHook(CheckpointHook):
         self._loaded: dict = {}
         self._states: list[dict] = []
         self._before_val: dict | None = None
+        # Old checkpoints to remove once the last one is whole.
+        self._outdated: list[Path] = []
         # Last checkpoint or best one -> why it is not on the disk.
         self._unsaved: dict[str, str] = {}
 
@@ -94,35 +98,37 @@ class ResumableCheckpointHook(CheckpointHook):
         # FlexibleRunner comes here too late: train.py has chosen before.
         if runner._resume and not runner._has_loaded:
             allow_mmengine_checkpoints()
-            settle_start(runner)
+            if runner._load_from is None:
+                settle_start(runner)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Keep what the training is to go on with."""
         if runner._resume:
-            self._loaded = checkpoint.get(_ENTRY) or dict(missing=True)
+            self._loaded = checkpoint.get(_ENTRY) or dict(states=[])
 
     def before_train(self, runner: Runner) -> None:
         """Go to the place in the data, and make up for a validation."""
         if self.file_client_args is None and self.backend_args is None:
             if '://' not in str(self.out_dir or runner.work_dir):
                 self.backend_args = dict(backend=_BACKEND)
-        kept = list(runner.message_hub.runtime_info.get('keep_ckpt_ids', ()))
         super().before_train(runner)
-        if self._is_atomic and is_main_process():
-            if self.max_keep_ckpts > 0:
-                self._remove_steps(kept[: -self.max_keep_ckpts])
-            for folder in {str(self.out_dir), runner.work_dir}:
-                for name in remove_drafts(folder):
-                    runner.logger.info(f'Removed an unfinished {name}.')
-        reason = TrainData.obstacle(runner)
-        if reason:
+        if is_main_process():
+            self._outdated = getattr(self.file_backend, 'outdated', [])
+            names = self._loaded.get('outdated', ())
+            there = Path(self.out_dir).glob('*')
+            self._outdated += [path for path in there if path.name in names]
+            self._clear_away()
+            for name in remove_drafts(self.out_dir):
+                runner.logger.info(f'Removed an unfinished {name}.')
+        if TrainData.can_follow(runner):
+            self._check_loaded(runner)
+            self._data = TrainData(runner, self._loaded.get('position', {}))
+        else:
             runner.logger.warning(
                 'A resumed training will see other random numbers than an '
-                f'uninterrupted one: {reason}.'
+                'uninterrupted one: the loop, the sampler or the data set is '
+                "not of mmengine's kind."
             )
-        else:
-            self._check_loaded(runner)
-            self._data = TrainData(runner, self._loaded.get('position'))
         if self._validation_is_due(runner):
             runner.logger.info('Validating, which the last run had yet to do.')
             self._restore(runner)
@@ -144,16 +150,11 @@ class ResumableCheckpointHook(CheckpointHook):
         set_random_states(self._before_val)
         self._before_val = None
 
-    def after_val_epoch(self, runner: Runner, metrics: dict) -> None:
-        """Save the best checkpoint."""
-        if self.save_best:
-            self._gather(runner)
-        super().after_val_epoch(runner, metrics)
-
     def after_train(self, runner: Runner) -> None:
         """End with an error where the result is not on the disk."""
         if self._unsaved:
             raise UnsavedError(' '.join(self._unsaved.values()))
+        self._clear_away()
         super().after_train(runner)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
@@ -166,155 +167,98 @@ class ResumableCheckpointHook(CheckpointHook):
             states=self._states,
             position=self._data.position(meta['epoch'], meta['iter']),
             validated=self._before_val is not None,
+            # A run that is killed before leaves them to the one that goes on.
+            outdated=[path.name for path in self._outdated],
         )
-
-    @property
-    def _is_atomic(self) -> bool:
-        return isinstance(self.file_backend, AtomicBackend)
-
-    def _save_checkpoint(self, runner: Runner) -> None:
-        self._gather(runner)
-        super()._save_checkpoint(runner)
 
     def _save_checkpoint_with_step(
         self, runner: Runner, step: int, meta: dict
     ) -> None:
-        if not self._is_atomic:
-            super()._save_checkpoint_with_step(runner, step, meta)
-            return
-        before = runner.message_hub.runtime_info.get('last_ckpt')
-        name = self.filename_tmpl.format(step)
-        path = osp.join(self.out_dir, name)
-        kept = list(self.keep_ckpt_ids) if self.max_keep_ckpts > 0 else []
-        ids = kept if kept[-1:] == [step] else [*kept, step]
-        # With those still to be removed: a run that is killed before leaves
-        # them to the one that goes on.
-        self._remember(runner, path, ids)
-        try:
-            runner.save_checkpoint(
-                self.out_dir,
-                name,
-                save_optimizer=self.save_optimizer,
-                save_param_scheduler=self.save_param_scheduler,
-                meta=meta,
-                by_epoch=self.by_epoch,
-                backend_args=self.backend_args,
-                **self.args,
-            )
-            if is_main_process():
-                pointer = Path(runner.work_dir, 'last_checkpoint')
-                with atomic_write(pointer) as draft:
-                    draft.write_text(path)
-        except OSError as error:
-            self._remember(runner, before, kept)
-            self._warn(runner, 'last', path, error)
-            return
-        self._unsaved.pop('last', None)
-        self.last_ckpt = path
-        if self.max_keep_ckpts > 0:
-            self._remove_steps(ids[: -self.max_keep_ckpts])
-            self.keep_ckpt_ids = deque(ids, self.max_keep_ckpts)
-            self._remember(runner, path, self.keep_ckpt_ids)
-
-    def _remember(self, runner: Runner, path: str | None, ids) -> None:
-        runner.message_hub.update_info('last_ckpt', path)
-        if self.max_keep_ckpts > 0:
-            runner.message_hub.update_info('keep_ckpt_ids', list(ids))
-
-    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
-        if not (self.save_best and self._is_atomic):
-            super()._save_best_checkpoint(runner, metrics)
-            return
-        info = runner.message_hub.runtime_info
-        known = {k: info[k] for k in info if k.startswith('best_')}
-        # mmengine keeps one path, or one for each of several metrics.
-        names = {'best_ckpt_path', 'best_ckpt_path_dict'} & vars(self).keys()
-        before = {name: copy(vars(self)[name]) for name in names}
-        try:
-            super()._save_best_checkpoint(runner, metrics)
-        except OSError as error:
-            for key in [k for k in info if k.startswith('best_')]:
-                runner.message_hub.pop_info(key)
-            runner.message_hub.update_info_dict(known)
-            vars(self).update(before)
-            self._warn(runner, 'best', 'the best checkpoint', error)
-            return
-        after = {name: vars(self)[name] for name in names}
-        if after != before:
-            self._unsaved.pop('best', None)
-            self._remove(_paths(before) - _paths(after))
-
-    def _remove_steps(self, steps: list[int]) -> None:
-        names = map(self.filename_tmpl.format, steps)
-        self._remove({osp.join(self.out_dir, name) for name in names})
-
-    def _remove(self, paths: set[str]) -> None:
-        for path in paths if is_main_process() else ():
-            if osp.isdir(path):  # pieces of a sharded model
-                shutil.rmtree(path)
-            elif osp.exists(path):
-                os.remove(path)
-
-    def _warn(
-        self, runner: Runner, kind: str, what: str, error: OSError
-    ) -> None:
-        try:
-            free = shutil.disk_usage(self.out_dir).free / 2**20
-            room = f', {free:.1f} MiB are free in {self.out_dir}'
-        except OSError:
-            room = ''
-        last = runner.message_hub.runtime_info.get('last_ckpt')
-        whole = (
-            f'the last whole checkpoint is {last}'
-            if last
-            else 'there is no checkpoint yet'
-        )
-        reason = error.strerror or str(error)
-        self._unsaved[kind] = f'{what} is not saved: {reason}{room}; {whole}.'
-        runner.logger.warning(
-            f'{self._unsaved[kind]} Training goes on, and saves again when '
-            'the next one is due.'
-        )
-
-    def _gather(self, runner: Runner) -> None:
-        """Collect the states of all processes; only one of them saves."""
+        # Only one process saves the states of all.
         states = self._before_val or get_random_states()
         if get_rank() > 0:
-            own = {k: v.cpu() for k, v in _statistics(runner).items()}
-            states = dict(states, statistics=own)
+            buffers = runner.model.named_buffers()
+            states = dict(states, buffers={k: v.cpu() for k, v in buffers})
         self._states = all_gather_object(states)
+        name = self.filename_tmpl.format(step)
+        with self._as_before_if_unsaved(runner, 'last', name):
+            super()._save_checkpoint_with_step(runner, step, meta)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        with self._as_before_if_unsaved(runner, 'best', 'the best checkpoint'):
+            super()._save_best_checkpoint(runner, metrics)
+
+    @contextmanager
+    def _as_before_if_unsaved(
+        self, runner: Runner, kind: str, name: str
+    ) -> Iterator[None]:
+        """Warn where a file cannot be written, and take back what is noted."""
+        # mmengine's hook notes a file before it writes it.
+        kinds = ('last_ckpt', 'keep_ckpt', 'best_ckpt')
+        notes = deepcopy(
+            {k: v for k, v in vars(self).items() if k.startswith(kinds)}
+        )
+        info = runner.message_hub.runtime_info
+        known = dict(info)
+        count = len(self._outdated)
+        try:
+            yield
+        except OSError as error:
+            vars(self).update(notes)
+            info.clear()
+            info.update(known)
+            del self._outdated[count:]
+            reason = error.strerror or str(error)
+            with suppress(OSError):
+                free = shutil.disk_usage(self.out_dir).free / 2**20
+                reason += f', {free:.1f} MiB are free in {self.out_dir}'
+            self._unsaved[kind] = (
+                f'{name} is not saved: {reason}; the last whole checkpoint: '
+                f'{known.get("last_ckpt") or "none yet"}.'
+            )
+            runner.logger.warning(
+                f'{self._unsaved[kind]} Training goes on, and saves again '
+                'when the next one is due.'
+            )
+            return
+        if any(vars(self)[k] != v for k, v in notes.items()):
+            self._unsaved.pop(kind, None)
+        # An older best one stays until the last one names the new.
+        if kind == 'last':
+            self._clear_away()
+
+    def _clear_away(self) -> None:
+        for path in self._outdated:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        self._outdated.clear()
 
     def _restore(self, runner: Runner) -> None:
-        states = self._loaded.get('states')
-        if not states:
+        """Set the random states and buffers of this process."""
+        if not self._loaded.get('states'):
             return
-        mine = states[get_rank()]
+        mine = self._loaded['states'][get_rank()]
         set_random_states(mine)
-        own = _statistics(runner)
-        for name, value in mine.get('statistics', {}).items():
-            own[name].copy_(value)
+        for name, value in mine.get('buffers', {}).items():
+            runner.model.get_buffer(name).copy_(value)
 
     def _check_loaded(self, runner: Runner) -> None:
         """Drop what belongs to other data or another number of processes."""
         if not self._loaded:
             return
-        states = self._loaded.get('states') or []
-        batches = len(runner.train_loop.dataloader)
-        if not states:
-            reason = 'the checkpoint has no random states'
-        elif len(states) != get_world_size():
-            reason = (
-                f'it ran in {len(states)} processes, now in {get_world_size()}'
+        length = self._loaded.get('position', {}).get('length')
+        had = len(self._loaded['states']), length
+        now = get_world_size(), len(runner.train_loop.dataloader)
+        if had != now:
+            self._loaded = {}
+            runner.logger.warning(
+                'The training goes on, but not with the random numbers and '
+                'the order of the data that it would have had: the checkpoint '
+                f'is of {had[0]} processes with {had[1]} batches in an epoch, '
+                f'and this run of {now[0]} with {now[1]}.'
             )
-        elif (length := self._loaded['position']['length']) != batches:
-            reason = f'an epoch had {length} batches, now {batches}'
-        else:
-            return
-        self._loaded = {}
-        runner.logger.warning(
-            'The training goes on, but not with the random numbers and the '
-            f'order of the data that it would have had: {reason}.'
-        )
 
     def _validation_is_due(self, runner: Runner) -> bool:
         """Tell whether the loop would validate where the checkpoint ends."""
@@ -330,22 +274,3 @@ class ResumableCheckpointHook(CheckpointHook):
         return done >= loop.val_begin and (
             done % loop.val_interval == 0 or done == last
         )
-
-
-def _paths(best: dict) -> set[str]:
-    found = {best.get('best_ckpt_path')}
-    return found.union(best.get('best_ckpt_path_dict', {}).values()) - {None}
-
-
-def _statistics(runner: Runner) -> dict[str, Tensor]:
-    """Return the running statistics of norms, which each process has.
-
-    A checkpoint holds those of the first process, and the others validate
-    with their own.
-    """
-    return {
-        f'{name}.{key}': value
-        for name, module in runner.model.named_modules()
-        if isinstance(module, _NormBase)
-        for key, value in module.named_buffers(recurse=False)
-    }

@@ -7,34 +7,20 @@ anew with each run, so their numbers follow from the batch that they load.
 import itertools
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from mmengine.dist import get_rank
 from mmengine.registry import DATA_SAMPLERS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
-from torch.utils.data import (
-    BatchSampler,
-    DataLoader,
-    IterableDataset,
-    Sampler,
-    get_worker_info,
-)
+from torch.utils.data import BatchSampler, IterableDataset, get_worker_info
 
 
 def get_random_states() -> dict:
-    """Return the states of Python, NumPy, torch and CUDA in this process.
-
-    Returns:
-        dict: Nothing but tensors, numbers and tuples, so that
-        ``torch.load(weights_only=True)`` reads it.
-    """
-    _, key, pos, has_gauss, gauss = np.random.get_state()
-    key = torch.from_numpy(key.astype(np.int64))
+    """Return the states of Python, NumPy, torch and CUDA in this process."""
     states = dict(
         python=random.getstate(),
-        numpy=dict(key=key, pos=pos, has_gauss=has_gauss, gauss=gauss),
+        numpy=np.random.get_state(),
         torch=torch.get_rng_state(),
     )
     if torch.cuda.is_initialized():
@@ -45,26 +31,22 @@ def get_random_states() -> dict:
 def set_random_states(states: dict) -> None:
     """Set what :func:`get_random_states` returned."""
     random.setstate(states['python'])
+    np.random.set_state(states['numpy'])
     # A checkpoint is loaded to the device of the model.
-    key, *rest = states['numpy'].values()
-    key = key.cpu().numpy().astype(np.uint32)
-    np.random.set_state(('MT19937', key, *rest))
     torch.set_rng_state(states['torch'].cpu())
     if 'cuda' in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states['cuda'].cpu())
 
 
-@dataclass
-class SeededBatch:
+class SeededBatch(list):
     """Indices of a batch; a worker that reads them seeds itself.
 
-    Args:
-        indices (list[int]): Indices of the samples.
-        seed (tuple[int]): Non-negative numbers that name the batch.
+    ``seed`` are non-negative numbers that name the batch.
     """
 
-    indices: list[int]
-    seed: tuple[int, ...]
+    def __init__(self, indices: Iterable[int], seed: tuple[int, ...]) -> None:
+        super().__init__(indices)
+        self.seed = seed
 
     def __iter__(self) -> Iterator[int]:
         # Without workers the samples share the numbers of the main process.
@@ -73,10 +55,7 @@ class SeededBatch:
             random.seed(words[:4].tobytes())
             np.random.seed(words[4:6])
             torch.default_generator.manual_seed(int(words[6:].view('u8')[0]))
-        return iter(self.indices)
-
-    def __len__(self) -> int:
-        return len(self.indices)
+        return super().__iter__()
 
 
 class ResumableBatches:
@@ -84,14 +63,13 @@ class ResumableBatches:
 
     Args:
         batches (Iterable): Batch sampler to take the indices from.
-        seed (int): Seed of the run.
-        rank (int): Number of the process.
+        seed (tuple[int]): Seed of the run and number of the process.
     """
 
-    def __init__(self, batches: Iterable, seed: int, rank: int) -> None:
+    def __init__(self, batches: Iterable, seed: tuple[int, ...]) -> None:
         self.batches = batches
         self.sampler = getattr(batches, 'sampler', None)
-        self.seed = (seed, rank)
+        self.seed = seed
         # Batches of the whole run before the next one.
         self.number = 0
         # Batches that the next pass leaves out, without loading them.
@@ -101,7 +79,7 @@ class ResumableBatches:
         skip, self.skip = self.skip, 0
         for indices in itertools.islice(self.batches, skip, None):
             self.number += 1
-            yield SeededBatch(list(indices), (*self.seed, self.number - 1))
+            yield SeededBatch(indices, (*self.seed, self.number - 1))
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -116,22 +94,31 @@ class TrainData:
 
     Args:
         runner (Runner): Runner whose training is about to start.
-        position (dict, optional): What :meth:`position` returned before the
-            checkpoint was written. Defaults to None, the beginning.
+        position (dict): What :meth:`position` returned before the checkpoint
+            was written; empty at the beginning.
     """
 
-    def __init__(self, runner: Runner, position: dict | None = None) -> None:
+    def __init__(self, runner: Runner, position: dict) -> None:
         self.loop = runner.train_loop
-        self.loader: DataLoader = self.loop.dataloader
+        self.loader = self.loop.dataloader
         self.by_epoch = isinstance(self.loop, EpochBasedTrainLoop)
-        position = position or {}
+        self.sampler_epoch = position.get('sampler_epoch', 0)
         seed = position.get('sampler_seed')
         if seed is None:
             seed = getattr(self.loader.sampler, 'seed', runner.seed)
-        sampler, batches = _new_samplers(runner, self.loader, seed)
-        self.batches = ResumableBatches(batches, int(runner.seed), get_rank())
+        cfg = runner._train_dataloader
+        sampler = DATA_SAMPLERS.build(
+            cfg['sampler'],
+            default_args=dict(dataset=self.loader.dataset, seed=seed),
+        )
+        plain = dict(type=BatchSampler, drop_last=self.loader.drop_last)
+        batches = DATA_SAMPLERS.build(
+            cfg.get('batch_sampler') or plain,
+            default_args=dict(sampler=sampler, batch_size=cfg['batch_size']),
+        )
+        seeds = int(runner.seed), get_rank()
+        self.batches = ResumableBatches(batches, seeds)
         self.batches.skip = position.get('skip', 0)
-        self.sampler_epoch = position.get('sampler_epoch', 0)
         # DataLoader refuses what would change under a running iterator, and
         # none runs on.
         object.__setattr__(self.loader, 'sampler', sampler)
@@ -140,16 +127,15 @@ class TrainData:
         self.loader.generator = torch.Generator()
 
     @staticmethod
-    def obstacle(runner: Runner) -> str:
-        """Say why the data of a runner cannot be followed, if so."""
+    def can_follow(runner: Runner) -> bool:
+        """Tell whether the loop and the data are of mmengine's kinds."""
         loop, cfg = runner.train_loop, runner._train_dataloader
-        if not isinstance(loop, (EpochBasedTrainLoop, IterBasedTrainLoop)):
-            return f'{type(loop).__name__} is a loop of its own kind'
-        if not isinstance(cfg, dict) or not isinstance(cfg['sampler'], dict):
-            return 'train_dataloader or its sampler is no config'
-        if isinstance(loop.dataloader.dataset, IterableDataset):
-            return 'the data set has no indices'
-        return ''
+        return (
+            isinstance(loop, (EpochBasedTrainLoop, IterBasedTrainLoop))
+            and isinstance(cfg, dict)
+            and isinstance(cfg['sampler'], dict)
+            and not isinstance(loop.dataloader.dataset, IterableDataset)
+        )
 
     def start_pass(self, runner: Runner) -> None:
         """Make the loader ready; every ``before_train_epoch`` comes here."""
@@ -177,19 +163,3 @@ class TrainData:
             skip=iteration - passes * len(self.loader),
             length=len(self.loader),
         )
-
-
-def _new_samplers(
-    runner: Runner, loader: DataLoader, seed: int | None
-) -> tuple[Sampler, Iterable]:
-    """Build the samplers of a loader again, as the Runner did."""
-    cfg = runner._train_dataloader
-    sampler = DATA_SAMPLERS.build(
-        cfg['sampler'], default_args=dict(dataset=loader.dataset, seed=seed)
-    )
-    options = dict(sampler=sampler, batch_size=cfg['batch_size'])
-    if cfg.get('batch_sampler') is None:
-        return sampler, BatchSampler(drop_last=loader.drop_last, **options)
-    return sampler, DATA_SAMPLERS.build(
-        cfg['batch_sampler'], default_args=options
-    )

@@ -29,43 +29,27 @@ class SegLocalVisualizer(HostVisualizer):
     ) -> np.ndarray:
         """Draw a label map (1, H, W) and its names over an RGB image."""
         labels = np.asarray(sem_seg.cpu().data[0])
-        found = np.unique(labels)
-        found = found[found < len(classes)].astype(int)[::-1]
-        mask = np.zeros_like(image, dtype=np.uint8)
-        places = {}
-        for label in found:
-            inside = labels == label
-            mask[inside] = palette[label]
+        found = np.unique(labels)[::-1]
+        colors = np.zeros((max(len(classes), found[0] + 1), 3), np.uint8)
+        colors[: len(classes)] = palette[: len(classes)]
+        mask = colors[labels]
+        side = min(labels.shape)
+        font, scale = cv2.FONT_HERSHEY_SIMPLEX, side / 500
+        thickness = 1 if side < 300 else 2
+        for label in found[found < len(classes)] if with_labels else ():
             # Where MMSegmentation puts it: the middle of its fullest row.
+            inside = labels == label
             y = inside.sum(1).argmax()
             columns = inside[y].nonzero()[0]
-            places[label] = int(columns[len(columns) // 2]), int(y)
-        for label, place in places.items() if with_labels else ():
-            self._write(mask, classes[label], place, palette[label])
+            place = int(columns[len(columns) // 2]), int(y)
+            text, color = classes[label], palette[label]
+            size, base = cv2.getTextSize(text, font, scale, thickness)
+            corner = place[0] + size[0] + base, place[1] + size[1] + base
+            cv2.rectangle(mask, place, corner, color, -1)
+            cv2.rectangle(mask, place, corner, (0, 0, 0), thickness)
+            place = place[0], place[1] + size[1]
+            white = (255, 255, 255)
+            cv2.putText(mask, text, place, font, scale, white, thickness, 2)
         drawn = cv2.addWeighted(image, 1 - self.alpha, mask, self.alpha, 0)
         self.set_image(drawn)
         return drawn
-
-    @staticmethod
-    def _write(
-        mask: np.ndarray, text: str, place: tuple[int, int], color: list[int]
-    ) -> None:
-        """Write a name in a box whose upper left corner is a place."""
-        side = min(mask.shape[:2])
-        thickness = 1 if side < 300 else 2
-        font, scale = cv2.FONT_HERSHEY_SIMPLEX, side / 500
-        (width, height), base = cv2.getTextSize(text, font, scale, thickness)
-        x, y = place
-        corner = x + width + base, y + height + base
-        cv2.rectangle(mask, place, corner, color, -1)
-        cv2.rectangle(mask, place, corner, (0, 0, 0), thickness)
-        cv2.putText(
-            mask,
-            text,
-            (x, y + height),
-            font,
-            scale,
-            (255, 255, 255),
-            thickness,
-            2,
-        )

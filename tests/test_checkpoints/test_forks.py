@@ -2,42 +2,31 @@
 
 import pytest
 from mmengine.config import Config
-from mmengine.config import utils as config_utils
+from mmengine.config.utils import MODULE2PACKAGE
 
-from mmmobilemamba.apis.environment import collect_env
+from mmmobilemamba.apis import environment
 from mmmobilemamba.checkpoints import forks
 
 CONFIG = 'configs/seg/sem_fpn/fpn_mobilemamba-b4_4xb8-160k_ade20k-512x512.py'
 
 
-@pytest.fixture
-def forked(monkeypatch):
-    """Have the distributions' names as where the forks are installed."""
-    original = forks.installed_version
-
-    def version(distribution):
-        if distribution.startswith('mm') and '-' not in distribution:
-            return ''
-        return original(distribution.replace('onedl-', ''))
-
-    for module in ('checkpoints.forks', 'apis.environment'):
-        path = f'mmmobilemamba.{module}.installed_version'
-        monkeypatch.setattr(path, version)
-    monkeypatch.setattr(
-        config_utils, 'MODULE2PACKAGE', dict(config_utils.MODULE2PACKAGE)
-    )
-
-
-def test_configs_of_mmseg_are_found(forked, repo):
+def test_configs_of_mmseg_are_found(monkeypatch, repo):
+    """By the module, as there is no distribution of the name."""
     pytest.importorskip('mmseg')
+    monkeypatch.setitem(MODULE2PACKAGE, 'mmseg', 'no-such-distribution')
     forks.find_fork_configs()
-    assert config_utils.MODULE2PACKAGE['mmseg'] == 'mmseg'
-    # By the module alone, as there is no distribution of the name.
     assert Config.fromfile(repo / CONFIG).model.type == 'EncoderDecoder'
 
 
-def test_report_names_the_forks(forked):
-    found, faults = collect_env()
+def test_report_names_the_forks(monkeypatch):
+    def version(name):
+        """Have the distributions' names as where the forks are installed."""
+        if name.startswith('mm') and '-' not in name:
+            return ''
+        return forks.installed_version(name.replace('onedl-', ''))
+
+    monkeypatch.setattr(environment, 'installed_version', version)
+    found, faults = environment.collect_env()
     assert found['mmcv'].endswith(' of onedl-mmcv')
     assert not [fault for fault in faults if 'mmcv' in fault[0]]
 

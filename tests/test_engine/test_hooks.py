@@ -7,24 +7,19 @@ from torch import nn
 from mmmobilemamba.engine import ChannelsLastHook
 
 
-class Pooled(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.data_preprocessor = nn.Identity()
-        self.conv = nn.Conv2d(3, 6, 3)
-        self.pool = RoIAlign(3)
-
-    def forward(self, pictures, rois):
-        data = self.data_preprocessor(dict(inputs=pictures))
-        return self.pool(self.conv(data['inputs']), rois)
-
-
 def test_channels_last_leaves_roi_align_right():
-    torch.manual_seed(0)
-    model = Pooled()
-    pictures = torch.randn(2, 3, 12, 14)
+    model, images = nn.Module(), torch.randn(2, 3, 12, 14)
+    model.data_preprocessor, model.pool = nn.Identity(), RoIAlign(3)
+    model.conv = nn.Conv2d(3, 6, 3)
     rois = torch.tensor([[0, 1, 1, 6, 7.0], [1, 0, 0, 5, 5.0]])
-    expected = model(pictures, rois)
+
+    def run():
+        data = model.data_preprocessor(dict(inputs=images))
+        return model.pool(model.conv(data['inputs']), rois)
+
+    expected = run()
     ChannelsLastHook().before_run(SimpleNamespace(model=model))
-    assert model.conv.weight.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(model(pictures, rois), expected)
+    inputs = model.data_preprocessor(dict(inputs=images))['inputs']
+    for x in (model.conv.weight, inputs):
+        assert x.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(run(), expected)

@@ -13,8 +13,7 @@ def small_disk(tmp_path):
     """Mount a disk of 4 MiB, or skip."""
     folder = tmp_path / 'disk'
     folder.mkdir()
-    size = 4 << 20
-    command = ['mount', '-t', 'tmpfs', '-o', f'size={size}', 'tmpfs', folder]
+    command = ['mount', '-t', 'tmpfs', '-o', 'size=4m', 'tmpfs', folder]
     try:
         subprocess.run(command, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
@@ -25,10 +24,8 @@ def small_disk(tmp_path):
 
 def test_full_disk(tmp_path, small_disk, starter):
     # Three files of 1.2 MB fit, and a fourth while it is written does not.
-    cfg = toy_config(
-        'unused', length=6, model=dict(type='ToyModel', ballast=150_000)
-    )
-    cfg = Config(dict(cfg, custom_imports=dict(imports=['toy_training'])))
+    cfg = Config(toy_config('unused', length=6, ballast=150_000))
+    cfg.custom_imports = dict(imports=['toy_training'])
     cfg.dump(tmp_path / 'toy.py')
     arguments = [tmp_path / 'toy.py', '--work-dir', small_disk]
     starter.start(*arguments)
@@ -41,12 +38,12 @@ def test_full_disk(tmp_path, small_disk, starter):
     assert '--resume goes on' in said
     # Epoch 4 and 5 were tried as well, and training went on.
     assert log.count('Training goes on') >= 2
-    names = sorted(path.name for path in small_disk.glob('*.pth'))
-    for name in names:
-        torch.load(small_disk / name, weights_only=False)
-    assert (small_disk / 'last_checkpoint').read_text().endswith(names[-1])
-    for name in names[:2]:
-        (small_disk / name).unlink()
+    paths = sorted(small_disk.glob('*.pth'))
+    for path in paths:
+        torch.load(path, weights_only=False)
+    assert (small_disk / 'last_checkpoint').read_text() == str(paths[-1])
+    for path in paths[:2]:
+        path.unlink()
     few = 'default_hooks.checkpoint.max_keep_ckpts=1'
     starter.start(*arguments, '--resume', '--cfg-options', few)
     assert starter.end() == 0, starter.log.read_text()

@@ -12,16 +12,14 @@ pytest.importorskip('mmseg')
 pytestmark = pytest.mark.skipif(
     torch.cuda.is_available(), reason='with a GPU NCCL joins the processes'
 )
-# The last batch of two processes has one image each, and the last but one of
-# one process is whole.
-TRAINING, HELD_OUT, BATCH = 6, 5, 4
 
 
 @pytest.fixture(scope='module')
 def train(starter, tmp_path_factory):
     """Give a function that trains, and returns the exit code and a folder."""
     root = tmp_path_factory.mktemp('gloo')
-    make_shapes(root / 'shapes', TRAINING, HELD_OUT, 96)
+    # The last of the batches of 4 is uneven, of each process as well.
+    make_shapes(root / 'shapes', num_train=6, num_val=5, size=96)
 
     def call(processes, end=False):
         folder = root / f'run{processes}{end}'
@@ -33,7 +31,7 @@ def train(starter, tmp_path_factory):
         )
         cfg.model.decode_head.dropout_ratio = 0.0
         cfg.train_cfg = dict(by_epoch=True, max_epochs=1)
-        cfg.train_dataloader.batch_size = BATCH // processes
+        cfg.train_dataloader.batch_size = 4 // processes
         cfg.val_dataloader.batch_size = 2
         cfg.dump(root / 'config.py')
         starter.start(root / 'config.py', processes=processes)
@@ -45,12 +43,12 @@ def train(starter, tmp_path_factory):
 @pytest.fixture(scope='module')
 def seen(train, starter):
     """What one process saw, and what each of two."""
-    folders = []
+    paths = []
     for processes in (1, 2):
         code, folder = train(processes)
         assert code == 0, starter.log.read_text()[-4000:]
-        folders += [folder / f'seen_{x}.pth' for x in range(processes)]
-    return [torch.load(path, weights_only=True) for path in folders]
+        paths += sorted(folder.glob('seen_*.pth'))
+    return [torch.load(path, weights_only=True) for path in paths]
 
 
 def test_losses_are_those_of_one_process(seen):

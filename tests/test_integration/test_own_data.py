@@ -23,32 +23,25 @@ CASES = {
 }
 
 
-def point_to(kind, cfg, root):
-    """Let a config read data, as a user does, but little of it."""
-    for split in ('train', 'val', 'test'):
-        dataset = cfg[f'{split}_dataloader'].dataset
-        dataset.data_root = f'{root}/'
-        dataset.indices = 4 if kind == 'folders' else 2
-    if kind == 'coco':
-        split_coco(root / 'all.json', cfg.work_dir, val_share=0.5)
-        cfg.train_dataloader.dataset.ann_file = f'{cfg.work_dir}/train.json'
-        for split in ('val', 'test'):
-            path = f'{cfg.work_dir}/val.json'
-            cfg[f'{split}_dataloader'].dataset.ann_file = path
-            cfg[f'{split}_evaluator'].ann_file = path
-
-
-def shrink(kind, cfg):
-    """Make a step quick: a narrow network, small pictures."""
+def reduce(kind, cfg, root):
+    """Let a config read little data, by a narrow network, in small images."""
     nano = dict(channels=(32, 40, 48), depths=(1, 1, 1))
     backbone = cfg.model.backbone
     if kind == 'folders':
         backbone.arch, cfg.model.head.in_channels = nano, 48
     else:
         backbone.backbone.arch = nano
-    for split in ('train', 'val', 'test'):
+    if kind == 'coco':
+        split_coco(root / 'all.json', root, val_share=0.5)
+    for split, part in dict(train='train', val='val', test='val').items():
         loader = cfg[f'{split}_dataloader']
         loader.update(batch_size=2, num_workers=0, persistent_workers=False)
+        loader.dataset.data_root = f'{root}/'
+        loader.dataset.indices = 4 if kind == 'folders' else 2
+        if kind == 'coco':
+            loader.dataset.ann_file = f'{root}/{part}.json'
+            if part == 'val':
+                cfg[f'{split}_evaluator'].ann_file = f'{root}/val.json'
         for step in loader.dataset.pipeline:
             if kind != 'folders' and 'scale' in step:
                 step['scale'] = (112, 84)
@@ -63,21 +56,18 @@ def test_trains_and_evaluates(kind, repo, tmp_path):
     name, metric = CASES[kind]
     cfg = Config.fromfile(repo / 'configs' / 'own_data' / f'{name}.py')
     cfg.work_dir = str(tmp_path / 'run')
-    (tmp_path / 'run').mkdir()
     root, classes = tmp_path / 'data', cfg.metainfo.classes
     if kind == 'labels':
         make_labels(root, len(classes), void=cfg.void)
     else:
         make = dict(voc=make_voc, coco=make_coco, folders=make_folders)
         make[kind](root, classes)
-    shrink(kind, cfg)
-    point_to(kind, cfg, root)
+    reduce(kind, cfg, root)
     cfg.dump(tmp_path / 'config.py')
     tool = runpy.run_path(str(repo / 'tools' / 'train.py'))
     tool['main']([str(tmp_path / 'config.py')])
     run = read_run(cfg.work_dir)
-    steps = 4 if kind == 'folders' else 2
-    assert len(run.train) == steps
+    assert len(run.train) == (4 if kind == 'folders' else 2)
     for record in run.train.values():
         # A box without area once made it infinite.
         assert math.isfinite(record['loss'])
@@ -89,12 +79,10 @@ def test_trains_and_evaluates(kind, repo, tmp_path):
 
 def test_void_counts_nowhere(repo):
     """Neither in the loss, nor in the metric, nor in what is padded."""
-    cfg = Config.fromfile(
-        repo / 'configs' / 'own_data' / f'{CASES["labels"][0]}.py'
-    )
-    assert cfg.model.decode_head.ignore_index == 11
-    assert cfg.val_evaluator.ignore_index == 11
-    assert cfg.test_evaluator.ignore_index == 11
+    path = repo / 'configs/own_data' / f'{CASES["labels"][0]}.py'
+    cfg = Config.fromfile(path)
+    for part in (cfg.model.decode_head, cfg.val_evaluator, cfg.test_evaluator):
+        assert part.ignore_index == 11
     assert cfg.model.data_preprocessor.seg_pad_val == 11
     assert not cfg.train_dataloader.dataset.get('reduce_zero_label')
     assert cfg.model.decode_head.num_classes == len(cfg.metainfo.classes)

@@ -19,12 +19,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     text = 'take the trained weights; by default their moving average, where '
     text += 'the file has one'
     add('--raw', action='store_true', help=text)
-    add('--overwrite', action='store_true', help='replace dst if it exists')
     args = parser.parse_args(argv)
     with user_errors(parser):
-        report = extract_backbone(
-            args.src, args.dst, raw=args.raw, overwrite=args.overwrite
-        )
+        report = extract_backbone(args.src, args.dst, args.raw)
     print(report)
 
 

@@ -10,7 +10,6 @@ import argparse
 from collections.abc import Sequence
 
 from mmmobilemamba.apis.command_line import user_errors
-from mmmobilemamba.checkpoints.checkpoint import CONTAINERS
 from mmmobilemamba.checkpoints.convert import convert_file
 
 
@@ -19,15 +18,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     add = parser.add_argument
     add('src', help='checkpoint file to read')
     add('dst', help='checkpoint file to write')
-    text = 'where the file keeps the tensors; by default the first that is '
-    text += f'there of {", ".join(CONTAINERS)}, then the top level'
-    add('--container', choices=CONTAINERS, help=text)
-    add('--overwrite', action='store_true', help='replace dst if it exists')
     args = parser.parse_args(argv)
     with user_errors(parser):
-        report = convert_file(
-            args.src, args.dst, args.container, args.overwrite
-        )
+        report = convert_file(args.src, args.dst)
     print(report)
 
 
