@@ -1,7 +1,6 @@
 """Operators of the network; the compiled extension is optional."""
 
-from .export import export_form, is_exporting
-from .scan import (
+from .backend import (
     BACKENDS,
     ENV_NAME,
     INSTALL_COMMAND,
@@ -10,7 +9,8 @@ from .scan import (
     gated_layer_norm,
     scan_backend,
 )
-from .scan_pytorch import MAX_TOKENS
+from .export import export_form, is_exporting
+from .scan import MAX_TOKENS
 from .wavelet import wavelet_conv2d
 
 __all__ = [

@@ -1,126 +1,126 @@
-"""The scan by one of three backends. The only importer of the extension.
+"""The scan in plain PyTorch, over chunks of tokens or token by token.
 
-``extension`` is the compiled ``selective_scan`` package, ``parallel`` plain
-PyTorch over all tokens at once, ``reference`` the loop over tokens.
+The recurrence ``h_t = a_t h_(t-1) + b_t`` is associative, so the tokens are
+cut into chunks of about ``CHUNK``: all are scanned at once, one step per
+position inside the chunk, the chunks' last states are scanned by the same
+function, and the state that enters each chunk is added back. A sequence of
+length L takes ``CHUNK * log(L) / log(CHUNK)`` steps on whole tensors and about
+three multiply-adds per element. Tensors are token-major, (batch, length,
+channels), so that every step reads whole rows; a channels_last feature map
+already is.
 """
 
-import functools
-import importlib
-import logging
-import os
-from dataclasses import dataclass
-from types import ModuleType
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from mmengine.logging import print_log
-from packaging.version import Version
 from torch import Tensor
 
-from . import scan_pytorch
-from .export import is_exporting
+from .export import size_is_free
 
-ENV_NAME = 'MMMOBILEMAMBA_SCAN'
-BACKENDS = ('extension', 'parallel', 'reference')
-INSTALL_COMMAND = 'pip install --no-build-isolation ./ext/selective_scan'
-MIN_VERSION = '0.6'
-
-
-@dataclass
-class Extension:
-    """The extension, as far as it is at hand."""
-
-    module: ModuleType | None = None
-    # Its operators with packed weights, where it has vector code for this
-    # processor; oneDNN has faster code than plain C++ for every one.
-    inference: ModuleType | None = None
-    devices: tuple[str, ...] = ()  # types that it has kernels for
-    why: str = ''  # it is not there
+# 8 was the fastest of 4, 8, 16 and 32 on CPU for lengths 16 to 4200.
+CHUNK = 8
+# Levels of chunks in a graph of free size, and the tokens it holds for.
+MAX_LEVELS = 5
+MAX_TOKENS = CHUNK**MAX_LEVELS
 
 
-# A global and no cached function, so that compiled graphs can read it.
-_extension: Extension | None = None
+def state_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype in which the state is kept for an input's."""
+    # Without torch.promote_types, which counts as an operator.
+    return dtype if dtype == torch.float64 else torch.float32
 
 
-def find_extension() -> Extension:
-    """Import the extension at the first call; return what was found."""
-    global _extension
-    if _extension is None:
-        try:
-            module = importlib.import_module('selective_scan')
-            if Version(module.__version__) < Version(MIN_VERSION):
-                raise ImportError(
-                    f'version {module.__version__} is older than {MIN_VERSION}'
-                )
-        except ImportError as error:
-            _extension = Extension(why=str(error))
-        except Exception as error:
-            # Built against another torch, or broken in another way.
-            _extension = Extension(why=f'it does not load: {error}')
-        else:
-            fast = module.cpu_variant() != 'plain'
-            _extension = Extension(
-                module,
-                module.inference if fast else None,
-                ('cpu', 'cuda') if module.built_with_cuda() else ('cpu',),
-            )
-    return _extension
+def _shift(x: Tensor, forward: bool) -> Tensor:
+    """Move ``x`` by one along dimension 1; a zero enters at the free end."""
+    empty = torch.zeros_like(x[:, :1])
+    parts = (empty, x[:, :-1]) if forward else (x[:, 1:], empty)
+    return torch.cat(parts, dim=1)
 
 
-@functools.cache
-def _warn_once(why: str) -> None:
-    print_log(
-        f'The scan runs in plain PyTorch (backend "parallel"): {why}. For '
-        f'the fast one, run `{INSTALL_COMMAND}` in the project folder.',
-        logger='current',
-        level=logging.WARNING,
-    )
+def _chunk_of(length: int) -> int:
+    """Return a chunk near CHUNK that needs no padding, which copies."""
+    if length <= 2 * CHUNK:
+        return length
+    near = [n for n in range(5, 13) if length % n == 0]
+    return min(near, key=lambda n: abs(n - CHUNK)) if near else CHUNK
 
 
-def scan_backend() -> str:
-    """Return the name of the backend that a new model will use.
+def _scan(
+    a: Tensor, b: Tensor, reverse: bool, levels: int = MAX_LEVELS
+) -> Tensor:
+    """Return all h of ``h_t = a_t h_(t-1) + b_t`` along dimension 1."""
+    length = a.shape[1]
+    # A graph of free size is traced once, and no branch may depend on it.
+    free = size_is_free()
+    if not free and length <= 1:
+        return b
+    chunk = CHUNK if free else _chunk_of(length)
+    # Of positive numbers only: ONNX divides integers towards zero.
+    count = (length + chunk - 1) // chunk
+    pad = count * chunk - length
+    if free or pad:
+        # Padding stands at the end: read last, or first with a zero state.
+        spec = [0, 0] * (a.dim() - 2) + [0, pad]
+        a, b = F.pad(a, spec), F.pad(b, spec)
+    several = levels > 1 if free else count > 1
+    # (batch, count, 1, ...) each: dimensions of one cost a runtime nothing
+    a_at = a.unflatten(1, (-1, chunk)).split(1, 2)
+    b_at = b.unflatten(1, (-1, chunk)).split(1, 2)
+    order = -1 if reverse else 1
+    decay, state = [], []
+    for a, b in zip(a_at[::order], b_at[::order], strict=True):
+        if state:
+            b = torch.addcmul(b, a, state[-1])
+            a = a * decay[-1] if several else a
+        decay.append(a)
+        state.append(b)
+    h = torch.cat(state[::order], dim=2)
+    if several:
+        ends = _scan(a.squeeze(2), b.squeeze(2), reverse, levels - 1)
+        enter = _shift(ends, forward=not reverse).unsqueeze(2)
+        h = torch.addcmul(h, torch.cat(decay[::order], dim=2), enter)
+    h = h.flatten(1, 2)
+    return h[:, :length] if free or pad else h
 
-    It is ``'extension'``, ``'parallel'`` or ``'reference'``. The environment
-    variable ``MMMOBILEMAMBA_SCAN`` chooses by hand; without it the extension
-    is taken where it is installed, plain PyTorch otherwise, with one warning.
 
-    Raises:
-        ValueError: The variable holds another name.
-        ImportError: The variable asks for the extension and it is missing.
+class _LinearRecurrence(torch.autograd.Function):
+    """Scan whose backward is one the other way, and keeps only a and h."""
+
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor, reverse: bool) -> Tensor:
+        h = _scan(a, b, reverse)
+        ctx.save_for_backward(a, h)
+        ctx.reverse = reverse
+        return h
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        a, h = ctx.saved_tensors
+        forward = not ctx.reverse
+        # The gradient of h_t reaches h_(t-1) through a_t.
+        db = linear_recurrence(
+            _shift(a, forward=not forward), grad, reverse=forward
+        )
+        return db * _shift(h, forward), db, None
+
+
+def linear_recurrence(a: Tensor, b: Tensor, reverse: bool) -> Tensor:
+    """Solve ``h_t = a_t h_(t-1) + b_t``, all (batch, length, ...), by chunks.
+
+    ``h_0`` is 0; with ``reverse`` it runs from the last token to the first.
     """
-    wanted = os.environ.get(ENV_NAME, '').strip()
-    if wanted and wanted not in BACKENDS:
-        raise ValueError(
-            f'{ENV_NAME}={wanted!r} is no scan backend; allowed: '
-            f'{", ".join(BACKENDS)}, or unset for the fastest at hand.'
-        )
-    if wanted in ('parallel', 'reference'):
-        return wanted
-    found = find_extension()
-    if found.module is not None:
-        return 'extension'
-    if wanted:
-        raise ImportError(
-            f'{ENV_NAME}=extension, but the extension is not at hand '
-            f'({found.why}). Install it with `{INSTALL_COMMAND}`.'
-        )
-    _warn_once(f'the extension is not at hand ({found.why})')
-    return 'parallel'
+    if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
+        return _LinearRecurrence.apply(a, b, reverse)
+    return _scan(a, b, reverse)
 
 
-def extension_for(x: Tensor, backend: str) -> ModuleType | None:
-    """Return the extension's package where an operator on ``x`` takes it."""
-    if backend != 'extension' or is_exporting():
-        return None
-    found = find_extension()
-    if x.device.type in found.devices:
-        return found.module
-    if not torch.compiler.is_compiling():
-        _warn_once(
-            f'the extension has kernels for {" and ".join(found.devices)}, '
-            f'the tensors are on {x.device.type}'
-        )
-    return None
+def recurrence_loop(a: Tensor, b: Tensor, reverse: bool) -> Tensor:
+    """Solve the same token by token: slow, exact, the measure."""
+    h, states = torch.zeros_like(b[:, 0]), [b] * b.shape[1]
+    for t in reversed(range(len(states))) if reverse else range(len(states)):
+        h = states[t] = a[:, t] * h + b[:, t]
+    return torch.stack(states, dim=1)
 
 
 def bidirectional_scan(
@@ -130,63 +130,31 @@ def bidirectional_scan(
     dt_bias: Tensor,
     A: Tensor,
     D: Tensor,
-    backend: str,
+    recurrence: Callable[[Tensor, Tensor, bool], Tensor] = linear_recurrence,
 ) -> Tensor:
-    """Scan the tokens forwards and backwards and sum both results.
+    """Run both directions, flipping nothing.
 
-    Args:
-        u (Tensor): Input, (batch, inner, length), floating, contiguous or
-            channels-last (stride 1 along ``inner``).
-        proj (Tensor): Projected rows dt, B, C of each direction,
-            (batch, directions, rank + 2 * state, length); direction 0 runs
-            forwards, direction 1 backwards.
-        dt_proj (Tensor): Lifts dt to the step sizes,
-            (directions, inner, rank).
-        dt_bias (Tensor): Bias of the step sizes, (directions, inner).
-        A (Tensor): Continuous decay, (directions, inner, state); negative
-            in use.
-        D (Tensor): Skip weights, (directions, inner).
-        backend (str): As :func:`scan_backend` names it.
+    ``h_t = exp(delta_t A) h_(t-1) + delta_t B_t u_t``, ``y_t = C_t h_t + D
+    u_t``. See :func:`mmmobilemamba.ops.bidirectional_scan` for the arguments.
 
-    Returns:
-        Tensor: Sum of the directions, of the shape and dtype of ``u``. The
-        state is float32, or float64 for a float64 ``u``.
-
-    Source: MobileMamba (arXiv:2411.15941), section 3.3.
+    Source: Mamba (arXiv:2312.00752), equation 2 with the simplified
+    discretisation of B; MobileMamba (arXiv:2411.15941), section 3.3.
     """
-    module = extension_for(u, backend) or scan_pytorch
-    options = {}
-    if backend == 'reference':
-        options['recurrence'] = scan_pytorch.recurrence_loop
-    return module.bidirectional_scan(
-        u, proj, dt_proj, dt_bias, A, D, **options
-    )
-
-
-def gated_layer_norm(
-    x: Tensor,
-    z: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    backend: str,
-) -> Tensor:
-    """Compute ``layer_norm(x) * silu(z)``, the norm over channels.
-
-    Args:
-        x (Tensor): Tokens (batch, channels, length), floating, contiguous or
-            channels-last; the result has its shape and dtype.
-        z (Tensor): Gates as ``x``; a slice of channels will do.
-        weight (Tensor): Weight of the norm, (channels,).
-        bias (Tensor): Bias of the norm, (channels,).
-        eps (float): Added to the variance.
-        backend (str): As :func:`scan_backend` names it.
-    """
-    extension = extension_for(x, backend)
-    if extension is not None:
-        return extension.gated_layer_norm(x, z, weight, bias, eps)
-    dtype = scan_pytorch.state_dtype(x.dtype)
-    weight, bias = weight.to(dtype), bias.to(dtype)
-    y = x.transpose(1, 2).to(dtype)
-    y = F.layer_norm(y, weight.shape, weight, bias, eps).transpose(1, 2)
-    return (y * F.silu(z.to(dtype))).to(x.dtype)
+    dtype = state_dtype(u.dtype)
+    dt_proj, dt_bias, A, D = (p.to(dtype) for p in (dt_proj, dt_bias, A, D))
+    rank, state = dt_proj.shape[2], A.shape[2]
+    x = u.to(dtype).transpose(1, 2)  # (batch, L, inner)
+    rows = proj.to(dtype).transpose(2, 3)  # (batch, K, L, rank + 2 N)
+    y = x * D.sum(0)
+    for k in range(proj.shape[1]):
+        dt, B, C = rows[:, k].split([rank, state, state], dim=2)
+        delta = F.softplus(F.linear(dt, dt_proj[k], dt_bias[k]))
+        if state == 1:
+            decay = torch.exp(delta * A[k, :, 0])
+            y = torch.addcmul(y, recurrence(decay, delta * x * B, k == 1), C)
+        else:
+            decay = torch.exp(delta[..., None] * A[k])
+            inflow = (delta * x)[..., None] * B[:, :, None]
+            h = recurrence(decay, inflow, k == 1)
+            y = y + (h * C[:, :, None]).sum(-1)
+    return y.to(u.dtype).transpose(1, 2)

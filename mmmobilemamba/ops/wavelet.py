@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .backend import extension_for
 from .export import size_is_free
-from .scan import extension_for
 
 
 def haar_dwt2d(x: Tensor) -> Tensor:

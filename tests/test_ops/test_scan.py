@@ -11,12 +11,12 @@ from mmengine.logging import MMLogger
 
 from mmmobilemamba.ops import (
     BACKENDS,
+    backend,
     bidirectional_scan,
     find_extension,
-    scan,
     scan_backend,
 )
-from mmmobilemamba.ops.scan_pytorch import linear_recurrence, recurrence_loop
+from mmmobilemamba.ops.scan import linear_recurrence, recurrence_loop
 
 # Relative to the largest value of the float64 reference.
 TOLERANCE = {
@@ -114,15 +114,15 @@ def said(monkeypatch):
     messages = []
     logger = MMLogger.get_current_instance()
     monkeypatch.setattr(logger, 'log', lambda _, text: messages.append(text))
-    scan._warn_once.cache_clear()
+    backend._warn_once.cache_clear()
     yield messages
-    scan._warn_once.cache_clear()
+    backend._warn_once.cache_clear()
 
 
 def put_extension(monkeypatch, module):
     # None in sys.modules is how Python says that an import fails.
     monkeypatch.setitem(sys.modules, 'selective_scan', module)
-    monkeypatch.setattr(scan, '_extension', None)
+    monkeypatch.setattr(backend, '_extension', None)
 
 
 def test_choice_by_hand(monkeypatch):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ... import ops
-from ...ops.scan_pytorch import state_dtype
+from ...ops.scan import state_dtype
 from .conv import ConvBN
 
 
