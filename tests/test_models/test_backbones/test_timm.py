@@ -69,8 +69,7 @@ def test_strides_are_those_of_the_maps():
     ],
 )
 def test_frozen_stages(name, stages):
-    everything = trained_parts(TIMMBackbone(name))
-    prefixes = []
+    everything, prefixes = trained_parts(TIMMBackbone(name)), []
     for frozen, names in enumerate(['', *stages], start=-1):
         prefixes += [f'timm_model.{part}' for part in names.split()]
         prefixes += [f'timm_model.model.{part}' for part in names.split()]
@@ -87,19 +86,16 @@ def test_frozen_stages(name, stages):
         assert not (isinstance(module, _BatchNorm) and module.training)
 
 
-@pytest.mark.parametrize('name', ['resnet18', 'efficientvit_m0'])
-def test_recomputing_changes_nothing(name):
+def test_recomputing_changes_nothing():
     """Neither gradients nor, by a second update, the averages of norms."""
     x = torch.rand(4, 3, 64, 64)
     states = []
     for with_cp in (False, True):
         torch.manual_seed(0)
-        model = TIMMBackbone(name, with_cp=with_cp, in_channels=3).train()
+        model = TIMMBackbone('resnet18', with_cp=with_cp).train()
         sum(m.square().mean() for m in model(x)).backward()
-        parts = model.named_parameters()
-        grads = {k: p.grad for k, p in parts if p.grad is not None}
+        grads = {k: p.grad for k, p in model.named_parameters()}
         states.append((grads, model.state_dict()))
-    assert states[0][0]
     for plain, recomputed in zip(*states, strict=True):
         torch.testing.assert_close(recomputed, plain)
 
@@ -208,8 +204,8 @@ def test_deploy_fuses_norms_once():
         (TypeError, 'features_only', dict(features_only=True)),
         (
             ValueError,
-            'frozen_stages',
-            dict(model_name='hrnet_w18_small', frozen_stages=1),
+            'frozen_stages=1',
+            dict(model_name='tresnet_m', frozen_stages=1),
         ),
     ],
 )
@@ -223,33 +219,5 @@ def test_network_that_is_built_for_one_size():
     with torch.no_grad():
         maps = model.eval()(torch.rand(1, 3, 64, 96))
         assert [m.shape[3] for m in maps] == [24, 12, 6, 3]
-        with pytest.raises(ValueError, match='64x96 pixels, got 64x64'):
+        with pytest.raises(ValueError, match=r'\(64, 96\).*\(64, 64\)'):
             model(torch.rand(1, 3, 64, 64))
-    with pytest.raises(ValueError, match='efficientformer_l1.*128x128'):
-        TIMMBackbone('efficientformer_l1', img_size=128)
-
-
-def test_tables_of_offsets_follow_the_image():
-    name = 'efficientformerv2_s0'
-    torch.manual_seed(0)
-    model = TIMMBackbone(name, img_size=(128, 192)).eval()
-    small = timm.create_model(name, img_size=(64, 96), features_only=True)
-    cropped = model.timm_model.state_dict()
-    for key, table in cropped.items():
-        if key.endswith('attention_biases'):
-            torch.nn.init.normal_(table)
-            # The table is as large as the map; strides 16 and 32 have some.
-            side = (8, 12) if table.shape[1] == 96 else (4, 6)
-            table = table.unflatten(1, side)
-            table = table[:, : side[0] // 2, : side[1] // 2]
-            cropped[key] = table.flatten(1)
-    small.load_state_dict(cropped)
-    with torch.no_grad():
-        x = torch.rand(1, 3, 64, 96)
-        for a, b in zip(model(x), small.eval()(x), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
-    for size in ((224, 160), (97, 131)):
-        maps = model.train()(torch.rand(2, 3, *size))
-        for m, stride in zip(maps, model.out_strides, strict=True):
-            assert tuple(m.shape[2:]) == tuple(-(-n // stride) for n in size)
-        sum(m.mean() for m in maps).backward()
