@@ -8,11 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
-from ...checkpoints.checkpoint import (
-    backbone_tensors,
-    load_weights,
-    read_state_dict,
-)
+from ...checkpoints.checkpoint import load_weights
 from ...registry import MODELS
 from .feature_backbone import FeatureBackbone, track_once
 
@@ -49,10 +45,10 @@ class TIMMBackbone(FeatureBackbone):
         model_name (str): Name for ``timm.create_model``.
         out_indices (Sequence[int], optional): Levels of timm's feature
             information to return, counted from 0; negative ones count from
-            the end. None takes those that timm takes. Defaults to None.
+            the end. Defaults to None, which is timm's choice.
         in_channels (int): Channels of the images. Defaults to 3.
         frozen_stages (int): -1 freezes nothing, 0 what comes before the
-            first level, n the stem and the first n levels. Defaults to -1.
+            first level, n what level n - 1 depends on. Defaults to -1.
         norm_eval (bool): Keep every BatchNorm in evaluation mode while
             training. Defaults to False.
         with_cp (bool): Recompute in the backward pass to save memory, as far
@@ -64,14 +60,11 @@ class TIMMBackbone(FeatureBackbone):
             a network's authors where timm reads those, or of ours, and
             refuses one that does not fit. Defaults to None.
         **kwargs: What else ``timm.create_model`` or the network takes, as
-            ``drop_path_rate``; ``img_size`` for networks that are built for
-            one size.
+            ``drop_path_rate``; ``img_size`` for networks of one size.
 
     Raises:
-        ImportError: timm is missing.
         RuntimeError: timm does not know the name.
-        ValueError: An argument is outside its range, or the network takes no
-            images of ``img_size``.
+        ValueError: An argument is outside its range.
     """
 
     def __init__(
@@ -102,12 +95,15 @@ class TIMMBackbone(FeatureBackbone):
             # A wrapper of timm may leave it to the network that it holds.
             held = getattr(self.timm_model, 'model', self.timm_model)
             held.set_grad_checkpointing(True)
-        self.input_size: tuple[int, int] | None = None
-        self._measure()
+        self.input_size = self._measure()
         names = {_flat(name) for name, _ in self.named_parameters()}
         self._still = names - self._reached(self.out_indices)
-        if frozen_stages >= 0:
-            self._still |= self._reached_by_frozen()
+        if frozen_stages > 0:
+            self._still |= self._reached([frozen_stages - 1])
+        elif frozen_stages == 0:
+            first = _flat(self.feature_info[0]['module']) + '_'
+            names = self._reached([0])
+            self._still |= {n for n in names if not n.startswith(first)}
         self._freeze()
 
     def _create(self, device: str = 'cpu', **kwargs) -> nn.Module:
@@ -127,8 +123,8 @@ class TIMMBackbone(FeatureBackbone):
         shape = (1, self.options['in_chans'], *size)
         return network, torch.empty(shape, device='meta')
 
-    def _measure(self) -> None:
-        """Measure strides, and see whether other sizes are taken."""
+    def _measure(self) -> tuple[int, int] | None:
+        """Measure strides; return the image size if it is the only one."""
         network, images = self._on_meta(self.out_indices)
         maps = _maps(network, images)
         for index, m in zip(self.out_indices, maps, strict=True):
@@ -142,7 +138,8 @@ class TIMMBackbone(FeatureBackbone):
         try:
             _maps(network, torch.cat([images, images], dim=3))
         except (RuntimeError, AssertionError, ValueError):
-            self.input_size = tuple(images.shape[2:])
+            return tuple(images.shape[2:])
+        return None
 
     @torch.enable_grad()
     def _reached(self, levels: Sequence[int]) -> set[str]:
@@ -151,19 +148,6 @@ class TIMMBackbone(FeatureBackbone):
         sum(m.sum() for m in _maps(network, images)).backward()
         parameters = network.named_parameters()
         return {_flat(name) for name, p in parameters if p.grad is not None}
-
-    def _reached_by_frozen(self) -> set[str]:
-        modules = [level['module'] for level in self.feature_info]
-        levels = range(self.frozen_stages or 1)
-        levels = [i for i in levels if modules[i]]
-        if not levels:
-            raise ValueError(
-                f'frozen_stages={self.frozen_stages}: {self.model_name} has '
-                'no module for that level.'
-            )
-        first = '' if self.frozen_stages else _flat(modules[0]) + '_'
-        names = self._reached(levels)
-        return {n for n in names if not first or not n.startswith(first)}
 
     def _freeze(self) -> None:
         """Take frozen and unread parts out of training."""
@@ -187,9 +171,8 @@ class TIMMBackbone(FeatureBackbone):
             self.timm_model.load_state_dict(fetched.state_dict())
         self._is_init = True
 
-    def _load(self, path: str, prefix: str | None) -> None:
-        """Fill the network from a file, but for what it does not have."""
-        tensors = backbone_tensors(read_state_dict(path), prefix, heads=True)
+    def _load(self, tensors: dict[str, Tensor], source: str) -> None:
+        """Fill the network, but for what it does not have of a whole one."""
         whole = self._create('meta')
         known = {_flat(name): name for name in whole.state_dict()}
         own = {_flat(name): name for name in self.state_dict()}
@@ -199,20 +182,13 @@ class TIMMBackbone(FeatureBackbone):
         tensors = {
             own.get(_flat(name), name): value
             for name, value in tensors.items()
-            if _flat(name) in own or name not in whole.state_dict()
+            if _flat(name) in own or _flat(name) not in known
         }
-        load_weights(self, tensors, f'{path} ({self.model_name})')
+        load_weights(self, tensors, f'{source} ({self.model_name})')
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Compute the maps of the levels in ``out_indices``.
-
-        Args:
-            x (Tensor): Images (batch, in_channels, H, W).
-
-        Returns:
-            tuple[Tensor]: A map (batch, channels, H / stride, W / stride)
-            per level, whatever layout the network computes in.
-        """
+        """Compute a map (batch, channels, H / stride, W / stride) per level in
+        ``out_indices`` of images (batch, in_channels, H, W)."""
         if self.input_size not in (None, tuple(x.shape[2:])):
             raise ValueError(
                 f'{self.model_name} is built for images of {self.input_size} '

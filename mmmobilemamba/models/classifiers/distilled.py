@@ -38,14 +38,12 @@ class DistilledClassifier(ImageClassifier):
         teacher_ckpt (str, optional): File with the teacher's weights.
             Training does not start without. Defaults to None.
         teacher_size (int or Sequence[int], optional): Side, or height and
-            width, in pixels that the teacher's images are resized to. None
-            takes the size that a timm model names, and the student's for
-            others. Defaults to None.
+            width, in pixels of the teacher's images. Defaults to None, the
+            size that a timm model names, and the student's for others.
         distill_mode (str): ``'soft'``, the divergence of the student's
             distribution from the teacher's, or ``'hard'``, cross entropy
             with the teacher's first choice. Defaults to ``'soft'``.
-        distill_weight (float): Weight of that loss beside the one of the
-            labels. Defaults to 5.0.
+        distill_weight (float): Weight of that loss. Defaults to 5.0.
         temperature (float): Divides the scores before softmax in ``'soft'``
             mode; the loss is multiplied by its square. Defaults to 1.0.
         **kwargs: ``neck``, ``head``, ``train_cfg``, ``data_preprocessor`` and
@@ -96,12 +94,8 @@ class DistilledClassifier(ImageClassifier):
         super().init_weights()
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict:
-        """Calculate the loss by the labels and the one by the teacher.
-
-        ``inputs`` are normalised images (batch, 3, H, W), ``data_samples``
-        have labels or soft targets. Given are the losses of the head, and
-        ``loss_distill`` by the teacher.
-        """
+        """Calculate the head's losses of normalised images (batch, 3, H, W),
+        and ``loss_distill`` by the teacher."""
         feats = self.extract_feat(inputs)
         if hasattr(self.head, 'forward_heads'):
             scores = self.head.forward_heads(feats)
@@ -118,11 +112,8 @@ class DistilledClassifier(ImageClassifier):
         return losses
 
     def distill_loss(self, scores: Tensor, wanted: Tensor) -> Tensor:
-        """Compare the student's scores with the teacher's.
-
-        Both are (batch, classes), before softmax; given is the mean over the
-        batch, without the weight.
-        """
+        """Compare the student's scores with the teacher's, both (batch,
+        classes) before softmax; return the mean, without the weight."""
         if scores.shape != wanted.shape:
             raise ValueError(
                 f'The teacher scores {wanted.shape[1]} classes and the '
@@ -158,10 +149,7 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Score BGR images (batch, 3, H, W) of values from 0 to 255.
-
-        Scores are (batch, classes), before softmax, float32.
-        """
+        """Score BGR images (batch, 3, H, W) of values from 0 to 255."""
         self.model.to(pixels.device)
         if self.size and pixels.shape[2:] != self.size:
             pixels = F.interpolate(pixels, self.size, mode='bicubic')

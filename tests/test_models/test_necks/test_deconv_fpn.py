@@ -116,7 +116,6 @@ def test_coarser_maps_add_to_the_others():
         ('in_strides', dict(out_strides=(8, 16))),
         ('out_strides', dict(in_strides=(4, 8, 16), out_strides=(4, 16))),
         ('in_strides', dict(in_strides=(8,), out_strides=(8,))),
-        ('num_finer', dict(num_finer=1, out_strides=(8,))),
     ],
 )
 def test_bad_strides(named, kwargs):
