@@ -24,13 +24,10 @@ def test_golden_logits(variant):
     (path,) = CONFIGS.glob(name)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(Config.fromfile(path).model).eval()
-    ours = {
-        name if name.startswith('head.') else f'backbone.{name}': value
-        for name, value in state_dict_from_published(
-            made_state_dict(variant)
-        ).items()
-    }
-    model.load_state_dict(ours, strict=True)
+    given = state_dict_from_published(made_state_dict(variant)).items()
+    model.load_state_dict(
+        {k if k.startswith('head.') else f'backbone.{k}': v for k, v in given}
+    )
     with torch.no_grad():
         logits = model(made_input(case), mode='tensor')
     assert relative_error(logits, case['logits']) < 1e-4

@@ -128,10 +128,8 @@ class TIMMBackbone(FeatureBackbone):
         network, images = self._on_meta(self.out_indices)
         maps = _maps(network, images)
         for index, m in zip(self.out_indices, maps, strict=True):
-            level, stride = (
-                self.feature_info[index],
-                images.shape[3] / m.shape[3],
-            )
+            level = self.feature_info[index]
+            stride = images.shape[3] / m.shape[3]
             # Unpadded convolutions lose a border, by which no stride changes.
             if not 0.7 < stride / level['reduction'] < 1.4:
                 level['reduction'] = round(stride)

@@ -19,7 +19,7 @@ if find_extension().module is not None:
 
 
 def made_backbone(variant: str, **kwargs) -> MobileMamba:
-    """Build a backbone with the golden weights, in evaluation mode."""
+    """Return a backbone with the golden weights."""
     model = MobileMamba(variant, **kwargs)
     model.load_state_dict(made_state_dict(variant))
     return model.eval()
@@ -51,10 +51,9 @@ class TestPublishedNetwork:
     @pytest.mark.parametrize('backend', BACKENDS)
     def test_golden_gradients(self, monkeypatch, backend):
         monkeypatch.setenv('MMMOBILEMAMBA_SCAN', backend)
-        checked = 0
-        for variant, case in cases().items():
-            if 'grad_norms' not in case:
-                continue
+        known = {k: v for k, v in cases().items() if 'grad_norms' in v}
+        assert known
+        for variant, case in known.items():
             model = made_backbone(variant)
             outs = model(made_input(case))
             loss = sum(out.square().mean() for out in outs)
@@ -64,17 +63,12 @@ class TestPublishedNetwork:
             for name, wanted in case['grad_norms'].items():
                 got = parameters[from_published(name)].grad.norm().item()
                 assert abs(got / wanted - 1) < 1e-3, name
-                checked += 1
-        assert checked > 40
 
-    @pytest.mark.parametrize('prefix', ['', 'a.backbone.'])
-    def test_published_names_load_without_converting(self, prefix):
+    def test_published_names_load_within_a_model(self):
+        model = MobileMamba('t2').eval()
+        state = {f'a.{k}': v for k, v in made_state_dict('t2').items()}
         # As a host does, which warns of what does not fit and goes on.
-        model = whole = MobileMamba('t2').eval()
-        for name in reversed(prefix.split('.')[:-1]):
-            whole = nn.ModuleDict({name: whole})
-        state = {prefix + k: v for k, v in made_state_dict('t2').items()}
-        load_state_dict(whole, state, strict=True)
+        load_state_dict(nn.ModuleDict({'a': model}), state, strict=True)
         with torch.no_grad():
             out = model(made_input(cases()['t2']))[-1]
         assert relative_error(out, cases()['t2']['features'][-1]) < 1e-4
@@ -94,16 +88,9 @@ class TestStructure:
     def test_published_ablations(self, fields, params):
         arch = dict(channels=(192, 384, 448), depths=(1, 2, 2), **fields)
         model = MobileMamba(arch)
-        # The published counts hold the head and the fixed Haar filters.
-        count = sum(p.numel() for p in model.parameters())
-        count += 448 * 2 + 448 * 1000 + 1000
-        if fields.get('wavelet_levels', 1):
-            count += sum(
-                32 * m.in_proj.conv.in_channels
-                for m in model.modules()
-                if isinstance(m, SS2D)
-            )
-        assert abs(count / 1e6 - params) <= 0.1
+        # The published counts hold the head, and fixed filters of 0.05 M.
+        count = sum(p.numel() for p in model.parameters()) + 449 * 1000 + 896
+        assert count / 1e6 == pytest.approx(params, abs=0.1)
 
     def test_four_directions_see_the_transposed_map(self):
         # With row and column weights exchanged, the transposed image
@@ -139,9 +126,8 @@ class TestStructure:
             assert norm.eps == 1e-3 and not norm.weight.requires_grad
         # A residual branch still begins as nothing.
         assert not model.stages[0].blocks[0].dw0.bn.weight.any()
-        for _ in ('trained', 'deployed'):
-            model.eval()(torch.randn(1, 5, 64, 64))
-            model.switch_to_deploy()
+        model.switch_to_deploy()
+        model.eval()(torch.randn(1, 5, 64, 64))
 
 
 class TestTraining:
@@ -155,37 +141,29 @@ class TestTraining:
     @pytest.mark.parametrize('frozen', [-1, 0, 1, 2, 3])
     def test_frozen_stages(self, frozen):
         model = MobileMamba(TINY, frozen_stages=frozen).train()
-        for i, part in enumerate([model.stem, *model.stages]):
-            trains = i > frozen
-            assert all(p.requires_grad == trains for p in part.parameters())
-            norms = [m for m in part.modules() if isinstance(m, _BatchNorm)]
-            assert norms and all(m.training == trains for m in norms)
-        model.switch_to_deploy()
-        for i, part in enumerate([model.stem, *model.stages]):
-            for parameter in part.parameters():
-                assert parameter.requires_grad == (i > frozen)
+        for _ in ('trained', 'deployed'):
+            for i, part in enumerate([model.stem, *model.stages]):
+                trains = i > frozen
+                assert {p.requires_grad for p in part.parameters()} == {trains}
+                for module in part.modules():
+                    if isinstance(module, _BatchNorm):
+                        assert module.training == trains
+            model.switch_to_deploy()
 
     def test_unread_stages_are_kept_out_of_training(self):
         model = MobileMamba(TINY, out_indices=(0, 1)).train()
-        model(torch.randn(2, 3, 64, 64))[1].sum().backward()
         for name, parameter in model.named_parameters():
             assert parameter.requires_grad != name.startswith('stages.2.')
-            assert (parameter.grad is not None) == parameter.requires_grad
 
-    def test_norm_eval_keeps_running_statistics(self):
-        model = MobileMamba(TINY, norm_eval=True)
-        assert model.train() is model
-        before = {k: v.clone() for k, v in model.state_dict().items()}
-        model(torch.randn(2, 3, 64, 64))
-        for name, value in model.state_dict().items():
-            assert torch.equal(value, before[name]), name
+    def test_norm_eval(self):
+        for module in MobileMamba(TINY, norm_eval=True).train().modules():
+            assert not (isinstance(module, _BatchNorm) and module.training)
 
     def test_checkpointing_changes_nothing_but_memory(self):
-        results = []
+        x, results = torch.rand(2, 3, 64, 64), []
         for with_cp in (False, True):
             torch.manual_seed(0)
             model = made_backbone('t2', with_cp=with_cp).train()
-            x = torch.linspace(-1, 1, 2 * 3 * 64 * 64).view(2, 3, 64, 64)
             model(x)[-1].square().mean().backward()
             # The averages of BatchNorm above all: once, not twice.
             grads = {n: p.grad for n, p in model.named_parameters()}

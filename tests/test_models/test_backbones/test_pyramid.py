@@ -19,7 +19,6 @@ BACKBONES = {
 } | {'mobilemamba': TINY}
 MASK_RCNN = (4, 8, 16, 32, 64)
 RETINANET = (8, 16, 32, 64, 128)
-SEGMENTOR = (4, 8, 16, 32)
 
 
 def pyramid(backbone, out_strides):
@@ -56,18 +55,12 @@ def test_other_necks_get_their_channels():
 
 
 def test_layer_depth_and_deploy():
-    model = MODELS.build(pyramid(BACKBONES['efficientvit_m2'], MASK_RCNN))
-    name = 'timm_model.patch_embed_conv1.conv.weight'
+    model = MODELS.build(pyramid(TINY, MASK_RCNN))
+    name = 'stages.1.blocks.0.dw0.conv.weight'
     assert model.get_layer_depth(f'backbone.backbone.{name}', 'backbone.') == (
         model.backbone.get_layer_depth(name)
     )
     depth, layers = model.get_layer_depth('backbone.neck.x', 'backbone.')
     assert depth == layers - 1
     model.switch_to_deploy()
-
-
-def test_backbone_of_one_stride():
-    # As a plain transformer.
-    vit = dict(BACKBONES['resnet18'], model_name='vit_tiny_patch16_224')
-    with pytest.raises(ValueError, match='in_strides'):
-        MODELS.build(pyramid(dict(vit, img_size=64), SEGMENTOR))
+    assert model.backbone.deploy

@@ -38,13 +38,10 @@ def test_maps_and_gradients(name):
     assert model.out_strides == LAYOUTS[name]
     with torch.no_grad():
         maps = model(torch.rand(2, 3, 100, 132))
-    assert [tuple(m.shape) for m in maps] == [
-        (2, channels, -(-100 // stride), -(-132 // stride))
-        for channels, stride in zip(
-            model.out_channels, model.out_strides, strict=True
-        )
-    ]
-    assert all(m.is_contiguous() for m in maps)
+    known = zip(model.out_channels, model.out_strides, strict=True)
+    for m, (channels, stride) in zip(maps, known, strict=True):
+        assert m.shape == (2, channels, -(-100 // stride), -(-132 // stride))
+        assert m.is_contiguous()
     model = TIMMBackbone(name, out_indices=(0, -len(LAYOUTS[name]) + 1))
     sum(m.sum() for m in model.train()(torch.rand(2, 3, 128, 128))).backward()
     for key, parameter in model.named_parameters():
@@ -88,8 +85,7 @@ def test_frozen_stages(name, stages):
 
 def test_recomputing_changes_nothing():
     """Neither gradients nor, by a second update, the averages of norms."""
-    x = torch.rand(4, 3, 64, 64)
-    states = []
+    x, states = torch.rand(4, 3, 64, 64), []
     for with_cp in (False, True):
         torch.manual_seed(0)
         model = TIMMBackbone('resnet18', with_cp=with_cp).train()
@@ -118,36 +114,30 @@ class TestFiles:
             for ours, theirs in zip(model.eval()(x), wanted, strict=True):
                 assert torch.equal(ours, theirs)
 
-    @pytest.mark.parametrize('prefix', ['backbone.', 'backbone.backbone.'])
-    def test_file_of_a_detector(self, prefix, tmp_path):
+    def test_file_of_a_detector(self, tmp_path):
         """A backbone with fewer stages takes it as well."""
-        source = TIMMBackbone('mambaout_femto')
-        state = {prefix + k: v for k, v in source.state_dict().items()}
-        state[prefix.replace('backbone.', '', 1) + 'neck.x'] = torch.ones(1)
-        state['rpn_head.x'] = torch.ones(1)
-        torch.save(dict(state_dict=state), tmp_path / 'x.pth')
-        model = filled(
-            'mambaout_femto', tmp_path / 'x.pth', out_indices=(0, 1)
-        )
+        state = TIMMBackbone('mambaout_femto').state_dict()
+        saved = {f'backbone.backbone.{k}': v for k, v in state.items()}
+        saved['backbone.neck.x'] = saved['rpn_head.x'] = torch.ones(1)
+        path = tmp_path / 'x.pth'
+        torch.save(dict(state_dict=saved), path)
+        model = filled('mambaout_femto', path, out_indices=(0, 1))
         for name, value in model.state_dict().items():
-            assert torch.equal(value, source.state_dict()[name]), name
+            assert torch.equal(value, state[name]), name
 
     def test_file_of_the_authors(self, tmp_path):
         """MambaOut's own names, which timm translates."""
         whole = timm.create_model('mambaout_femto')
         state = {}
+        stage, theirs = r'stages\.(\d)\.downsample', r'downsample_layers.\1'
         for name, value in whole.state_dict().items():
             name = name.replace('stem.', 'downsample_layers.0.')
-            name = re.sub(
-                r'stages\.(\d)\.downsample', r'downsample_layers.\1', name
-            )
+            name = re.sub(stage, theirs, name)
             state[name.replace('.blocks.', '.')] = value
         torch.save(state, tmp_path / 'x.pth')
-        model = filled('mambaout_femto', tmp_path / 'x.pth')
-        assert torch.equal(
-            model.timm_model['stages_2'].downsample.conv.weight,
-            whole.stages[2].downsample.conv.weight,
-        )
+        ours = filled('mambaout_femto', tmp_path / 'x.pth').timm_model
+        wanted = whole.stages[2].downsample.conv.weight
+        assert torch.equal(ours['stages_2'].downsample.conv.weight, wanted)
 
     def test_file_that_does_not_fit(self, tmp_path):
         state = timm.create_model('resnet18').state_dict()
@@ -161,30 +151,23 @@ class TestFiles:
 
     def test_building_fetches_nothing(self, monkeypatch):
         """Only initialising does, and a resumed run need not."""
-        asked = []
-        create = timm.create_model
 
-        def record(name, pretrained=False, **kwargs):
-            asked.append(pretrained)
-            return create(name, **kwargs)
+        def fetch(*args, **kwargs):
+            raise ConnectionError('downloads')
 
-        monkeypatch.setattr(timm, 'create_model', record)
+        monkeypatch.setattr('timm.models._builder.load_pretrained', fetch)
         model = TIMMBackbone('resnet18', pretrained=True)
-        assert not any(asked)
-        model.init_weights()
-        assert asked[-1] is True
+        with pytest.raises(ConnectionError):
+            model.init_weights()
 
 
 def test_layer_depth():
     model = TIMMBackbone('mambaout_femto')
-    depths = [
-        model.get_layer_depth(f'backbone.{name}', 'backbone.')
-        for name, _ in model.named_parameters()
-    ]
+    names = [f'backbone.{name}' for name, _ in model.named_parameters()]
+    depths = [model.get_layer_depth(name, 'backbone.') for name in names]
     # The stem, 18 blocks and whatever follows the backbone.
-    assert {count for _, count in depths} == {20}
-    assert [depth for depth, _ in depths] == sorted(d for d, _ in depths)
-    assert {depth for depth, _ in depths} == set(range(19))
+    assert depths == sorted(depths)
+    assert set(depths) == {(depth, 20) for depth in range(19)}
     assert model.get_layer_depth('head.fc.weight', 'backbone.') == (19, 20)
 
 
