@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmmobilemamba.models import TIMMBackbone
+from mmmobilemamba.models import MobileMamba, TIMMBackbone
 
 timm = pytest.importorskip('timm')
 safetensors = pytest.importorskip('safetensors.torch')
@@ -25,10 +25,6 @@ def filled(name, path, **kwargs):
     model = TIMMBackbone(name, init_cfg=init_cfg, **kwargs)
     model.init_weights()
     return model
-
-
-def trained_parts(model):
-    return {n for n, p in model.named_parameters() if p.requires_grad}
 
 
 @pytest.mark.parametrize('name', LAYOUTS)
@@ -66,29 +62,27 @@ def test_strides_are_those_of_the_maps():
     ],
 )
 def test_frozen_stages(name, stages):
-    everything, prefixes = trained_parts(TIMMBackbone(name)), []
-    for frozen, names in enumerate(['', *stages], start=-1):
-        prefixes += [f'timm_model.{part}' for part in names.split()]
-        prefixes += [f'timm_model.model.{part}' for part in names.split()]
-        model = TIMMBackbone(name, frozen_stages=frozen)
-        assert model.train() is model
-        still = {n for n in everything if n.startswith(tuple(prefixes))}
-        assert trained_parts(model) == everything - still
-        for module_name, module in model.named_modules():
+    still = ()
+    for frozen, names in enumerate(stages):
+        for part in names.split():
+            still += (f'timm_model.{part}', f'timm_model.model.{part}')
+        model = TIMMBackbone(name, frozen_stages=frozen).train()
+        for key, parameter in model.named_parameters():
+            assert parameter.requires_grad is not key.startswith(still), key
+        for key, module in model.named_modules():
             if isinstance(module, _BatchNorm):
-                held = f'{module_name}.'.startswith(tuple(prefixes))
-                assert module.training is not held, module_name
-    assert still
-    for module in TIMMBackbone(name, norm_eval=True).train().modules():
-        assert not (isinstance(module, _BatchNorm) and module.training)
+                assert module.training is not key.startswith(still), key
 
 
-def test_recomputing_changes_nothing():
+@pytest.mark.parametrize(
+    'backbone, name', [(TIMMBackbone, 'resnet18'), (MobileMamba, 't2')]
+)
+def test_recomputing_changes_nothing(backbone, name):
     """Neither gradients nor, by a second update, the averages of norms."""
     x, states = torch.rand(4, 3, 64, 64), []
     for with_cp in (False, True):
         torch.manual_seed(0)
-        model = TIMMBackbone('resnet18', with_cp=with_cp).train()
+        model = backbone(name, with_cp=with_cp).train()
         sum(m.square().mean() for m in model(x)).backward()
         grads = {k: p.grad for k, p in model.named_parameters()}
         states.append((grads, model.state_dict()))
@@ -173,8 +167,8 @@ def test_layer_depth():
 
 def test_deploy_fuses_norms_once():
     model = TIMMBackbone('efficientvit_m0').eval()
-    for _ in range(2):
-        model.switch_to_deploy()
+    model.switch_to_deploy()
+    model.switch_to_deploy()
     assert not any(isinstance(m, _BatchNorm) for m in model.modules())
     model(torch.rand(1, 3, 128, 128))
 

@@ -26,33 +26,26 @@ PREPROCESSOR = dict(
 TIMM = dict(
     type='TimmClassifier', model_name='test_resnet', num_classes=CLASSES
 )
-STUDENT = dict(
-    type='mmmobilemamba.DistilledClassifier',
-    backbone=dict(
-        type='mmmobilemamba.MobileMamba',
-        arch=dict(channels=(32, 40, 48), depths=(1, 1, 1)),
-        out_indices=(2,),
-    ),
+ARCH = dict(channels=(32, 40, 48), depths=(1, 1, 1))
+HEAD = dict(type='mmmobilemamba.BNLinearClsHead', num_classes=CLASSES)
+HEAD.update(in_channels=48, loss=dict(type='CrossEntropyLoss'))
+PLAIN = dict(
+    type='ImageClassifier',
+    backbone=dict(type='mmmobilemamba.MobileMamba', arch=ARCH),
     neck=dict(type='GlobalAveragePooling'),
-    head=dict(
-        type='mmmobilemamba.BNLinearClsHead',
-        num_classes=CLASSES,
-        in_channels=48,
-        loss=dict(type='CrossEntropyLoss'),
-    ),
+    head=HEAD,
     data_preprocessor=dict(PREPROCESSOR, to_rgb=True),
 )
-PLAIN = dict(STUDENT, type='ImageClassifier')
-STUDENT['teacher'] = TIMM
+STUDENT = dict(PLAIN, type='mmmobilemamba.DistilledClassifier', teacher=TIMM)
 
 
-def build(config: dict = STUDENT, **kwargs) -> nn.Module:
+def build(config=STUDENT, **kwargs):
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         return MODELS.build(deepcopy({**config, **kwargs}))
 
 
-def make_batch() -> dict:
+def make_batch():
     torch.manual_seed(1)
     samples = [DataSample().set_gt_label(i) for i in range(4)]
     # Coarse patches, which survive the strides of a network.
@@ -60,7 +53,7 @@ def make_batch() -> dict:
     return dict(inputs=F.interpolate(inputs, SIDE), data_samples=samples)
 
 
-def losses_of(model: nn.Module, batch: dict) -> dict:
+def losses_of(model, batch):
     data = model.data_preprocessor(deepcopy(batch), True)
     return model(**data, mode='loss')
 
@@ -94,7 +87,6 @@ class Eye(nn.Module):
 
 
 def mix(images, scores):
-    """Mix neighbours of a batch, as Mixup does."""
     return 0.3 * images + 0.7 * images.flip(0), scores.float()
 
 
@@ -117,8 +109,7 @@ def test_teacher_sees_mixed_pixels_in_its_own_form(form):
 
 
 def test_timm_teacher_scores_as_timm_does(timm_file):
-    pixels = make_batch()['inputs'].float()
-    own = timm_file[0].pretrained_cfg
+    pixels, own = make_batch()['inputs'].float(), timm_file[0].pretrained_cfg
     size = own['input_size'][1:]
     images = F.interpolate(pixels.flip(1) / 255, size, mode='bicubic')
     mean, std = (torch.tensor(own[k]).view(3, 1, 1) for k in ('mean', 'std'))
@@ -152,12 +143,14 @@ def test_value_of_the_loss(mode):
         want = -student.log_softmax(1)[hit].mean()
     torch.testing.assert_close(model.distill_loss(student, teacher), want)
 
+    with pytest.raises(ValueError, match='distill_mode.*both'):
+        build(distill_mode='both')
     with pytest.raises(ValueError, match='7 classes.*student 5'):
         model.distill_loss(torch.zeros(2, CLASSES), torch.zeros(2, 7))
 
 
 def test_each_head_has_its_own_teacher(timm_file):
-    head = dict(STUDENT['head'], with_distill_head=True)
+    head = dict(HEAD, with_distill_head=True)
     model = taught(timm_file, head=head)
     losses = losses_of(model, make_batch())
     losses['loss'].backward(retain_graph=True)
@@ -170,7 +163,7 @@ def test_each_head_has_its_own_teacher(timm_file):
 
 
 def test_head_of_mmpretrain(timm_file):
-    head = dict(STUDENT['head'], type='LinearClsHead')
+    head = dict(HEAD, type='LinearClsHead')
     model = taught(timm_file, head=head, distill_weight=3.0)
     data = model.data_preprocessor(make_batch(), True)
     losses = model(**data, mode='loss')
@@ -217,8 +210,3 @@ def test_nothing_is_downloaded(timm_file, monkeypatch):
 
     monkeypatch.setattr('timm.models._builder.load_pretrained', fetch)
     taught(timm_file, dict(TIMM, pretrained=True))
-
-
-def test_bad_mode():
-    with pytest.raises(ValueError, match='distill_mode.*both'):
-        build(distill_mode='both')
