@@ -6,11 +6,9 @@ an ImportError raised here, hence nothing but mmengine is imported; the
 ``locations`` are imported when a registry is first asked for a name.
 """
 
-import importlib
 import importlib.util
 import logging
 import sys
-from importlib import metadata
 from types import ModuleType
 
 from mmengine import registry as root
@@ -40,15 +38,14 @@ def _child(kind: str, parent: Registry, location: str) -> Registry:
 def import_host(name: str) -> ModuleType | None:
     """Import a host library, or make one that cannot be look absent.
 
-    The host libraries import each other where they are there, and an error
-    other than ImportError in one would end all of them.
+    They import each other, and an error in one would end all of them.
 
     Args:
         name (str): ``'mmpretrain'``, ``'mmdet'`` or ``'mmseg'``.
 
     Returns:
-        ModuleType: The library; None where it is missing or broken, which is
-        said in one warning.
+        ModuleType: The library; None where it is missing or, with a warning,
+        broken.
     """
     for host in HOST_REQUIREMENTS:
         there = importlib.util.find_spec(host) is not None
@@ -67,20 +64,12 @@ def _hide(host: str, error: Exception) -> None:
         if module.partition('.')[0] == host:
             del sys.modules[module]
     sys.modules[host] = None  # importing it is an ImportError from here on
-    reason = str(error).partition('\n')[0]
-    cure = f'pip install "{HOST_REQUIREMENTS[host]}"'
-    try:
-        if int(metadata.version('transformers').partition('.')[0]) >= 5:
-            cure += ' "transformers<5"'
-    except (metadata.PackageNotFoundError, ValueError):
-        pass
-    HOST_FAULTS[host] = (f'{type(error).__name__}: {reason}', cure)
-    print_log(
-        f'{host} is left out, since it does not import: '
-        f'{type(error).__name__}: {reason}. To mend it: {cure}',
-        'current',
-        logging.WARNING,
-    )
+    reason = f'{type(error).__name__}: {error}'.partition('\n')[0]
+    # A newer transformers is what breaks mmpretrain most often.
+    cure = f'pip install "{HOST_REQUIREMENTS[host]}" "transformers<5"'
+    HOST_FAULTS[host] = (reason, cure)
+    text = f'{host} is left out, since it does not import: {reason}. {cure}'
+    print_log(text, 'current', logging.WARNING)
 
 
 MODELS = _child('model', root.MODELS, 'models')

@@ -1,71 +1,61 @@
 """The made weights and inputs behind tests/data/golden.json."""
 
 import json
+import re
 import zlib
-from functools import lru_cache
+from functools import cache
 from math import prod
 from pathlib import Path
 
 import torch
 
-from mmmobilemamba.checkpoints.key_map import (
-    from_published,
-    haar_filters,
-    is_haar_filter,
-)
+from mmmobilemamba.checkpoints import key_map
 
 DATA = Path(__file__).parent / 'data'
 
 
-@lru_cache(maxsize=1)
+@cache
 def cases() -> dict:
     """Return the golden cases by variant, in lower case."""
     content = json.loads((DATA / 'golden.json').read_text())
     return {case['variant'].lower(): case for case in content}
 
 
-@lru_cache(maxsize=1)
+@cache
 def official_keys() -> dict:
     """Return every name and shape of the published checkpoints."""
     return json.loads((DATA / 'official_keys.json').read_text())
 
 
-@lru_cache(maxsize=1)
+@cache
 def _published_names() -> dict:
     variants = official_keys()['classification_state_dict'].values()
     names = {name for shapes in variants for name in shapes}
-    return {from_published(n): n for n in names if not is_haar_filter(n)}
+    return {key_map.from_published(name): name for name in names}
 
 
 def to_published(name: str) -> str:
     """Return the published name of a tensor of ours, within a model or not."""
     inner = name.removeprefix('backbone.')
-    prefix = name.removesuffix(inner)
-    return prefix + _published_names().get(inner, inner)
+    return name.removesuffix(inner) + _published_names().get(inner, inner)
 
 
 def made_tensor(name: str, shape: list[int], salt: int = 0) -> torch.Tensor:
     """Make one published tensor from its name, trained-like in scale."""
-    if is_haar_filter(name):
-        return haar_filters(shape[0] // 4)
+    if key_map.is_haar_filter(name):
+        return key_map.haar_filters(shape[0] // 4)
     if name.endswith('num_batches_tracked'):
         return torch.tensor(0)
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()) + salt)
     r = torch.rand(shape, generator=generator)
-    if name.endswith('running_var'):
+    if re.search(r'(bn[12]?|out_norm)\.weight|running_var|_scale', name):
         return 0.5 + r
     if 'A_logs' in name:
         return r - 0.5
-    if 'base_scale' in name or 'wavelet_scale' in name:
-        return 0.5 + r
     if 'x_proj_weight' in name:
         return (r - 0.5) * 8 * (3 / shape[-1]) ** 0.5
     if 'dt_projs' in name:
         return (r - 0.5) * 2
-    if name.endswith(('bn.weight', 'bn1.weight', 'bn2.weight')):
-        return 0.5 + r
-    if 'out_norm.weight' in name:
-        return 0.5 + r
     if len(shape) >= 2:
         return (r - 0.5) * 1.3 * (3 / prod(shape[1:])) ** 0.5
     return (r - 0.5) * 0.4
@@ -73,14 +63,12 @@ def made_tensor(name: str, shape: list[int], salt: int = 0) -> torch.Tensor:
 
 def made_state_dict(variant: str, salt: int = 0) -> dict[str, torch.Tensor]:
     """Make a published classification state dict, filters included."""
-    shapes = official_keys()['classification_state_dict'][variant]
-    return {
-        name: made_tensor(name, shape, salt) for name, shape in shapes.items()
-    }
+    shapes = official_keys()['classification_state_dict'][variant].items()
+    return {name: made_tensor(name, shape, salt) for name, shape in shapes}
 
 
 def made_input(case: dict) -> torch.Tensor:
-    """Make the picture of a golden case, (1, 3, height, width)."""
+    """Make the image of a golden case, (1, 3, height, width)."""
     generator = torch.Generator().manual_seed(case['input_seed'])
     size = (1, 3, case['height'], case['width'])
     return torch.rand(size, generator=generator) * 4 - 2

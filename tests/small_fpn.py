@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.optim import OptimWrapper
-from mmengine.registry import HOOKS, OPTIM_WRAPPERS
+from mmengine.registry import HOOKS
 from torch.nn.modules.batchnorm import _BatchNorm
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -23,27 +22,16 @@ def small_fpn(shapes, work_dir, channels=(32, 40, 48), depths=(1, 1, 1)):
     cfg.model.neck.in_channels = channels
     cfg.default_hooks.checkpoint = cfg.param_scheduler = None
     cfg.visualizer.vis_backends = None
-    for split in ('train', 'val'):
-        loader = cfg[f'{split}_dataloader']
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
         loader.update(num_workers=0, persistent_workers=False)
         loader.dataset.data_root = str(shapes)
-        loader.dataset.pipeline = [
-            step
-            for step in loader.dataset.pipeline
-            if step.type not in ('RandomFlip', 'Resize')
-        ]
+        steps, dropped = loader.dataset.pipeline, ('RandomFlip', 'Resize')
+        loader.dataset.pipeline = [x for x in steps if x.type not in dropped]
     return cfg
 
 
-@OPTIM_WRAPPERS.register_module(force=True)
-class KeepGradients(OptimWrapper):
-    """Keep the gradients of every step, as the optimizer gets them."""
-
-    def step(self, **kwargs):
-        (group,) = self.optimizer.param_groups
-        found = [parameter.grad.clone() for parameter in group['params']]
-        self.kept = [*getattr(self, 'kept', []), found]
-        super().step(**kwargs)
+def is_norm(module):
+    return isinstance(module, _BatchNorm)
 
 
 @HOOKS.register_module(force=True)
@@ -51,30 +39,32 @@ class WatchHook(Hook):
     """Keep norms in eval mode, and save what was seen; or end a process."""
 
     def __init__(self, end=False):
-        self.end, self.losses = end, []
+        self.end, self.losses, self.gradients = end, [], []
 
     def before_train(self, runner):
         # The published initial values silence every residual branch.
-        for module in runner.model.modules():
-            if isinstance(module, _BatchNorm) and not module.weight.any():
-                torch.nn.init.constant_(module.weight, 0.5)
+        for norm in filter(is_norm, runner.model.modules()):
+            if not norm.weight.any():
+                torch.nn.init.constant_(norm.weight, 0.5)
+        runner.optim_wrapper.optimizer.register_step_pre_hook(self.keep)
 
-    def before_train_iter(self, runner, batch_idx, data_batch=None):
-        for module in runner.model.modules():
-            if isinstance(module, _BatchNorm):
-                module.eval()
+    def keep(self, optimizer, *_):
+        parameters = optimizer.param_groups[0]['params']
+        self.gradients.append([p.grad.clone() for p in parameters])
+
+    def before_train_iter(self, runner, batch_idx, data_batch):
+        for norm in filter(is_norm, runner.model.modules()):
+            norm.eval()
         if self.end and batch_idx == 1 and runner.rank == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def after_train_iter(
-        self, runner, batch_idx, data_batch=None, outputs=None
-    ):
+    def after_train_iter(self, runner, batch_idx, data_batch, outputs):
         self.losses.append(float(outputs['loss']))
 
     def after_val_epoch(self, runner, metrics=None):
         seen = dict(
             losses=self.losses,
-            gradients=runner.optim_wrapper.kept,
+            gradients=self.gradients,
             metrics={key: float(x) for key, x in metrics.items()},
         )
         torch.save(seen, f'{runner.work_dir}/seen_{runner.rank}.pth')

@@ -1,7 +1,4 @@
-"""Processes that run tools/train.py, forked where torch is imported already.
-
-Importing it anew would be most of the time of a start.
-"""
+"""Processes that run tools/train.py, forked where torch is imported."""
 
 import json
 import os
@@ -9,18 +6,13 @@ import runpy
 import socket
 import subprocess
 import sys
-import traceback
 from pathlib import Path
 
 HERE = Path(__file__).parent
 
 
 class Starter:
-    """Start train.py in one process or several, and look on while it runs.
-
-    Args:
-        log (Path): File that takes what the processes print.
-    """
+    """Start train.py in processes that print to a file, and look on."""
 
     def __init__(self, log):
         self.log = log
@@ -36,20 +28,16 @@ class Starter:
 
     def start(self, *arguments, processes=1):
         """Return the number of the first process."""
-        environments = [{}]
         if processes > 1:
             arguments = [*arguments, '--launcher', 'pytorch']
-            with socket.create_server(('127.0.0.1', 0)) as server:
-                port = str(server.getsockname()[1])
-            common = dict(MASTER_PORT=port, MASTER_ADDR='127.0.0.1')
-            common['WORLD_SIZE'] = str(processes)
-            environments = [
-                dict(common, RANK=rank, LOCAL_RANK=rank)
-                for rank in map(str, range(processes))
-            ]
+        with socket.create_server(('127.0.0.1', 0)) as server:
+            port = str(server.getsockname()[1])
+        common = dict(MASTER_PORT=port, MASTER_ADDR='127.0.0.1')
+        common['WORLD_SIZE'] = str(processes)
+        ranks = map(str, range(processes))
+        environments = [dict(common, RANK=i, LOCAL_RANK=i) for i in ranks]
         line = json.dumps([[*map(str, arguments)], environments])
-        self.process.stdin.write(line + '\n')
-        self.process.stdin.flush()
+        print(line, file=self.process.stdin, flush=True)
         return int(self.process.stdout.readline())
 
     def end(self):
@@ -60,21 +48,6 @@ class Starter:
     def close(self):
         self.process.stdin.close()
         self.process.wait()
-
-
-def run(main, arguments, log):
-    sys.stdin.close()
-    handle = os.open(log, os.O_WRONLY | os.O_APPEND)
-    os.dup2(handle, 1)
-    os.dup2(handle, 2)
-    try:
-        main(arguments)
-    except SystemExit as end:
-        return end.code or 0
-    except BaseException:
-        traceback.print_exc()
-        return 1
-    return 0
 
 
 def serve(log):
@@ -92,7 +65,9 @@ def serve(log):
             children.append(os.fork())
             if children[-1] == 0:
                 os.environ.update(variables)
-                os._exit(run(main, arguments, log))
+                for stream in (1, 2):
+                    os.dup2(os.open(log, os.O_WRONLY | os.O_APPEND), stream)
+                sys.exit(main(arguments))
         print(children[0], flush=True)
         print([os.waitpid(x, 0)[1] for x in children][0], flush=True)
 

@@ -1,126 +1,98 @@
-"""The scan by one of three backends. The only importer of the extension.
+"""The scan of the network, and the gated norm behind it.
 
-``extension`` is the compiled ``selective_scan`` package, ``parallel`` plain
-PyTorch over all tokens at once, ``reference`` the loop over tokens.
+In plain PyTorch, two neighbouring steps of ``h_t = a_t h_(t-1) + b_t`` become
+one of the same form, until few are left.
 """
 
-import functools
-import importlib
-import logging
-import os
-from dataclasses import dataclass
-from types import ModuleType
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from mmengine.logging import print_log
-from packaging.version import Version
-from torch import Tensor
+from torch import Tensor, nn
 
-from . import scan_pytorch
-from .export import is_exporting
+from .backend import extension_for
 
-ENV_NAME = 'MMMOBILEMAMBA_SCAN'
-BACKENDS = ('extension', 'parallel', 'reference')
-INSTALL_COMMAND = 'pip install --no-build-isolation ./ext/selective_scan'
-MIN_VERSION = '0.6'
+FEW_TOKENS = 16  # for which a loop is faster on a CPU
+# Levels of merged steps in a graph of free size, and the tokens it holds for.
+MAX_LEVELS = 15
+MAX_TOKENS = 2**MAX_LEVELS
+size_is_free = False
 
 
-@dataclass
-class Extension:
-    """The extension, as far as it is at hand."""
-
-    module: ModuleType | None = None
-    # Its operators with packed weights, where it has vector code for this
-    # processor; oneDNN has faster code than plain C++ for every one.
-    inference: ModuleType | None = None
-    devices: tuple[str, ...] = ()  # types that it has kernels for
-    why: str = ''  # it is not there
-
-
-# A global and no cached function, so that compiled graphs can read it.
-_extension: Extension | None = None
+@contextmanager
+def export_form(free_size: bool = False) -> Iterator[None]:
+    """Say whether a graph traced within has to hold for maps of every size."""
+    global size_is_free
+    before, size_is_free = size_is_free, free_size
+    try:
+        yield
+    finally:
+        size_is_free = before
 
 
-def find_extension() -> Extension:
-    """Import the extension at the first call; return what was found."""
-    global _extension
-    if _extension is None:
-        try:
-            module = importlib.import_module('selective_scan')
-            if Version(module.__version__) < Version(MIN_VERSION):
-                raise ImportError(
-                    f'version {module.__version__} is older than {MIN_VERSION}'
-                )
-        except ImportError as error:
-            _extension = Extension(why=str(error))
-        except Exception as error:
-            # Built against another torch, or broken in another way.
-            _extension = Extension(why=f'it does not load: {error}')
-        else:
-            fast = module.cpu_variant() != 'plain'
-            _extension = Extension(
-                module,
-                module.inference if fast else None,
-                ('cpu', 'cuda') if module.built_with_cuda() else ('cpu',),
-            )
-    return _extension
+def _shift(x: Tensor, forward: bool) -> Tensor:
+    """Move ``x`` by one along dimension 1; a zero enters at the free end."""
+    empty = torch.zeros_like(x[:, :1])
+    return torch.cat((empty, x[:, :-1]) if forward else (x[:, 1:], empty), 1)
 
 
-@functools.cache
-def _warn_once(why: str) -> None:
-    print_log(
-        f'The scan runs in plain PyTorch (backend "parallel"): {why}. For '
-        f'the fast one, run `{INSTALL_COMMAND}` in the project folder.',
-        logger='current',
-        level=logging.WARNING,
-    )
+def _solve(
+    a: Tensor, b: Tensor, reverse: bool, levels: int = MAX_LEVELS
+) -> Tensor:
+    # A graph of free size is traced once, and no branch may depend on it.
+    length = a.shape[1]
+    if size_is_free and not levels:
+        return b
+    if not size_is_free and length <= FEW_TOKENS:
+        return recurrence_loop(a, b, reverse)
+    even = a[:, ::2], b[:, ::2]
+    if size_is_free or length % 2:
+        a, b = (F.pad(x, (0, 0, 0, 1)) for x in (a, b))
+    odd = a[:, 1::2], b[:, 1::2]
+    order = -1 if reverse else 1
+    (a0, b0), (a1, b1) = (even, odd)[::order]
+    # Every second state is reached from the one before it in one step.
+    second = _solve(a0 * a1, torch.addcmul(b1, a1, b0), reverse, levels - 1)
+    first = torch.addcmul(b0, a0, _shift(second, forward=not reverse))
+    h = torch.stack((first, second)[::order], dim=2).flatten(1, 2)
+    return h[:, :length] if size_is_free or length % 2 else h
 
 
-def scan_backend() -> str:
-    """Return the name of the backend that a new model will use.
+class _LinearRecurrence(torch.autograd.Function):
+    """Recurrence whose backward is one the other way; keeps only a and h."""
 
-    It is ``'extension'``, ``'parallel'`` or ``'reference'``. The environment
-    variable ``MMMOBILEMAMBA_SCAN`` chooses by hand; without it the extension
-    is taken where it is installed, plain PyTorch otherwise, with one warning.
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor, reverse: bool):
+        h = _solve(a, b, reverse)
+        ctx.save_for_backward(a, h)
+        ctx.reverse = reverse
+        return h
 
-    Raises:
-        ValueError: The variable holds another name.
-        ImportError: The variable asks for the extension and it is missing.
-    """
-    wanted = os.environ.get(ENV_NAME, '').strip()
-    if wanted and wanted not in BACKENDS:
-        raise ValueError(
-            f'{ENV_NAME}={wanted!r} is no scan backend; allowed: '
-            f'{", ".join(BACKENDS)}, or unset for the fastest at hand.'
-        )
-    if wanted in ('parallel', 'reference'):
-        return wanted
-    found = find_extension()
-    if found.module is not None:
-        return 'extension'
-    if wanted:
-        raise ImportError(
-            f'{ENV_NAME}=extension, but the extension is not at hand '
-            f'({found.why}). Install it with `{INSTALL_COMMAND}`.'
-        )
-    _warn_once(f'the extension is not at hand ({found.why})')
-    return 'parallel'
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (a, h), back = ctx.saved_tensors, not ctx.reverse
+        # The gradient of h_t reaches h_(t-1) through a_t.
+        db = linear_recurrence(_shift(a, forward=not back), grad, back)
+        return db * _shift(h, forward=back), db, None
 
 
-def extension_for(x: Tensor, backend: str) -> ModuleType | None:
-    """Return the extension's package where an operator on ``x`` takes it."""
-    if backend != 'extension' or is_exporting():
-        return None
-    found = find_extension()
-    if x.device.type in found.devices:
-        return found.module
-    if not torch.compiler.is_compiling():
-        _warn_once(
-            f'the extension has kernels for {" and ".join(found.devices)}, '
-            f'the tensors are on {x.device.type}'
-        )
-    return None
+def linear_recurrence(a: Tensor, b: Tensor, reverse: bool) -> Tensor:
+    """Solve ``h_t = a_t h_(t-1) + b_t``, (batch, length, channels), by merging
+    steps; with ``reverse`` from the last token to the first."""
+    if torch.is_grad_enabled() and (a.requires_grad or b.requires_grad):
+        return _LinearRecurrence.apply(a, b, reverse)
+    return _solve(a, b, reverse)
+
+
+def recurrence_loop(a: Tensor, b: Tensor, reverse: bool) -> Tensor:
+    """Solve the same token by token."""
+    order = -1 if reverse else 1
+    h, states = torch.zeros_like(b[:, :1]), []
+    for a_t, b_t in list(zip(a.split(1, 1), b.split(1, 1)))[::order]:
+        h = torch.addcmul(b_t, a_t, h)
+        states.append(h)
+    return torch.cat(states[::order], dim=1)
 
 
 def bidirectional_scan(
@@ -134,58 +106,57 @@ def bidirectional_scan(
 ) -> Tensor:
     """Scan the tokens forwards and backwards and sum both results.
 
+    ``h_t = exp(delta_t A) h_(t-1) + delta_t B_t u_t``, ``y_t = C_t h_t + D
+    u_t``, ``delta = softplus(dt_proj dt + dt_bias)``.
+
     Args:
         u (Tensor): Input, (batch, inner, length), floating, contiguous or
             channels-last (stride 1 along ``inner``).
-        proj (Tensor): Projected rows dt, B, C of each direction,
-            (batch, directions, rank + 2 * state, length); direction 0 runs
-            forwards, direction 1 backwards.
-        dt_proj (Tensor): Lifts dt to the step sizes,
-            (directions, inner, rank).
-        dt_bias (Tensor): Bias of the step sizes, (directions, inner).
-        A (Tensor): Continuous decay, (directions, inner, state); negative
-            in use.
-        D (Tensor): Skip weights, (directions, inner).
-        backend (str): As :func:`scan_backend` names it.
+        proj (Tensor): Rows dt, B, C of each direction, (batch, directions,
+            rank + 2 * state, length); direction 1 runs backwards.
+        dt_proj (Tensor): Weights of dt, (directions, inner, rank).
+        dt_bias, D (Tensor): Bias of dt, skip weights, (directions, inner).
+        A (Tensor): Decay, (directions, inner, state), negative in use.
+        backend (str): As :func:`mmmobilemamba.ops.scan_backend` names it.
 
     Returns:
-        Tensor: Sum of the directions, of the shape and dtype of ``u``. The
+        Tensor: Sum of the directions, of the shape and dtype of ``u``; the
         state is float32, or float64 for a float64 ``u``.
 
-    Source: MobileMamba (arXiv:2411.15941), section 3.3.
+    Source: Mamba (arXiv:2312.00752), equation 2, with a simplified B; section
+    3.3 of MobileMamba (arXiv:2411.15941).
     """
-    module = extension_for(u, backend) or scan_pytorch
-    options = {}
-    if backend == 'reference':
-        options['recurrence'] = scan_pytorch.recurrence_loop
-    return module.bidirectional_scan(
-        u, proj, dt_proj, dt_bias, A, D, **options
-    )
+    if extension := extension_for(u, backend):
+        return extension.bidirectional_scan(u, proj, dt_proj, dt_bias, A, D)
+    solve = recurrence_loop if backend == 'reference' else linear_recurrence
+    dtype = torch.promote_types(u.dtype, torch.float32)
+    dt_proj, dt_bias, A, D = (p.to(dtype) for p in (dt_proj, dt_bias, A, D))
+    rank, state = dt_proj.shape[2], A.shape[2]
+    x = u.to(dtype).transpose(1, 2)  # (batch, length, inner)
+    rows = proj.to(dtype).transpose(2, 3)
+    y = x * D.sum(0)
+    for k in range(proj.shape[1]):
+        dt, *BC = rows[:, k].split([rank, *[1] * (2 * state)], dim=2)
+        delta = F.softplus(F.linear(dt, dt_proj[k], dt_bias[k]))
+        for n in range(state):  # they know nothing of each other
+            decay = torch.exp(delta * A[k, :, n])
+            h = solve(decay, delta * x * BC[n], k == 1)
+            y = torch.addcmul(y, h, BC[state + n])
+    return y.to(u.dtype).transpose(1, 2)
 
 
 def gated_layer_norm(
-    x: Tensor,
-    z: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    backend: str,
+    x: Tensor, z: Tensor, norm: nn.LayerNorm, backend: str
 ) -> Tensor:
-    """Compute ``layer_norm(x) * silu(z)``, the norm over channels.
+    """Compute ``norm(x) * silu(z)``, the norm over channels.
 
-    Args:
-        x (Tensor): Tokens (batch, channels, length), floating, contiguous or
-            channels-last; the result has its shape and dtype.
-        z (Tensor): Gates as ``x``; a slice of channels will do.
-        weight (Tensor): Weight of the norm, (channels,).
-        bias (Tensor): Bias of the norm, (channels,).
-        eps (float): Added to the variance.
-        backend (str): As :func:`scan_backend` names it.
+    Tokens ``x`` and gates ``z`` are (batch, channels, length), contiguous,
+    channels-last or slices of channels; the result has the dtype of ``x``.
     """
-    extension = extension_for(x, backend)
-    if extension is not None:
+    weight, bias, eps = norm.weight, norm.bias, norm.eps
+    if extension := extension_for(x, backend):
         return extension.gated_layer_norm(x, z, weight, bias, eps)
-    dtype = scan_pytorch.state_dtype(x.dtype)
+    dtype = torch.promote_types(x.dtype, torch.float32)
     weight, bias = weight.to(dtype), bias.to(dtype)
     y = x.transpose(1, 2).to(dtype)
     y = F.layer_norm(y, weight.shape, weight, bias, eps).transpose(1, 2)

@@ -1,9 +1,7 @@
 """Filters on the subbands of the two-dimensional orthonormal Haar transform.
 
-With two taps per axis and stride 2 the transform is sums and differences of
-the four pixels of each 2x2 cell, so no convolution is needed. Subbands of
-channel c are channels 4c to 4c + 3, in the order (height low, width low),
-(height high, width low), (height low, width high), (height high, width high).
+Those of channel c are 4c to 4c + 3: (height low, width low), (height high,
+width low), (height low, width high), (height high, width high).
 """
 
 from collections.abc import Sequence
@@ -12,37 +10,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .export import size_is_free
-from .scan import extension_for
+from . import scan
+from .backend import extension_for
+
+
+def _haar(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> tuple[Tensor, ...]:
+    """Transform the pixels of 2x2 cells, row by row; half its own inverse."""
+    top, bottom, left, right = a + b, c + d, a - b, c - d
+    return top + bottom, top - bottom, left + right, left - right
 
 
 def haar_dwt2d(x: Tensor) -> Tensor:
-    """Transform a map (batch, channels, H, W) into its four Haar subbands.
-
-    The result is (batch, 4 * channels, ceil(H / 2), ceil(W / 2)): an odd side
-    is padded with one zero row at the bottom or one zero column at the right.
-    """
+    """Transform (batch, channels, H, W) to (batch, 4 * channels, ceil(H / 2),
+    ceil(W / 2)); odd sides get a row or column of zeros at their end."""
     height, width = x.shape[2:]
-    if size_is_free() or height % 2 or width % 2:
+    if scan.size_is_free or height % 2 or width % 2:
         x = F.pad(x, (0, width % 2, 0, height % 2))
-    x = x.unsqueeze(2) * 0.5  # the bands' dimension
-    top, bottom = x[..., 0::2, :], x[..., 1::2, :]
-    low, high = top + bottom, top - bottom
-    low_a, low_b = low[..., 0::2], low[..., 1::2]
-    high_a, high_b = high[..., 0::2], high[..., 1::2]
-    bands = (low_a + low_b, high_a + high_b, low_a - low_b, high_a - high_b)
-    return torch.cat(bands, dim=2).flatten(1, 2)
+    rows = x[..., ::2, :] * 0.5, x[..., 1::2, :] * 0.5
+    bands = _haar(*(row[..., i::2] for row in rows for i in (0, 1)))
+    return torch.stack(bands, dim=2).flatten(1, 2)
 
 
 def haar_iwt2d(x: Tensor, size: tuple[int, int]) -> Tensor:
     """Rebuild a map from its subbands, cropped to a height and width."""
-    ll, hl, lh, hh = (x * 0.5).unflatten(1, (-1, 4)).unbind(2)
-    low_a, low_b = ll + lh, ll - lh  # even and odd columns, height low
-    high_a, high_b = hl + hh, hl - hh
-    top = torch.stack((low_a + high_a, low_b + high_b), dim=-1).flatten(-2)
-    bottom = torch.stack((low_a - high_a, low_b - high_b), dim=-1).flatten(-2)
-    y = torch.stack((top, bottom), dim=3).flatten(2, 3)
-    if size_is_free() or y.shape[2:] != size:
+    a, b, c, d = _haar(*(x * 0.5).unflatten(1, (-1, 4)).unbind(2))
+    rows = [torch.stack(pair, dim=-1).flatten(-2) for pair in ((a, b), (c, d))]
+    y = torch.stack(rows, dim=3).flatten(2, 3)
+    if scan.size_is_free or y.shape[2:] != size:
         y = y[:, :, : size[0], : size[1]]
     return y
 
@@ -54,10 +48,9 @@ def wavelet_conv2d(
 
     Args:
         x (Tensor): Map (batch, channels, H, W), floating, contiguous or
-            channels_last; a slice of channels will do. Odd sides are padded
-            with zeros for the transform, and the result is cropped.
+            channels_last; a slice of channels will do.
         weights (Sequence[Tensor]): Weight (4 * channels, 1, k, k), k odd, of
-            each level; the subbands of channel c are 4c to 4c + 3.
+            each level.
         backend (str): As of :func:`mmmobilemamba.ops.scan_backend`.
 
     Returns:
@@ -69,12 +62,11 @@ def wavelet_conv2d(
     # Under autocast the map decides, as for other convolutions.
     weight, *inner_weights = (w.to(x.dtype) for w in weights)
     extension = extension_for(x, backend)
-    if extension is not None and not inner_weights:
+    if extension and not inner_weights:
         return extension.wavelet_conv2d(x, weight)
     bands = haar_dwt2d(x)
-    y = F.conv2d(
-        bands, weight, padding=weight.shape[-1] // 2, groups=weight.shape[0]
-    )
+    groups, _, _, side = weight.shape
+    y = F.conv2d(bands, weight, padding=side // 2, groups=groups)
     if inner_weights:
         # The next level works on the low-low band before its filter.
         inner = wavelet_conv2d(bands[:, 0::4], inner_weights, backend)

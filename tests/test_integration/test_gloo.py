@@ -26,9 +26,7 @@ def train(starter, tmp_path_factory):
         cfg = small_fpn(root / 'shapes', folder)
         cfg.custom_imports = dict(imports=['small_fpn'])
         cfg.custom_hooks = [dict(type='mmengine.WatchHook', end=end)]
-        cfg.optim_wrapper = dict(
-            type='mmengine.KeepGradients', optimizer=dict(type='SGD', lr=0.1)
-        )
+        cfg.optim_wrapper = dict(optimizer=dict(type='SGD', lr=0.1))
         cfg.model.decode_head.dropout_ratio = 0.0
         cfg.train_cfg = dict(by_epoch=True, max_epochs=1)
         cfg.train_dataloader.batch_size = 4 // processes

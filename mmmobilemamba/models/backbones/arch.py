@@ -31,7 +31,7 @@ _ALLOWED = {
     'kernel_sizes': ('odd and positive', lambda v: v > 0 and v % 2 == 1),
     'global_ratios': ('in [0, 1]', lambda v: 0 <= v <= 1),
     'local_ratios': ('in [0, 1]', lambda v: 0 <= v <= 1),
-    'ssm_ratio': ('above 0', lambda v: v > 0),
+    'ssm_ratio': ('positive', lambda v: v > 0),
     'd_state': ('1 to 256', lambda v: v in range(1, 257)),
     'scan_directions': ('1, 2 or 4', lambda v: v in (1, 2, 4)),
     'wavelet_levels': ('0 to 3', lambda v: v in range(4)),
@@ -41,15 +41,7 @@ _ALLOWED = {
 
 
 def resolve_arch(arch: str | dict) -> dict:
-    """Return the full settings of a variant, checked.
-
-    Args:
-        arch (str or dict): Name of a published variant, or the settings that
-            :class:`MobileMamba` documents.
-
-    Raises:
-        ValueError: Unknown name or key, or a value outside its range.
-    """
+    """Return the settings of a variant, or of a dict, all and checked."""
     if isinstance(arch, str):
         if arch.lower() not in ARCH_SETTINGS:
             raise ValueError(
@@ -64,12 +56,10 @@ def resolve_arch(arch: str | dict) -> dict:
         )
     arch = {**ARCH_DEFAULTS, **arch}
     for key, (allowed, allows) in _ALLOWED.items():
-        by_stage = isinstance(ARCH_DEFAULTS.get(key, ()), tuple)
-        values = arch[key] if by_stage else [arch[key]]
-        if len(values) != (3 if by_stage else 1) or not all(
-            map(allows, values)
-        ):
-            each = 'three values, one per stage, ' if by_stage else ''
+        count = 3 if isinstance(ARCH_DEFAULTS.get(key, ()), tuple) else 1
+        values = arch[key] if count > 1 else [arch[key]]
+        if len(values) != count or not all(map(allows, values)):
+            each = 'three values, one per stage, ' if count > 1 else ''
             raise ValueError(
                 f'arch[{key!r}] must be {each}{allowed}, got {arch[key]!r}.'
             )

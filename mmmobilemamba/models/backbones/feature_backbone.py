@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from ...checkpoints.checkpoint import backbone_tensors, read_state_dict
 
 
 def track_once(module: nn.Module) -> None:
@@ -15,11 +18,8 @@ def track_once(module: nn.Module) -> None:
     would update them a second time. A second call does nothing.
     """
     for norm in module.modules():
-        if (
-            isinstance(norm, _BatchNorm)
-            and norm.track_running_stats
-            and _hold not in norm._forward_pre_hooks.values()
-        ):
+        tracks = isinstance(norm, _BatchNorm) and norm.track_running_stats
+        if tracks and _hold not in norm._forward_pre_hooks.values():
             norm.register_forward_pre_hook(_hold)
             norm.register_forward_hook(_release, always_call=True)
 
@@ -36,15 +36,15 @@ def _hold(norm: nn.Module, *_) -> None:
 
 
 def _release(norm: nn.Module, *_) -> None:
-    if 'held' in norm.__dict__:
-        norm.momentum, norm.num_batches_tracked = norm.__dict__.pop('held')
+    if held := norm.__dict__.pop('held', None):
+        norm.momentum, norm.num_batches_tracked = held
 
 
 class FeatureBackbone(BaseModule):
     """Base of backbones that give out the maps of their stages.
 
-    A subclass has ``norm_eval``, ``_load(path, prefix)``, which fills it from
-    a file that has to fit, ``_freeze()``, which takes frozen and unread parts
+    A subclass has ``norm_eval``, ``_load(tensors, source)``, which fills it
+    with what has to fit, ``_freeze()``, which takes frozen and unread parts
     out of training, and ``_depths``, the layer of each parameter by name.
     """
 
@@ -54,16 +54,8 @@ class FeatureBackbone(BaseModule):
         out_indices: int | Sequence[int],
         frozen_stages: int,
     ) -> None:
-        """Check and keep what is known of the stages and asked of them.
-
-        Args:
-            feature_info (Sequence[dict]): ``num_chs``, the channels, and
-                ``reduction``, the stride in pixels, of each stage.
-            out_indices (int or Sequence[int]): Stages to give out, counted
-                from 0 and in rising order; negative ones count from the end.
-            frozen_stages (int): -1 for none, 0 for the stem, n for it and
-                the first n stages.
-        """
+        """Check and keep what is known of the stages, channels and strides as
+        timm names them, and what is asked of them."""
         count = len(feature_info)
         given = [out_indices] if isinstance(out_indices, int) else out_indices
         known = [i % count for i in given if i in range(-count, count)]
@@ -92,9 +84,12 @@ class FeatureBackbone(BaseModule):
 
     def init_weights(self) -> None:
         """Initialise as configured; a pretrained file has to fit."""
-        init_cfg = self.init_cfg
-        if isinstance(init_cfg, dict) and init_cfg['type'] == 'Pretrained':
-            self._load(init_cfg['checkpoint'], init_cfg.get('prefix'))
+        cfg = self.init_cfg
+        if isinstance(cfg, dict) and cfg['type'] == 'Pretrained':
+            path, prefix = cfg['checkpoint'], cfg.get('prefix')
+            tensors = read_state_dict(path)
+            self._load(backbone_tensors(tensors, prefix, heads=True), path)
+            print_log(f'Loaded {type(self).__name__} from {path}.', 'current')
             self._is_init = True
         else:
             super().init_weights()
@@ -113,15 +108,10 @@ class FeatureBackbone(BaseModule):
     def get_layer_depth(
         self, param_name: str, prefix: str = ''
     ) -> tuple[int, int]:
-        """Return the depth of a parameter for layer-wise learning rates.
+        """Return a parameter's layer, 0 for the stem, and the number of
+        layers, in which whatever follows the backbone is the last.
 
-        Args:
-            param_name (str): Name of the parameter.
-            prefix (str): Prefix of the backbone's names. Defaults to ''.
-
-        Returns:
-            tuple[int, int]: The layer, 0 for the stem, and the number of
-            layers, in which whatever follows the backbone is the last.
+        ``prefix`` is what the names of the backbone begin with.
         """
         depths = {f'{prefix}{name}': n for name, n in self._depths.items()}
         last = max(depths.values()) + 1

@@ -1,23 +1,16 @@
 """MobileMamba backbone: variants, stages, freezing, deployment."""
 
 from mmcv.cnn import build_norm_layer
-from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
-from ...checkpoints.checkpoint import (
-    backbone_tensors,
-    load_weights,
-    read_state_dict,
-)
+from ...checkpoints.checkpoint import backbone_tensors, load_weights
 from ...checkpoints.key_map import is_published, state_dict_from_published
 from ...registry import MODELS
 from ..layers import ConvBN, Downsample, MobileMambaBlock, Stem, deploy_layers
 from .arch import resolve_arch
 from .feature_backbone import FeatureBackbone, track_once
-
-MIN_SIDE = 32  # pixels
 
 
 @MODELS.register_module()
@@ -33,10 +26,8 @@ class MobileMamba(FeatureBackbone):
             size only), or a dict with the keys ``channels`` and ``depths``
             (three ints each) and any of
 
-            - **global_ratios** (list[float]): Share of the global path per
-              stage. Defaults to (0.8, 0.7, 0.6).
-            - **local_ratios** (list[float]): Share of the local path per
-              stage. Defaults to (0.2, 0.2, 0.3).
+            - **global_ratios**, **local_ratios** (list[float]): Shares of the
+              paths. Default to (0.8, 0.7, 0.6) and (0.2, 0.2, 0.3).
             - **kernel_sizes** (list[int]): Odd kernel sides per stage.
               Defaults to (7, 5, 3).
             - **ssm_ratio** (float): Inner channels of the scan over its
@@ -77,13 +68,8 @@ class MobileMamba(FeatureBackbone):
         >>> import torch
         >>> from mmmobilemamba.models import MobileMamba
         >>> model = MobileMamba('b1').eval()
-        >>> with torch.no_grad():
-        ...     outs = model(torch.rand(1, 3, 256, 256))
-        >>> for out in outs:
-        ...     print(tuple(out.shape))
-        (1, 200, 16, 16)
-        (1, 376, 8, 8)
-        (1, 448, 4, 4)
+        >>> [tuple(out.shape) for out in model(torch.rand(1, 3, 256, 256))]
+        [(1, 200, 16, 16), (1, 376, 8, 8), (1, 448, 4, 4)]
     """
 
     def __init__(
@@ -107,15 +93,17 @@ class MobileMamba(FeatureBackbone):
             for i, width in enumerate(channels)
         ]
         self._set_stages(feature_info, out_indices, frozen_stages)
-        if drop_path_rate is None:
-            drop_path_rate = arch['drop_path_rate']
         self.norm_eval = norm_eval
         self.with_cp = with_cp
         self.deploy = False
 
         self.stem = Stem(in_channels, channels[0])
+        if drop_path_rate is None:
+            drop_path_rate = arch['drop_path_rate']
         last = max(sum(depths) - 1, 1)
         drops = [drop_path_rate * i / last for i in range(sum(depths))]
+        choices = ('local_splits', 'wavelet_levels', 'ssm_ratio', 'd_state')
+        mixer = {key: arch[key] for key in (*choices, 'scan_directions')}
         self.stages = nn.ModuleList()
         for i, (width, depth) in enumerate(zip(channels, depths, strict=True)):
             stage = nn.Module()
@@ -124,17 +112,13 @@ class MobileMamba(FeatureBackbone):
             stage.blocks = nn.ModuleList(
                 MobileMambaBlock(
                     width,
-                    drop_path=drops[sum(depths[:i]) + j],
+                    drop_path=drops.pop(0),
                     global_ratio=arch['global_ratios'][i],
                     local_ratio=arch['local_ratios'][i],
                     kernel_size=arch['kernel_sizes'][i],
-                    local_splits=arch['local_splits'],
-                    wavelet_levels=arch['wavelet_levels'],
-                    ssm_ratio=arch['ssm_ratio'],
-                    d_state=arch['d_state'],
-                    scan_directions=arch['scan_directions'],
+                    **mixer,
                 )
-                for j in range(depth)
+                for _ in range(depth)
             )
             self.stages.append(stage)
 
@@ -170,24 +154,17 @@ class MobileMamba(FeatureBackbone):
             for parameter in part.parameters():
                 parameter.requires_grad = False
 
-    def _load(self, path: str, prefix: str | None) -> None:
-        tensors = backbone_tensors(read_state_dict(path), prefix)
-        load_weights(self, tensors, path)
-        print_log(f'Loaded the backbone from {path}.', logger='current')
+    def _load(self, tensors: dict[str, Tensor], source: str) -> None:
+        load_weights(self, backbone_tensors(tensors), source)
 
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, *args, **kwargs
     ) -> None:
         """Take published names, too."""
-        given = {
-            name.removeprefix(prefix): value
-            for name, value in state_dict.items()
-            if name.startswith(prefix)
-        }
-        if is_published(given):
+        names = [name for name in state_dict if name.startswith(prefix)]
+        if is_published(name.removeprefix(prefix) for name in names):
+            given = {n.removeprefix(prefix): state_dict.pop(n) for n in names}
             ours = state_dict_from_published(backbone_tensors(given))
-            for name in given:
-                del state_dict[prefix + name]
             state_dict.update({prefix + k: v for k, v in ours.items()})
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
@@ -202,14 +179,11 @@ class MobileMamba(FeatureBackbone):
             tuple[Tensor]: A map (batch, channels, H / stride, W / stride)
             per stage, strides 16, 32, 64; sides are rounded up at every
             halving.
-
-        Raises:
-            ValueError: The image is too small.
         """
-        if min(x.shape[2:]) < MIN_SIDE:
+        height, width = x.shape[2:]
+        if min(height, width) < 32:
             raise ValueError(
-                f'The image is {x.shape[2]}x{x.shape[3]} pixels; MobileMamba '
-                f'takes {MIN_SIDE}x{MIN_SIDE} and larger.'
+                f'Images are at least 32x32 pixels, got {height}x{width}.'
             )
         # Faster layouts within are not for mmcv's operators, RoIAlign above
         # all, which read memory as if it were contiguous.
@@ -229,10 +203,10 @@ class MobileMamba(FeatureBackbone):
         return tuple(outs)
 
     def switch_to_deploy(self) -> None:
-        """Fuse norms, scales and shortcuts into the convolutions.
+        """Fuse norms, scales and shortcuts into the convolutions, once.
 
         The result computes the same in evaluation mode, faster, and cannot
-        be trained as before. A second call does nothing.
+        be trained as before.
         """
         deploy_layers(self)
         self.deploy = True

@@ -11,10 +11,8 @@ from ...registry import MODELS
 class PyramidBackbone(BaseModule):
     """Give a backbone a neck that takes channels and strides from it.
 
-    The host libraries build backbone and neck apart, so that another backbone
-    asks for another neck in the config. Here the neck is built for the maps
-    that the backbone has, and a detector sees the same pyramid whatever the
-    backbone: use it with ``neck=None``.
+    The neck is built for the maps that the backbone has, and a detector sees
+    the same pyramid whatever the backbone: use it with ``neck=None``.
 
     Args:
         backbone (dict): Config of a backbone that knows its ``out_channels``
@@ -51,8 +49,5 @@ class PyramidBackbone(BaseModule):
     def get_layer_depth(
         self, param_name: str, prefix: str = ''
     ) -> tuple[int, int]:
-        """Return the layer of a parameter and the number of layers.
-
-        They are the backbone's; the neck counts as what follows it.
-        """
+        """Return the backbone's; the neck counts as what follows it."""
         return self.backbone.get_layer_depth(param_name, f'{prefix}backbone.')

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import MODELS as HOST_MODELS
 from mmengine.registry import DefaultScope
-from mmpretrain.models import ImageClassifier
+from mmpretrain.models import ClsDataPreprocessor, ImageClassifier
 from mmpretrain.structures import DataSample
 from torch import Tensor, nn
 
@@ -18,18 +18,15 @@ from ...checkpoints.checkpoint import load_weights, read_state_dict
 from ...registry import MODELS
 from ..backbones.timm import translate_file
 
-_TEACHER = dict(type='TimmClassifier', model_name='tresnet_v2_l')
-
 
 @MODELS.register_module()
 class DistilledClassifier(ImageClassifier):
     """Train a classifier by its labels and by a teacher's predictions.
 
-    The teacher sees the images that the student sees, after Mixup and CutMix:
-    they are freed of the student's normalisation, resized and given the
-    teacher's own. It is frozen, always in evaluation mode, and part of no
-    checkpoint and of no moving average. It is built when training starts;
-    testing and inference do not need it.
+    The teacher sees the images that the student sees, after Mixup and CutMix,
+    of its own size and normalisation. It is frozen, in evaluation mode, and
+    part of no checkpoint and of no moving average. It is built when training
+    starts; testing and inference do not need it.
 
     Args:
         backbone (dict): Config of the student's backbone.
@@ -37,19 +34,16 @@ class DistilledClassifier(ImageClassifier):
             ``data_preprocessor``, or a config file such as
             ``'mmpretrain::resnet/resnet50_8xb32_in1k.py'``; a timm model is
             ``dict(type='TimmClassifier', model_name=NAME)``, which knows its
-            normalisation. Defaults to None, which is timm's
-            ``'tresnet_v2_l'``.
+            normalisation.
         teacher_ckpt (str, optional): File with the teacher's weights.
             Training does not start without. Defaults to None.
         teacher_size (int or Sequence[int], optional): Side, or height and
-            width, in pixels that the teacher's images are resized to. None
-            takes the size that a timm model names, and the student's for
-            others. Defaults to None.
+            width, in pixels of the teacher's images. Defaults to None, the
+            size that a timm model names, and the student's for others.
         distill_mode (str): ``'soft'``, the divergence of the student's
             distribution from the teacher's, or ``'hard'``, cross entropy
             with the teacher's first choice. Defaults to ``'soft'``.
-        distill_weight (float): Weight of that loss beside the one of the
-            labels. Defaults to 5.0.
+        distill_weight (float): Weight of that loss. Defaults to 5.0.
         temperature (float): Divides the scores before softmax in ``'soft'``
             mode; the loss is multiplied by its square. Defaults to 1.0.
         **kwargs: ``neck``, ``head``, ``train_cfg``, ``data_preprocessor`` and
@@ -64,7 +58,7 @@ class DistilledClassifier(ImageClassifier):
     def __init__(
         self,
         backbone: dict,
-        teacher: dict | str | None = None,
+        teacher: dict | str,
         teacher_ckpt: str | None = None,
         teacher_size: int | Sequence[int] | None = None,
         distill_mode: str = 'soft',
@@ -77,7 +71,7 @@ class DistilledClassifier(ImageClassifier):
             raise ValueError(
                 f'distill_mode must be soft or hard, got {distill_mode!r}.'
             )
-        self.teacher_cfg = teacher or _TEACHER
+        self.teacher_cfg = teacher
         self.teacher_ckpt = teacher_ckpt
         self.teacher_size = teacher_size
         self.distill_mode = distill_mode
@@ -100,30 +94,26 @@ class DistilledClassifier(ImageClassifier):
         super().init_weights()
 
     def loss(self, inputs: Tensor, data_samples: list[DataSample]) -> dict:
-        """Calculate the loss by the labels and the one by the teacher.
-
-        ``inputs`` are normalised images (batch, 3, H, W), ``data_samples``
-        have labels or soft targets. Given are the losses of the head, and
-        ``loss_distill`` by the teacher.
-        """
+        """Calculate the head's losses of normalised images (batch, 3, H, W),
+        and ``loss_distill`` by the teacher."""
         feats = self.extract_feat(inputs)
         if hasattr(self.head, 'forward_heads'):
             scores = self.head.forward_heads(feats)
         else:
             scores = (self.head(feats),)
         losses = self.head._get_loss(scores[0], data_samples)
-        wanted = self.teacher(to_pixels(inputs, self.data_preprocessor))
+        pixels, own = inputs, self.data_preprocessor
+        if getattr(own, 'mean', None) is not None:
+            pixels = pixels * own.std + own.mean
+        wanted = self.teacher(pixels.flip(1) if own.to_rgb else pixels)
         losses['loss_distill'] = self.distill_weight * self.distill_loss(
             scores[-1].float(), wanted
         )
         return losses
 
     def distill_loss(self, scores: Tensor, wanted: Tensor) -> Tensor:
-        """Compare the student's scores with the teacher's.
-
-        Both are (batch, classes), before softmax; given is the mean over the
-        batch, without the weight.
-        """
+        """Compare the student's scores with the teacher's, both (batch,
+        classes) before softmax; return the mean, without the weight."""
         if scores.shape != wanted.shape:
             raise ValueError(
                 f'The teacher scores {wanted.shape[1]} classes and the '
@@ -141,18 +131,11 @@ class DistilledClassifier(ImageClassifier):
 
 
 class Teacher:
-    """Score images with a frozen classifier outside of the module tree.
+    """Score images with a frozen classifier of mmpretrain.
 
-    It is no ``nn.Module``, so that an attribute which holds it adds nothing
-    to the parameters, the state dict and the mode of a student. A copy of
-    the student shares it: a moving average of the weights holds no second
-    one.
-
-    Args:
-        model (nn.Module): Classifier of mmpretrain with a data preprocessor.
-        size (Sequence[int], optional): Height and width in pixels that the
-            images are resized to, by bicubic interpolation. None leaves them
-            as they are. Defaults to None.
+    It is no ``nn.Module``, so that it adds nothing to a student's parameters,
+    state dict and mode, and a copy of the student, as a moving average of its
+    weights, shares it.
     """
 
     def __init__(
@@ -166,24 +149,12 @@ class Teacher:
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Score BGR images (batch, 3, H, W) of values from 0 to 255.
-
-        Scores are (batch, classes), before softmax, float32.
-        """
+        """Score BGR images (batch, 3, H, W) of values from 0 to 255."""
         self.model.to(pixels.device)
         if self.size and pixels.shape[2:] != self.size:
-            pixels = F.interpolate(
-                pixels, self.size, mode='bicubic', align_corners=False
-            )
+            pixels = F.interpolate(pixels, self.size, mode='bicubic')
         data = self.model.data_preprocessor(dict(inputs=pixels))
         return self.model(data['inputs'], mode='tensor').float()
-
-
-def to_pixels(inputs: Tensor, preprocessor: nn.Module) -> Tensor:
-    """Undo the normalisation of mmpretrain's ClsDataPreprocessor."""
-    if getattr(preprocessor, 'mean', None) is not None:
-        inputs = inputs * preprocessor.std + preprocessor.mean
-    return inputs.flip(1) if preprocessor.to_rgb else inputs
 
 
 def build_teacher(
@@ -202,13 +173,20 @@ def build_teacher(
     """
     if not osp.isfile(osp.expanduser(checkpoint or '')):
         raise FileNotFoundError(
-            f'model.teacher_ckpt={checkpoint!r} is no file. Distillation '
-            f'needs the weights of the teacher, {config}: put them there, or '
-            'name the file with --cfg-options model.teacher_ckpt=PATH. '
-            'Nothing is downloaded for you.'
+            f'model.teacher_ckpt={checkpoint!r} is no file. Name the weights '
+            f'of {config} with --cfg-options model.teacher_ckpt=PATH; nothing '
+            'is downloaded for you.'
         )
-    cfg = _read_config(config)
-    of_timm = str(cfg['type']).rpartition('.')[2] == 'TimmClassifier'
+    if isinstance(config, str):
+        read = get_config if '::' in config else Config.fromfile
+        content = read(config)
+        cfg = content.model
+        cfg.setdefault('data_preprocessor', content.get('data_preprocessor'))
+    else:
+        cfg = deepcopy(config)
+    for part in (cfg, cfg.get('backbone') or {}):
+        part.pop('pretrained', None)  # by which timm downloads
+    of_timm = str(cfg['type']).endswith('TimmClassifier')
     normalised = {'mean', 'std'} <= (cfg.get('data_preprocessor') or {}).keys()
     if not of_timm and not normalised:
         raise ValueError(
@@ -218,37 +196,13 @@ def build_teacher(
     tensors = read_state_dict(checkpoint)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         network = model = HOST_MODELS.build(cfg)
-        if of_timm:
-            network = model.model
-            own = network.pretrained_cfg
-            size = size or own['input_size'][1:]
-            tensors = translate_file(network, tensors)
-        if not normalised:
-            model.data_preprocessor = HOST_MODELS.build(
-                dict(
-                    type='ClsDataPreprocessor',
-                    mean=[255 * value for value in own['mean']],
-                    std=[255 * value for value in own['std']],
-                    to_rgb=True,
-                )
-            )
+    if of_timm:
+        network = model.model
+        own = network.pretrained_cfg
+        size = size or own['input_size'][1:]
+        tensors = translate_file(network, tensors)
+    if not normalised:
+        mean, std = ([255 * x for x in own[key]] for key in ('mean', 'std'))
+        model.data_preprocessor = ClsDataPreprocessor(mean, std, to_rgb=True)
     load_weights(network, tensors, f'Teacher {checkpoint}')
     return Teacher(model, (size, size) if isinstance(size, int) else size)
-
-
-def _read_config(config: dict | str) -> dict:
-    """Return a model config, without what only its own training needs."""
-    if isinstance(config, dict):
-        model = deepcopy(config)
-    else:
-        read = get_config if '::' in config else Config.fromfile
-        content = read(config)
-        model = content.model
-        if content.get('data_preprocessor'):
-            model.setdefault('data_preprocessor', content.data_preprocessor)
-    for key in ('train_cfg', 'init_cfg', 'pretrained'):
-        model.pop(key, None)
-    # The file has all weights; nothing is downloaded.
-    (model.get('backbone') or {}).pop('pretrained', None)
-    (model.get('data_preprocessor') or {}).pop('batch_augments', None)
-    return model

@@ -1,7 +1,4 @@
-"""Heads that the published models need and the host libraries lack.
-
-Each builds on one host library and is there only where that one imports.
-"""
+"""Heads that the published models need, where the host library imports."""
 
 from ...registry import import_host
 

@@ -38,8 +38,7 @@ class BNLinearClsHead(ClsHead):
             or dict(type='TruncNormal', layer='Linear', std=0.02, bias=0.0),
             **kwargs,
         )
-        self.num_classes = num_classes
-        self.in_channels = in_channels
+        self.num_classes, self.in_channels = num_classes, in_channels
         self.with_distill_head = with_distill_head
         self.bn = nn.BatchNorm1d(in_channels)
         self.fc = nn.Linear(in_channels, num_classes)
@@ -48,12 +47,8 @@ class BNLinearClsHead(ClsHead):
             self.distill_fc = nn.Linear(in_channels, num_classes)
 
     def forward_heads(self, feats: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Score with each head by itself.
-
-        ``feats`` are pooled features, of which the last, (batch,
-        in_channels), is read. Scores, (batch, num_classes), are before
-        softmax; those of the distillation head come second.
-        """
+        """Score the last of ``feats``, (batch, in_channels), with each head,
+        that for the labels first: (batch, num_classes), before softmax."""
         x = self.pre_logits(feats)
         scores = (self.fc(self.bn(x)),)
         if self.with_distill_head:
@@ -71,11 +66,8 @@ class BNLinearClsHead(ClsHead):
         data_samples: list[DataSample],
         **kwargs,
     ) -> dict:
-        """Calculate the losses of the scores, as ClsHead does.
-
-        Without a teacher the distillation head learns from the labels too,
-        by ``loss_distill``, so that every parameter has a gradient.
-        """
+        """Calculate the losses by the labels; without a teacher, that of the
+        distillation head is ``loss_distill``."""
         scores = self.forward_heads(feats)
         losses = self._get_loss(scores[0], data_samples, **kwargs)
         if self.with_distill_head:

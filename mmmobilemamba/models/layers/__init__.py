@@ -1,15 +1,7 @@
 """Parts that the backbones are made of; no variant tables here."""
 
+# ruff: noqa: F401
 from .block import Downsample, MobileMambaBlock, Stem
 from .conv import ConvBN
 from .deployed import deploy_layers
 from .ss2d import SS2D
-
-__all__ = [
-    'ConvBN',
-    'Downsample',
-    'MobileMambaBlock',
-    'SS2D',
-    'Stem',
-    'deploy_layers',
-]

@@ -13,10 +13,6 @@ class Stem(nn.Sequential):
 
     Maps (batch, in, H, W) to (batch, out, H / 16, W / 16).
 
-    Args:
-        in_channels (int): Channels of the image.
-        out_channels (int): Channels of the output.
-
     Source: MobileMamba (arXiv:2411.15941), section 3.1.
     """
 
@@ -67,10 +63,6 @@ class Downsample(nn.Module):
 
     A stride-2 inverted bottleneck with squeeze-and-excitation, between a
     residual depthwise convolution and FFN on either side.
-
-    Args:
-        in_channels (int): Channels before.
-        out_channels (int): Channels after.
 
     Source: MobileMamba (arXiv:2411.15941), section 3.1.
     """

@@ -45,12 +45,7 @@ class ConvBN(nn.Module):
 
 
 class ResidualDWConv(ConvBN):
-    """Depthwise 3x3 ConvBN with a shortcut.
-
-    Args:
-        channels (int): Channels of input and output.
-        zero_init (bool): As of :class:`ConvBN`. Defaults to False.
-    """
+    """Depthwise 3x3 ConvBN with a shortcut."""
 
     def __init__(self, channels: int, zero_init: bool = False):
         super().__init__(
@@ -65,9 +60,7 @@ class ResidualDWConv(ConvBN):
 class ResidualFFN(nn.Module):
     """Two 1x1 ConvBN with a ReLU between them and a shortcut around.
 
-    Args:
-        channels (int): Channels of input and output; the hidden layer has
-            twice as many.
+    The hidden layer has twice as many channels.
     """
 
     def __init__(self, channels: int):

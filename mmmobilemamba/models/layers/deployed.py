@@ -1,7 +1,7 @@
 """The deployed form: layers with norms, scales and shortcuts folded in.
 
-Each class takes the place of a layer of the training form, holds its weights
-under the same names, and computes the same. On a CPU, in float32 and without
+Each class takes the place of a layer of the training form, whose forward it
+computes, with weights of the same names. On a CPU, in float32 and without
 gradients, the operators of the extension run, with weights that are packed
 once; PyTorch's own run anywhere else.
 """
@@ -37,7 +37,12 @@ def deploy_layers(module: nn.Module) -> None:
 
 
 class Deployed(nn.Module):
-    """Base of what takes a trained layer's settings, weights and children."""
+    """Base of what takes a trained layer's settings, weights and children.
+
+    What it makes from its own weights are buffers that no state dict holds.
+    They are made anew when weights are loaded, moved, exchanged or changed in
+    place.
+    """
 
     # Convolutions whose activation they take over, and its name.
     activated: dict[str, str] = {}
@@ -53,23 +58,12 @@ class Deployed(nn.Module):
             setattr(self, name, fused(conv, kind))
             setattr(self, act, nn.Identity())
         deploy_layers(self)
-
-
-class Packed(Deployed):
-    """Base of the layers that keep something made from their weights.
-
-    That are buffers which no state dict holds. They are made anew when
-    weights are loaded, moved, exchanged or changed in place.
-    """
-
-    def __init__(self, layer: nn.Module):
-        super().__init__(layer)
         self.backend = getattr(layer, 'backend', None) or ops.scan_backend()
         self._seen: list | None = None
 
     def pack(self, kernels: ModuleType | None) -> dict[str, Tensor | None]:
         """Make the buffers; ``packed_weight`` is for ``kernels``, if any."""
-        raise NotImplementedError
+        return {}
 
     def keep_fresh(self, force: bool = False) -> None:
         """Make the buffers anew where the weights are no longer those."""
@@ -90,7 +84,7 @@ class Packed(Deployed):
                 self.register_buffer(name, value, persistent=False)
         self._seen = seen
 
-    def _apply(self, *args, **kwargs) -> 'Packed':
+    def _apply(self, *args, **kwargs) -> 'Deployed':
         super()._apply(*args, **kwargs)
         self.keep_fresh(force=True)
         return self
@@ -99,18 +93,16 @@ class Packed(Deployed):
         super()._load_from_state_dict(*args, **kwargs)
         self.keep_fresh(force=True)
 
-    def train(self, mode: bool = True) -> 'Packed':
+    def train(self, mode: bool = True) -> 'Deployed':
         """Set the mode; exchanged through ``data``, weights leave no trace."""
         super().train(mode)
         self.keep_fresh(force=True)
         return self
 
 
-def kernels_for(x: Tensor, *layers: Packed) -> ModuleType | None:
-    """Return the extension's operators where they serve a map and layers.
-
-    They know float32 on the CPU, and no gradients. Tracing, exporting and
-    counting have to see PyTorch's own operators.
+def kernels_for(x: Tensor, *layers: Deployed) -> ModuleType | None:
+    """Return the extension's operators where they serve a map and layers:
+    in float32, on the CPU, without gradients, and not for who reads a graph.
     """
     if (
         ops.is_exporting()
@@ -129,7 +121,7 @@ def kernels_for(x: Tensor, *layers: Packed) -> ModuleType | None:
     return ops.find_extension().inference
 
 
-class FusedConv2d(Packed, nn.Conv2d):
+class FusedConv2d(Deployed, nn.Conv2d):
     """Convolution with bias, activation (none, relu or silu), and a sum."""
 
     def __init__(self, conv: nn.Conv2d, act: str = 'none'):
@@ -137,7 +129,6 @@ class FusedConv2d(Packed, nn.Conv2d):
         self.act = act
 
     def pack(self, kernels: ModuleType | None) -> dict[str, Tensor | None]:
-        """Pack weight and bias, where the extension has the convolution."""
         weight = bias = None
         dense = self.groups == 1 and self.in_channels >= FEW_CHANNELS
         if kernels is not None and dense:
@@ -150,7 +141,6 @@ class FusedConv2d(Packed, nn.Conv2d):
 
     @property
     def packed(self) -> tuple[Tensor, Tensor]:
-        """Packed weight and bias."""
         return self.packed_weight, self.packed_bias
 
     def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
@@ -188,7 +178,6 @@ class FusedConvBN(ConvBN):
         self.conv, self.bn = FusedConv2d(conv, act), None
 
     def forward(self, x: Tensor, add: Tensor | None = None) -> Tensor:
-        """Map as :class:`FusedConv2d` does."""
         return self.conv(x, add)
 
 
@@ -210,19 +199,17 @@ class FusedFFN(Deployed, ResidualFFN):
         return kernels.feed_forward(x, *sides, *filter.packed, add)
 
 
-class FusedSS2D(Packed, SS2D):
+class FusedSS2D(Deployed, SS2D):
     """SS2D that computes its A once."""
 
     activated = {'dwconv': 'act'}
 
     def pack(self, kernels: ModuleType | None) -> dict[str, Tensor | None]:
-        """Compute A, and pack the weight of the rows dt, B, C."""
         weight = self.x_proj_weight.flatten(0, 1)[..., None, None]
         weight = kernels and kernels.pack_matrix(weight)
         return dict(A=super().decay(), packed_weight=weight)
 
     def decay(self) -> Tensor:
-        """Return A, (directions * inner, state), in the state's dtype."""
         if torch.is_grad_enabled() and self.A_log.requires_grad:
             return super().decay()
         if not torch.compiler.is_compiling():
@@ -230,7 +217,6 @@ class FusedSS2D(Packed, SS2D):
         return self.A
 
     def project(self, x: Tensor) -> Tensor:
-        """Project (batch, inner, H, W) to rows dt, B, C per direction."""
         kernels = kernels_for(x, self)
         if kernels is None:
             return super().project(x)
@@ -245,16 +231,14 @@ class FusedSS2D(Packed, SS2D):
         return self.out_proj(self.gate(y, z), add)
 
 
-class FusedWavelet(Packed, nn.Conv2d):
+class FusedWavelet(Deployed, nn.Conv2d):
     """Filter of a wavelet level, its scale folded in, and the transforms."""
 
     def pack(self, kernels: ModuleType | None) -> dict[str, Tensor | None]:
-        """Pack the weight."""
         pack = kernels and kernels.pack_wavelet
         return dict(packed_weight=pack and pack(self.weight))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, channels, H, W) to the same shape."""
         kernels = kernels_for(x, self)
         if kernels is None:
             return ops.wavelet_conv2d(x, [self.weight], self.backend)
@@ -279,7 +263,6 @@ class FusedGlobalPath(Deployed, GlobalPath):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, dim, H, W) to the same shape."""
         convs, wavelet = self.wavelet_convs, None
         if len(convs) == 1:
             wavelet = convs[0](x)
@@ -295,7 +278,6 @@ class FusedLocalPart(Deployed, LocalPart):
     activated = {'dw': 'act'}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, channels, H, W) to the same shape."""
         conv, scale = self.dw.conv, self.scale.conv
         kernels = kernels_for(x, conv, scale)
         if kernels is None:
@@ -310,7 +292,6 @@ class FusedMixer(Deployed, Mixer):
     """Mixer with its shortcut."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, channels, H, W) to the same shape."""
         wide, local, rest = x.split(self.widths, dim=1)
         y = (self.global_path(wide), self.local_path(local), rest)
         return self.proj(self.act(torch.cat(y, dim=1)), x)
@@ -320,7 +301,6 @@ class FusedBlock(Deployed, MobileMambaBlock):
     """Block with its filters in the feed-forward parts."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, channels, H, W) to the same shape."""
         y = self.mixer(self.ffn0(x, self.dw0))
         return self.ffn1(y, self.dw1, x)
 
@@ -331,7 +311,6 @@ class FusedDownsample(Deployed, Downsample):
     activated = {'expand': 'act', 'dwconv': 'act'}
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, in, H, W) to (batch, out, ceil(H/2), ceil(W/2))."""
         x = self.expand(self.ffn0(x, self.dw0))
         x = self.project(self.se(self.dwconv(x)))
         return self.ffn1(x, self.dw1)

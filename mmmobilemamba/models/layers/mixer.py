@@ -7,9 +7,6 @@ from ... import ops
 from .conv import ConvBN
 from .ss2d import SS2D
 
-# Kernels of the local path's parts when it is split.
-SPLIT_KERNELS = (3, 5, 7)
-
 
 def split_channels(
     channels: int, global_ratio: float, local_ratio: float
@@ -66,24 +63,15 @@ class GlobalPath(nn.Module):
         if not len(self.wavelet_convs):
             return self.base_scale * self.ss2d(x)
         # A factor of a filter's result is one of its weight.
-        weights = [
-            scale.transpose(0, 1) * conv.weight
-            for scale, conv in zip(
-                self.wavelet_scales, self.wavelet_convs, strict=True
-            )
-        ]
+        levels = zip(self.wavelet_scales, self.wavelet_convs, strict=True)
+        weights = [f.transpose(0, 1) * conv.weight for f, conv in levels]
         wavelet = ops.wavelet_conv2d(x, weights, self.ss2d.backend)
         # base_scale * ss2d(x) + wavelet, in one pass over memory.
         return torch.addcmul(wavelet, self.base_scale, self.ss2d(x))
 
 
 class LocalPart(nn.Module):
-    """Depthwise kxk ConvBN, ReLU, depthwise 1x1 ConvBN.
-
-    Args:
-        channels (int): Channels of input and output.
-        kernel_size (int): Side of the first kernel in pixels.
-    """
+    """Depthwise kxk ConvBN, ReLU, depthwise 1x1 ConvBN."""
 
     def __init__(self, channels: int, kernel_size: int):
         super().__init__()
@@ -99,15 +87,11 @@ class LocalPart(nn.Module):
 class LocalPath(nn.ModuleList):
     """Multi-kernel depthwise convolution (MK-DeConv) on a share of channels.
 
-    Args:
-        channels (int): Channels of input and output.
-        kernel_size (int): Side of the kernel when there is one part.
-        splits (int): Number of nearly equal parts, 1 to 3; two and more take
-            the kernels 3, 5, 7 in this order. Defaults to 1.
+    Of ``splits`` nearly equal parts, two and more take the kernels 3, 5, 7.
     """
 
     def __init__(self, channels: int, kernel_size: int, splits: int = 1):
-        kernels = SPLIT_KERNELS[:splits] if splits > 1 else (kernel_size,)
+        kernels = (3, 5, 7) if splits > 1 else (kernel_size,)
         self.widths = [
             channels // splits + (i < channels % splits) for i in range(splits)
         ]

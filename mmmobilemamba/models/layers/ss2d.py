@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ... import ops
-from ...ops.scan_pytorch import state_dtype
 from .conv import ConvBN
 
 
@@ -73,7 +72,8 @@ class SS2D(nn.Module):
 
     def decay(self) -> Tensor:
         """Return A, (directions * inner, state), in the state's dtype."""
-        return -torch.exp(self.A_log.to(state_dtype(self.A_log.dtype)))
+        dtype = torch.promote_types(self.A_log.dtype, torch.float32)
+        return -torch.exp(self.A_log.to(dtype))
 
     def scan(self, x: Tensor, proj: Tensor, A: Tensor) -> Tensor:
         """Scan (batch, inner, H, W) to (batch, inner, H * W), all orders."""
@@ -103,10 +103,8 @@ class SS2D(nn.Module):
 
     def gate(self, y: Tensor, z: Tensor) -> Tensor:
         """Normalise tokens (batch, inner, H * W), gate them with a map."""
-        norm = self.out_norm
-        y = ops.gated_layer_norm(
-            y, z.flatten(2), norm.weight, norm.bias, norm.eps, self.backend
-        )
+        gates = z.flatten(2)
+        y = ops.gated_layer_norm(y, gates, self.out_norm, self.backend)
         return y.unflatten(2, z.shape[2:])
 
     def forward(self, x: Tensor) -> Tensor:

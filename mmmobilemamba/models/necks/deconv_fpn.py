@@ -20,24 +20,21 @@ class DeconvFPN(BaseModule):
     coarser ones from 3x3 convolutions of stride 2 on the backbone's last map.
     There is no activation anywhere.
 
-    How many levels to add is said by their number, or by the strides that
-    the pyramid shall have: then finer maps than the finest of these are left
-    out, and coarser ones than the coarsest add to the others only.
+    How many levels to add is said by their number, or by the strides of the
+    pyramid: then finer maps than the finest of these are left out, and
+    coarser ones than the coarsest add to the others only.
 
     Args:
         in_channels (Sequence[int]): Channels of the input maps, finest first.
         out_channels (int): Channels of every output map.
         num_finer (int): Number of levels below the finest input's stride,
-            each with half the stride of the one before. Defaults to 0.
+            each of half the stride of the one before. Defaults to 0.
         num_coarser (int): Number of levels above the coarsest input's
-            stride, each with twice the stride of the one before.
-            Defaults to 0.
+            stride, each of twice the stride. Defaults to 0.
         in_strides (Sequence[int], optional): Strides of the input maps, each
-            twice the one before, wanted with ``out_strides``.
-            Defaults to None.
+            twice the one before, for ``out_strides``. Defaults to None.
         out_strides (Sequence[int], optional): Strides of the output maps,
-            each twice the one before, instead of the two numbers. Defaults to
-            None.
+            likewise, in the place of both numbers. Defaults to None.
         norm_cfg (dict, optional): Norm layer of the lateral and the 3x3
             convolutions, which then lose their bias. Defaults to None, as
             published.
@@ -46,8 +43,7 @@ class DeconvFPN(BaseModule):
             convolutions and PyTorch's default for the transposed ones.
 
     Raises:
-        ValueError: The strides do not double or do not meet, or levels are
-            asked for in both ways.
+        ValueError: The strides do not double or do not meet.
 
     Source: MobileMamba (arXiv:2411.15941), downstream experiments.
     """
@@ -74,15 +70,9 @@ class DeconvFPN(BaseModule):
         # Inputs whose sums are given out; coarser ones only add to them.
         self.kept = slice(0, len(self.in_channels))
         if out_strides is not None:
-            if num_finer or num_coarser:
-                raise ValueError(
-                    'out_strides takes the place of num_finer and '
-                    f'num_coarser, got {num_finer} and {num_coarser} too.'
-                )
             num_finer, num_coarser = self._plan(
                 list(in_strides or ()), list(out_strides)
             )
-
         conv = partial(ConvModule, norm_cfg=norm_cfg, act_cfg=None)
         conv3x3 = partial(conv, kernel_size=3, padding=1)
         self.lateral_convs = nn.ModuleList(
@@ -119,35 +109,28 @@ class DeconvFPN(BaseModule):
         self, in_strides: list[int], out_strides: list[int]
     ) -> tuple[int, int]:
         """Return the numbers of finer and coarser levels; set ``kept``."""
-        for name, strides in (
-            ('in_strides', in_strides),
-            ('out_strides', out_strides),
-        ):
-            if any(b != 2 * a for a, b in zip(strides, strides[1:])):
-                raise ValueError(
-                    f'{name} must double from map to map, got {strides}.'
-                )
         kept = [i for i, x in enumerate(in_strides) if x in out_strides]
-        if not kept or len(in_strides) != len(self.in_channels):
+        if (
+            not kept
+            or len(in_strides) != len(self.in_channels)
+            or any(
+                b != 2 * a
+                for row in (in_strides, out_strides)
+                for a, b in zip(row, row[1:])
+            )
+        ):
             raise ValueError(
                 f'in_strides={in_strides} must be one for each of in_channels='
-                f'{self.in_channels}, and some of out_strides={out_strides}.'
+                f'{self.in_channels}, some of out_strides={out_strides}, and '
+                'both must double from map to map.'
             )
         self.kept = slice(kept[0], kept[-1] + 1)
         num_finer = out_strides.index(in_strides[kept[0]])
         return num_finer, len(out_strides) - num_finer - len(kept)
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Make the pyramid.
-
-        Args:
-            inputs (Sequence[Tensor]): Maps of the backbone, finest first,
-                each (batch, in_channels[i], height, width).
-
-        Returns:
-            tuple[Tensor]: Maps (batch, out_channels, height, width), finest
-            first.
-        """
+        """Make maps (batch, out_channels, height, width), finest first, of the
+        backbone's (batch, in_channels[i], height, width)."""
         used = inputs[self.kept.start :]
         laterals = [
             conv(x) for conv, x in zip(self.lateral_convs, used, strict=True)

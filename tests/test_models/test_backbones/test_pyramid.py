@@ -12,36 +12,28 @@ TINY = dict(
     type='mmmobilemamba.MobileMamba',
     arch=dict(channels=(32, 40, 48), depths=(1, 1, 1)),
 )
-# Strides 16 to 64, 4 to 32, 2 to 32, and MobileMamba's own.
-BACKBONES = {
-    name: dict(type='mmmobilemamba.TIMMBackbone', model_name=name)
+# Strides 16 to 64, 4 to 32 and 2 to 32.
+PEERS = [
+    dict(type='mmmobilemamba.TIMMBackbone', model_name=name)
     for name in ('efficientvit_m2', 'mambaout_femto', 'resnet18')
-} | {'mobilemamba': TINY}
-MASK_RCNN = (4, 8, 16, 32, 64)
-RETINANET = (8, 16, 32, 64, 128)
-SEGMENTOR = (4, 8, 16, 32)
+]
+# Of Mask R-CNN, of RetinaNet, and of less than there is.
+STRIDES = [(4, 8, 16, 32, 64), (8, 16, 32, 64, 128), (32, 64)]
 
 
-def pyramid(backbone, out_strides):
-    return dict(
-        type='mmmobilemamba.PyramidBackbone',
-        backbone=deepcopy(backbone),
-        neck=dict(
-            type='mmmobilemamba.DeconvFPN',
-            out_channels=16,
-            out_strides=out_strides,
-        ),
-    )
+def pyramid(backbone, **neck):
+    neck = {'type': 'mmmobilemamba.DeconvFPN', 'out_channels': 16, **neck}
+    cfg = dict(type='mmmobilemamba.PyramidBackbone', neck=neck)
+    return MODELS.build(dict(cfg, backbone=deepcopy(backbone)))
 
 
-@pytest.mark.parametrize('strides', [MASK_RCNN, RETINANET, (32, 64)])
-@pytest.mark.parametrize('name', BACKBONES)
-def test_output_strides(name, strides):
-    model = MODELS.build(pyramid(BACKBONES[name], strides))
+@pytest.mark.parametrize('strides', STRIDES)
+@pytest.mark.parametrize('backbone', [TINY, *PEERS])
+def test_output_strides(backbone, strides):
+    model = pyramid(backbone, out_strides=strides)
     maps = model(torch.rand(2, 3, 256, 128))
-    assert [256 // m.shape[2] for m in maps] == list(strides)
-    assert [128 // m.shape[3] for m in maps] == list(strides)
-    assert all(m.shape[:2] == (2, 16) for m in maps)
+    for m, stride in zip(maps, strides, strict=True):
+        assert m.shape == (2, 16, 256 // stride, 128 // stride)
     sum(m.square().mean() for m in maps).backward()
     for key, parameter in model.named_parameters():
         assert parameter.requires_grad == (parameter.grad is not None), key
@@ -49,25 +41,18 @@ def test_output_strides(name, strides):
 
 def test_other_necks_get_their_channels():
     pytest.importorskip('mmdet')
-    cfg = pyramid(TINY, ())
-    cfg['neck'] = dict(type='mmdet.FPN', out_channels=16, num_outs=4)
-    maps = MODELS.build(cfg)(torch.rand(2, 3, 128, 128))
+    model = pyramid(TINY, type='mmdet.FPN', num_outs=4)
+    maps = model(torch.rand(2, 3, 128, 128))
     assert [m.shape[1] for m in maps] == [16] * 4
 
 
 def test_layer_depth_and_deploy():
-    model = MODELS.build(pyramid(BACKBONES['efficientvit_m2'], MASK_RCNN))
-    name = 'timm_model.patch_embed_conv1.conv.weight'
+    model = pyramid(TINY, num_finer=2)
+    name = 'stages.1.blocks.0.dw0.conv.weight'
     assert model.get_layer_depth(f'backbone.backbone.{name}', 'backbone.') == (
         model.backbone.get_layer_depth(name)
     )
     depth, layers = model.get_layer_depth('backbone.neck.x', 'backbone.')
     assert depth == layers - 1
     model.switch_to_deploy()
-
-
-def test_backbone_of_one_stride():
-    # As a plain transformer.
-    vit = dict(BACKBONES['resnet18'], model_name='vit_tiny_patch16_224')
-    with pytest.raises(ValueError, match='in_strides'):
-        MODELS.build(pyramid(dict(vit, img_size=64), SEGMENTOR))
+    assert model.backbone.deploy

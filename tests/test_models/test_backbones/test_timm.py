@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmmobilemamba.models import TIMMBackbone
+from mmmobilemamba.models import MobileMamba, TIMMBackbone
 
 timm = pytest.importorskip('timm')
 safetensors = pytest.importorskip('safetensors.torch')
@@ -27,10 +27,6 @@ def filled(name, path, **kwargs):
     return model
 
 
-def trained_parts(model):
-    return {n for n, p in model.named_parameters() if p.requires_grad}
-
-
 @pytest.mark.parametrize('name', LAYOUTS)
 def test_maps_and_gradients(name):
     """NCHW of the announced strides; unread parameters are not trained."""
@@ -38,13 +34,10 @@ def test_maps_and_gradients(name):
     assert model.out_strides == LAYOUTS[name]
     with torch.no_grad():
         maps = model(torch.rand(2, 3, 100, 132))
-    assert [tuple(m.shape) for m in maps] == [
-        (2, channels, -(-100 // stride), -(-132 // stride))
-        for channels, stride in zip(
-            model.out_channels, model.out_strides, strict=True
-        )
-    ]
-    assert all(m.is_contiguous() for m in maps)
+    known = zip(model.out_channels, model.out_strides, strict=True)
+    for m, (channels, stride) in zip(maps, known, strict=True):
+        assert m.shape == (2, channels, -(-100 // stride), -(-132 // stride))
+        assert m.is_contiguous()
     model = TIMMBackbone(name, out_indices=(0, -len(LAYOUTS[name]) + 1))
     sum(m.sum() for m in model.train()(torch.rand(2, 3, 128, 128))).backward()
     for key, parameter in model.named_parameters():
@@ -69,37 +62,30 @@ def test_strides_are_those_of_the_maps():
     ],
 )
 def test_frozen_stages(name, stages):
-    everything = trained_parts(TIMMBackbone(name))
-    prefixes = []
-    for frozen, names in enumerate(['', *stages], start=-1):
-        prefixes += [f'timm_model.{part}' for part in names.split()]
-        prefixes += [f'timm_model.model.{part}' for part in names.split()]
-        model = TIMMBackbone(name, frozen_stages=frozen)
-        assert model.train() is model
-        still = {n for n in everything if n.startswith(tuple(prefixes))}
-        assert trained_parts(model) == everything - still
-        for module_name, module in model.named_modules():
+    still = ()
+    for frozen, names in enumerate(stages):
+        for part in names.split():
+            still += (f'timm_model.{part}', f'timm_model.model.{part}')
+        model = TIMMBackbone(name, frozen_stages=frozen).train()
+        for key, parameter in model.named_parameters():
+            assert parameter.requires_grad is not key.startswith(still), key
+        for key, module in model.named_modules():
             if isinstance(module, _BatchNorm):
-                held = f'{module_name}.'.startswith(tuple(prefixes))
-                assert module.training is not held, module_name
-    assert still
-    for module in TIMMBackbone(name, norm_eval=True).train().modules():
-        assert not (isinstance(module, _BatchNorm) and module.training)
+                assert module.training is not key.startswith(still), key
 
 
-@pytest.mark.parametrize('name', ['resnet18', 'efficientvit_m0'])
-def test_recomputing_changes_nothing(name):
+@pytest.mark.parametrize(
+    'backbone, name', [(TIMMBackbone, 'resnet18'), (MobileMamba, 't2')]
+)
+def test_recomputing_changes_nothing(backbone, name):
     """Neither gradients nor, by a second update, the averages of norms."""
-    x = torch.rand(4, 3, 64, 64)
-    states = []
+    x, states = torch.rand(4, 3, 64, 64), []
     for with_cp in (False, True):
         torch.manual_seed(0)
-        model = TIMMBackbone(name, with_cp=with_cp, in_channels=3).train()
+        model = backbone(name, with_cp=with_cp).train()
         sum(m.square().mean() for m in model(x)).backward()
-        parts = model.named_parameters()
-        grads = {k: p.grad for k, p in parts if p.grad is not None}
+        grads = {k: p.grad for k, p in model.named_parameters()}
         states.append((grads, model.state_dict()))
-    assert states[0][0]
     for plain, recomputed in zip(*states, strict=True):
         torch.testing.assert_close(recomputed, plain)
 
@@ -122,36 +108,30 @@ class TestFiles:
             for ours, theirs in zip(model.eval()(x), wanted, strict=True):
                 assert torch.equal(ours, theirs)
 
-    @pytest.mark.parametrize('prefix', ['backbone.', 'backbone.backbone.'])
-    def test_file_of_a_detector(self, prefix, tmp_path):
+    def test_file_of_a_detector(self, tmp_path):
         """A backbone with fewer stages takes it as well."""
-        source = TIMMBackbone('mambaout_femto')
-        state = {prefix + k: v for k, v in source.state_dict().items()}
-        state[prefix.replace('backbone.', '', 1) + 'neck.x'] = torch.ones(1)
-        state['rpn_head.x'] = torch.ones(1)
-        torch.save(dict(state_dict=state), tmp_path / 'x.pth')
-        model = filled(
-            'mambaout_femto', tmp_path / 'x.pth', out_indices=(0, 1)
-        )
+        state = TIMMBackbone('mambaout_femto').state_dict()
+        saved = {f'backbone.backbone.{k}': v for k, v in state.items()}
+        saved['backbone.neck.x'] = saved['rpn_head.x'] = torch.ones(1)
+        path = tmp_path / 'x.pth'
+        torch.save(dict(state_dict=saved), path)
+        model = filled('mambaout_femto', path, out_indices=(0, 1))
         for name, value in model.state_dict().items():
-            assert torch.equal(value, source.state_dict()[name]), name
+            assert torch.equal(value, state[name]), name
 
     def test_file_of_the_authors(self, tmp_path):
         """MambaOut's own names, which timm translates."""
         whole = timm.create_model('mambaout_femto')
         state = {}
+        stage, theirs = r'stages\.(\d)\.downsample', r'downsample_layers.\1'
         for name, value in whole.state_dict().items():
             name = name.replace('stem.', 'downsample_layers.0.')
-            name = re.sub(
-                r'stages\.(\d)\.downsample', r'downsample_layers.\1', name
-            )
+            name = re.sub(stage, theirs, name)
             state[name.replace('.blocks.', '.')] = value
         torch.save(state, tmp_path / 'x.pth')
-        model = filled('mambaout_femto', tmp_path / 'x.pth')
-        assert torch.equal(
-            model.timm_model['stages_2'].downsample.conv.weight,
-            whole.stages[2].downsample.conv.weight,
-        )
+        ours = filled('mambaout_femto', tmp_path / 'x.pth').timm_model
+        wanted = whole.stages[2].downsample.conv.weight
+        assert torch.equal(ours['stages_2'].downsample.conv.weight, wanted)
 
     def test_file_that_does_not_fit(self, tmp_path):
         state = timm.create_model('resnet18').state_dict()
@@ -165,37 +145,30 @@ class TestFiles:
 
     def test_building_fetches_nothing(self, monkeypatch):
         """Only initialising does, and a resumed run need not."""
-        asked = []
-        create = timm.create_model
 
-        def record(name, pretrained=False, **kwargs):
-            asked.append(pretrained)
-            return create(name, **kwargs)
+        def fetch(*args, **kwargs):
+            raise ConnectionError('downloads')
 
-        monkeypatch.setattr(timm, 'create_model', record)
+        monkeypatch.setattr('timm.models._builder.load_pretrained', fetch)
         model = TIMMBackbone('resnet18', pretrained=True)
-        assert not any(asked)
-        model.init_weights()
-        assert asked[-1] is True
+        with pytest.raises(ConnectionError):
+            model.init_weights()
 
 
 def test_layer_depth():
     model = TIMMBackbone('mambaout_femto')
-    depths = [
-        model.get_layer_depth(f'backbone.{name}', 'backbone.')
-        for name, _ in model.named_parameters()
-    ]
+    names = [f'backbone.{name}' for name, _ in model.named_parameters()]
+    depths = [model.get_layer_depth(name, 'backbone.') for name in names]
     # The stem, 18 blocks and whatever follows the backbone.
-    assert {count for _, count in depths} == {20}
-    assert [depth for depth, _ in depths] == sorted(d for d, _ in depths)
-    assert {depth for depth, _ in depths} == set(range(19))
+    assert depths == sorted(depths)
+    assert set(depths) == {(depth, 20) for depth in range(19)}
     assert model.get_layer_depth('head.fc.weight', 'backbone.') == (19, 20)
 
 
 def test_deploy_fuses_norms_once():
     model = TIMMBackbone('efficientvit_m0').eval()
-    for _ in range(2):
-        model.switch_to_deploy()
+    model.switch_to_deploy()
+    model.switch_to_deploy()
     assert not any(isinstance(m, _BatchNorm) for m in model.modules())
     model(torch.rand(1, 3, 128, 128))
 
@@ -206,11 +179,7 @@ def test_deploy_fuses_norms_once():
         (RuntimeError, 'mambaout_femt', dict(model_name='mambaout_femt')),
         (ValueError, 'out_indices.*-4 to 3', dict(out_indices=(0, 4))),
         (TypeError, 'features_only', dict(features_only=True)),
-        (
-            ValueError,
-            'frozen_stages',
-            dict(model_name='hrnet_w18_small', frozen_stages=1),
-        ),
+        (ValueError, 'frozen_stages.*5', dict(frozen_stages=5)),
     ],
 )
 def test_bad_arguments(error, named, kwargs):
@@ -223,33 +192,5 @@ def test_network_that_is_built_for_one_size():
     with torch.no_grad():
         maps = model.eval()(torch.rand(1, 3, 64, 96))
         assert [m.shape[3] for m in maps] == [24, 12, 6, 3]
-        with pytest.raises(ValueError, match='64x96 pixels, got 64x64'):
+        with pytest.raises(ValueError, match=r'\(64, 96\).*\(64, 64\)'):
             model(torch.rand(1, 3, 64, 64))
-    with pytest.raises(ValueError, match='efficientformer_l1.*128x128'):
-        TIMMBackbone('efficientformer_l1', img_size=128)
-
-
-def test_tables_of_offsets_follow_the_image():
-    name = 'efficientformerv2_s0'
-    torch.manual_seed(0)
-    model = TIMMBackbone(name, img_size=(128, 192)).eval()
-    small = timm.create_model(name, img_size=(64, 96), features_only=True)
-    cropped = model.timm_model.state_dict()
-    for key, table in cropped.items():
-        if key.endswith('attention_biases'):
-            torch.nn.init.normal_(table)
-            # The table is as large as the map; strides 16 and 32 have some.
-            side = (8, 12) if table.shape[1] == 96 else (4, 6)
-            table = table.unflatten(1, side)
-            table = table[:, : side[0] // 2, : side[1] // 2]
-            cropped[key] = table.flatten(1)
-    small.load_state_dict(cropped)
-    with torch.no_grad():
-        x = torch.rand(1, 3, 64, 96)
-        for a, b in zip(model(x), small.eval()(x), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
-    for size in ((224, 160), (97, 131)):
-        maps = model.train()(torch.rand(2, 3, *size))
-        for m, stride in zip(maps, model.out_strides, strict=True):
-            assert tuple(m.shape[2:]) == tuple(-(-n // stride) for n in size)
-        sum(m.mean() for m in maps).backward()
