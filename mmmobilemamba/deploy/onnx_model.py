@@ -11,10 +11,9 @@ from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ..apis.inference import load_model
 from ..registry import MODELS
 from .arguments import KINDS
-from .session import Session
+from .session import Session, read_exported
 
 
 @MODELS.register_module()
@@ -43,6 +42,8 @@ class OnnxModel(BaseModel):
     ):
         session = Session(path, runtime, threads)
         about, outside = session.metadata, deepcopy(data_preprocessor)
+        if outside and about['kind'] == 'classifier':
+            outside.setdefault('type', 'ClsDataPreprocessor')
         if outside and about['kind'] == 'detector':
             outside['pad_size_divisor'] = 1
         if outside and about['preprocess']:  # that is inside
@@ -61,8 +62,6 @@ class OnnxModel(BaseModel):
         mode: str = 'predict',
     ) -> list:
         """Predict images (batch, channels, H, W) into the host's samples."""
-        if mode != 'predict':
-            raise ValueError(f"mode must be 'predict', got {mode!r}.")
         add = getattr(self, f'_add_{self.metadata["kind"]}')
         return add(inputs.cpu(), data_samples)
 
@@ -87,11 +86,11 @@ class OnnxModel(BaseModel):
             decode_head=SimpleNamespace(threshold=self.metadata['threshold']),
             encode_decode=lambda x, _: self._run_each(x, 'logits'),
         )
+        infer = EncoderDecoder.whole_inference
         if self.test_cfg.get('mode') == 'slide':
-            metas = [sample.metainfo for sample in samples]
-            logits = EncoderDecoder.slide_inference(like, inputs, metas)
-        else:
-            logits = self._run_each(inputs, 'logits')
+            infer = EncoderDecoder.slide_inference
+        metas = [sample.metainfo for sample in samples]
+        logits = infer(like, inputs, metas)
         return EncoderDecoder.postprocess_result(like, logits, samples)
 
     def _add_detector(self, inputs: Tensor, samples: list) -> list:
@@ -156,34 +155,15 @@ def use_onnx(
     ``path``, ``runtime`` and ``threads`` are those of :class:`Session`. Raises
     ValueError for a network of another kind than the config's model.
     """
-    kind = Session(path, runtime, threads).metadata['kind']
+    kind = read_exported(path)[1]['kind']
     scope = cfg.get('default_scope')
     if kind != KINDS.get(scope):
         raise ValueError(
             f'{path} is a {kind} and the config, of {scope}, describes a '
             f'{KINDS.get(scope)}.'
         )
-    outside = cfg.pop('data_preprocessor', None)
-    preprocessor = cfg.model.get('data_preprocessor') or outside
-    preprocessor = deepcopy(preprocessor or ConfigDict())
-    if kind == 'classifier':
-        preprocessor.setdefault('type', 'ClsDataPreprocessor')
-    cfg.model = ConfigDict(
-        type='mmmobilemamba.OnnxModel',
-        path=os.fspath(path),
-        data_preprocessor=preprocessor or None,
-        test_cfg=cfg.model.get('test_cfg') if kind == 'segmentor' else None,
-        runtime=runtime,
-        threads=threads,
-    )
+    names = ('data_preprocessor', 'test_cfg')
+    kept = {key: cfg.model[key] for key in names if key in cfg.model}
+    settings = dict(path=os.fspath(path), runtime=runtime, threads=threads)
+    cfg.model = ConfigDict(type='mmmobilemamba.OnnxModel', **settings, **kept)
     cfg.load_from = None
-
-
-def load_onnx_model(cfg: Config, *args, **kwargs) -> OnnxModel:
-    """Make an exported network ready for the hosts' inference functions.
-
-    Takes the arguments of :func:`use_onnx`, and gives what
-    :func:`mmmobilemamba.apis.inference.predict` takes.
-    """
-    use_onnx(cfg, *args, **kwargs)
-    return load_model(cfg, None, 'cpu')
