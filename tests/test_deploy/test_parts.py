@@ -5,6 +5,7 @@ import onnxruntime
 import pytest
 import torch
 from mmcv.ops import batched_nms
+from mmengine.config import ConfigDict
 from torch import nn
 
 from mmmobilemamba.deploy.detectors import suppress
@@ -20,12 +21,17 @@ def session_of(module, image, names, **options):
     )
 
 
+CFG = ConfigDict(
+    nms=dict(type='nms', iou_threshold=0.5), score_thr=0.1, max_per_img=30
+)
+
+
 class Suppress(nn.Module):
     """Takes boxes, score and label as columns."""
 
     def forward(self, x):
         boxes, scores, labels = x.split([4, 1, 1], dim=1)
-        return suppress(boxes, scores[:, 0], labels[:, 0].long(), 0.5, 0.1, 30)
+        return suppress(boxes, scores[:, 0], labels[:, 0].long(), CFG)
 
 
 @pytest.mark.parametrize('count', [200, 5])
@@ -42,8 +48,7 @@ def test_suppression_is_that_of_mmcv(count):
     got = session.run(names, {'image': x.numpy()})
     there = scores > 0.1
     found = boxes[there], scores[there], labels[there]
-    nms = dict(type='nms', iou_threshold=0.5)
-    dets, keep = batched_nms(*found, nms)
+    dets, keep = batched_nms(*found, CFG.nms)
     np.testing.assert_allclose(got[0], dets[:30, :4], rtol=1e-5)
     np.testing.assert_allclose(got[1], dets[:30, 4], rtol=1e-5)
     assert got[2].tolist() == found[2][keep][:30].tolist()

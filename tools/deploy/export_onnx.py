@@ -10,8 +10,6 @@ from mmmobilemamba.deploy.arguments import (
     read_export_arguments,
 )
 
-MAX_IMAGES = 8  # that are compared
-
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -30,15 +28,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     with user_errors(parser):
         # Its requirements are an extra of their own.
         from mmmobilemamba.deploy.export import export_model
-        from mmmobilemamba.deploy.images import read_images
-        from mmmobilemamba.deploy.networks import describe
 
-        folder = args.pop('images')
-        model, kind, out, options = read_export_arguments(args, '.onnx')
-        channels = describe(model, kind, options)['channels']
-        images = read_images(folder, MAX_IMAGES, channels) if folder else ()
-        report = export_model(model, kind, out, options, images)
-    print(*report, f'written: {out}', sep='\n')
+        job = read_export_arguments(args, '.onnx')
+        print(*export_model(*job), sep='\n')
+    print(f'written: {job[2]}')
 
 
 if __name__ == '__main__':
