@@ -14,9 +14,3 @@ METADATA = 'mmmobilemamba'
 def is_onnx(path: str | os.PathLike) -> bool:
     """Tell by its name whether a file is an exported network."""
     return os.fspath(path).lower().endswith('.onnx')
-
-
-def check_suffix(path: str | os.PathLike, suffix: str) -> None:
-    """Raise ValueError where the name of a file to write ends otherwise."""
-    if not str(path).endswith(suffix):
-        raise ValueError(f'out must end in {suffix}, got {path}.')

@@ -10,8 +10,9 @@ from ..apis.command_line import add_cfg_options
 from ..apis.config import load_config
 from ..apis.inference import load_model
 from ..checkpoints.checkpoint import check_checkpoint_file
+from ..checkpoints.safe_loading import allow_mmengine_checkpoints
 from ..datasets.data_paths import first_dataset
-from . import RUNTIMES, check_suffix, is_onnx
+from . import RUNTIMES, is_onnx
 
 MIN_SIDE = 32  # pixels, of the backbone
 KINDS = dict(mmdet='detector', mmseg='segmentor', mmpretrain='classifier')
@@ -37,6 +38,7 @@ class ExportOptions:
     backbone: bool = False  # export its maps alone
     images: str | None = None  # file or folder, to compare on besides noise
     tolerance: float = 1e-4  # largest relative error
+    precision: str = 'float32'  # or float16, of CoreML
 
 
 def add_runtime_arguments(parser: ArgumentParser) -> None:
@@ -86,8 +88,10 @@ def read_export_arguments(
     """
     names = ('config', 'checkpoint', 'out', 'cfg_options')
     config, checkpoint, out, cfg_options = map(args.pop, names)
-    check_suffix(out, suffix)
+    if not out.endswith(suffix):
+        raise ValueError(f'out must end in {suffix}, got {out}.')
     check_checkpoint_file(checkpoint)
+    allow_mmengine_checkpoints()
     cfg = load_config(config, cfg_options)
     args['size'] = tuple(args['size'] or image_size(cfg))
     options = ExportOptions(**args)
@@ -101,14 +105,14 @@ def image_size(cfg: Config) -> tuple[int, int]:
     test_cfg = cfg.model.get('test_cfg') or {}
     if test_cfg.get('mode') == 'slide':
         return tuple(test_cfg['crop_size'])
-    size = None
-    for step in first_dataset(cfg.test_dataloader.dataset).pipeline:
-        # widths come first, and crops are square
-        size = step.get('crop_size') or step.get('scale') or size
-    sides = (size, size) if isinstance(size, int) else tuple(size or ())
-    if len(sides) != 2 or min(sides) < 1:
+    steps = first_dataset(cfg.test_dataloader.dataset).pipeline
+    sizes = [step.get('crop_size') or step.get('scale') for step in steps]
+    sizes = [size for size in sizes if size]
+    if not sizes:
         raise ValueError(
             "The config's test pipeline does not say the size of an image; "
             'pass --size HEIGHT WIDTH.'
         )
-    return sides[::-1]
+    # widths come first, and crops are square
+    size = sizes[-1]
+    return (size, size) if isinstance(size, int) else tuple(size[::-1])

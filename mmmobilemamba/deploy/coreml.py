@@ -25,11 +25,7 @@ _DECOMPOSITIONS = {
 
 
 def export_coreml(
-    model: nn.Module,
-    kind: str,
-    out: str | os.PathLike,
-    options: ExportOptions,
-    precision: str = 'float32',
+    model: nn.Module, kind: str, out: str | os.PathLike, options: ExportOptions
 ) -> str:
     """Convert a model of MMSegmentation or MMPretrain, or a backbone.
 
@@ -40,13 +36,11 @@ def export_coreml(
         out (str or PathLike): Package to write, ending in ``.mlpackage``;
             whole or not at all.
         options (ExportOptions): How; size and batch are fixed.
-        precision (str): ``'float32'`` or ``'float16'``. Defaults to
-            ``'float32'``.
 
     Returns:
         str: What was written, and what is left to check on a Mac.
     """
-    metadata = dict(describe(model, kind, options), precision=precision)
+    metadata = describe(model, kind, options)
     shape = (1, metadata['channels'], *options.size)
     if kind == 'detector':
         raise ValueError(
@@ -65,14 +59,13 @@ def export_coreml(
         traced = traced.run_decompositions(_DECOMPOSITIONS)
     tensor = ct.TensorType(name='image', shape=shape)
     if options.preprocess:
-        colours = ct.colorlayout.BGR
-        tensor = ct.ImageType('image', shape=shape, color_layout=colours)
+        tensor = ct.ImageType('image', shape=shape, color_layout='BGR')
     package = ct.convert(
         traced,
         inputs=[tensor],
         outputs=[ct.TensorType(name=n) for n in names],
         convert_to='mlprogram',
-        compute_precision=getattr(ct.precision, precision.upper()),
+        compute_precision=ct.precision(options.precision),
         skip_model_load=True,  # nothing here could run it
     )
     package.user_defined_metadata[METADATA] = json.dumps(metadata)

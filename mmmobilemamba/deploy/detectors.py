@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator
 from functools import partial
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from mmcv.ops import RoIAlign
@@ -15,10 +14,7 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 
 from .arguments import ExportOptions
-from .networks import Network
-from .parity import Comparison
-
-_HEADS = (RetinaHead, SSDHead, RPNHead, StandardRoIHead)
+from .networks import Comparison, Network
 
 
 class Detector(Network):
@@ -63,10 +59,9 @@ class Detector(Network):
     def compute(self, model: nn.Module, x: Tensor) -> dict[str, Tensor]:
         size, head = self.size_of(x), _dense_head(model)
         feats, inner = self.dense(model, x)
-        two_stages = hasattr(model, 'roi_head')
-        candidates = _decode_dense(head, inner.values(), size, two_stages)
+        candidates = _decode_dense(head, inner.values(), size)
         found = suppress(*candidates, head.test_cfg)
-        if two_stages:
+        if hasattr(model, 'roi_head'):
             head = model.roi_head
             proposals, scores, _ = found
             rois = head._bbox_forward(feats, _rois_of(proposals))
@@ -85,13 +80,7 @@ class Detector(Network):
         return {key: value[None] for key, value in outputs.items()} | inner
 
     @torch.no_grad()
-    def compare(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        got: dict[str, np.ndarray],
-        result: Comparison,
-    ) -> None:
+    def compare(self, model: nn.Module, x: Tensor, result: Comparison) -> None:
         """Compare what comes before each choice, and look the choices up.
 
         Where two scores are equal up to rounding, two programs may choose
@@ -101,8 +90,8 @@ class Detector(Network):
         size, head = self.size_of(x), _dense_head(model)
         feats, wanted = self.dense(model, x)
         for name, value in wanted.items():
-            result.add(name, got[name], value)
-        file = {name: torch.from_numpy(value) for name, value in got.items()}
+            result.add(name, value)
+        file = {k: torch.from_numpy(value) for k, value in result.got.items()}
         # Decoding multiplies what differs by the sides of large anchors, so
         # that boxes are looked up among those of the file's own maps.
         levels = _anchors(head, [file[name] for name in wanted])
@@ -117,8 +106,8 @@ class Detector(Network):
             _look_up(result, found, boxes, scores, least)
             head, rois = model.roi_head, _rois_of(proposals)
             given = head._bbox_forward(feats, rois)
-            result.add('_roi_cls', got['_roi_cls'], given['cls_score'])
-            result.add('_roi_reg', got['_roi_reg'], given['bbox_pred'])
+            result.add('_roi_cls', given['cls_score'])
+            result.add('_roi_reg', given['bbox_pred'])
             boxes = head.bbox_head.bbox_coder.decode(
                 proposals, file['_roi_reg'], max_shape=size
             ).unflatten(1, (-1, 4))
@@ -128,7 +117,7 @@ class Detector(Network):
         _look_up(result, found, boxes, scores, least)
         if model.with_mask:
             masks = _masks(head, feats, found[0], found[2])
-            result.add('masks', got['masks'][0], masks)
+            result.add('masks', masks[None])
         result.boxes = int((found[2] >= 0).sum())
 
 
@@ -144,19 +133,14 @@ def _look_up(
     Two boxes that overlap may suppress each other in either order where they
     score alike, but the best score of all stays.
     """
-    places, shares, labels = found
-    tolerance, there, wrong = result.tolerance, labels >= 0, 0
-    for place, share, label in zip(
-        places[there], shares[there], labels[there], strict=True
-    ):
+    shares, tolerance = found[1], result.tolerance
+    boxes = boxes.expand(-1, scores.shape[1], -1)
+    for place, share, label in zip(*found, strict=True):
         alike = (scores[:, label] - share).abs() <= tolerance
-        column = min(int(label), boxes.shape[1] - 1)
-        away = (boxes[:, column] - place).abs().amax(-1)
+        away = (boxes[:, label] - place).abs().amax(-1)
         near = away <= tolerance * max(result.size)
-        wrong += not (alike & near).any()
-    if wrong:
-        text = f'{wrong} boxes are none that the model predicts'
-        result.problems.append(text)
+        if label >= 0 and not (alike & near).any():
+            result.problems.append('a box is none that the model predicts')
     # A box may have no area, and is left out then.
     area = (boxes[..., 2:] > boxes[..., :2]).all(-1)
     best = (scores * area).max()
@@ -171,15 +155,14 @@ def _check(model: nn.Module) -> None:
         heads.append(model.roi_head)
     for head in heads:
         rule = (getattr(head, 'test_cfg', None) or {}).get('nms', {})
-        if (
-            type(head) not in _HEADS
-            or rule.get('type', 'nms') != 'nms'
-            or rule.get('class_agnostic')
-        ):
-            names = ', '.join(kind.__name__ for kind in _HEADS)
+        known = isinstance(head, (RetinaHead, SSDHead, RPNHead))
+        known = known or type(head) is StandardRoIHead
+        plain = rule.get('type', 'nms') == 'nms'
+        if not known or not plain or rule.get('class_agnostic'):
             raise ValueError(
                 f'{type(head).__name__} with nms={dict(rule)} cannot be '
-                f'exported; {names} with plain nms within each class can.'
+                'exported; RetinaHead, SSDHead, RPNHead and StandardRoIHead '
+                'with plain nms within each class can.'
             )
 
 
@@ -206,7 +189,7 @@ def _anchors(
 
 
 def _decode_dense(
-    head: nn.Module, maps: Iterable[Tensor], size: tuple, two_stages: bool
+    head: nn.Module, maps: Iterable[Tensor], size: tuple
 ) -> tuple[Tensor, ...]:
     """Decode the best anchors of every level; label proposals by it."""
     cfg, found = head.test_cfg, []
@@ -219,7 +202,7 @@ def _decode_dense(
         score, place = torch.topk(score, most)
         anchor = torch.div(place, head.num_classes, rounding_mode='trunc')
         label = place - anchor * head.num_classes
-        if two_stages:
+        if isinstance(head, RPNHead):
             label = torch.full_like(label, level)
         found.append((prior[anchor], delta[anchor], score, label))
     prior, delta, score, label = map(torch.cat, zip(*found, strict=True))

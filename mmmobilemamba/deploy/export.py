@@ -10,17 +10,13 @@ from ..checkpoints.atomic import atomic_write
 from .arguments import MIN_SIDE, ExportOptions
 from .graph import make_graph
 from .images import random_image, read_images
-from .networks import build_network, describe
-from .parity import Comparison
+from .networks import Comparison, build_network, describe
 
 MAX_IMAGES = 8  # of a folder, that are compared
 
 
 def export_model(
-    model: nn.Module,
-    kind: str,
-    out: str | os.PathLike,
-    options: ExportOptions,
+    model: nn.Module, kind: str, out: str | os.PathLike, options: ExportOptions
 ) -> list[Comparison]:
     """Export a model to ONNX, and prove that it computes the same.
 
@@ -64,10 +60,10 @@ def export_model(
     comparisons = []
     for name, image in images:
         values = session.run(names, {'image': image.numpy()})
-        x, size = network.preprocess(image), tuple(image.shape[2:])
-        result = Comparison(name, size, options.tolerance)
         got = dict(zip(names, values, strict=True))
-        network.compare(model, x, got, result)
+        size = tuple(image.shape[2:])
+        result = Comparison(name, size, options.tolerance, got)
+        network.compare(model, network.preprocess(image), result)
         comparisons.append(result)
     wrong = sum(bool(c.problems) for c in comparisons)
     if wrong:

@@ -9,7 +9,7 @@ from ..checkpoints.atomic import atomic_write
 from .graph import set_metadata
 from .images import random_image
 from .int8 import load_float, nodes_of_scan, sizes
-from .parity import relative_error
+from .networks import relative_error
 from .session import Session
 
 FP16_TOLERANCE = 2e-2
@@ -23,7 +23,7 @@ def to_float16(src: str | os.PathLike, out: str | os.PathLike) -> str:
     CPU, which says nothing of its speed on a GPU.
     Returns how far its outputs are off, and raises ValueError where too far.
     """
-    session = load_float(src, out)
+    session = load_float(src)
     about = session.metadata
     if about['size'] is None:
         raise ValueError(f'{src} is of free size; fp16 is of a fixed one.')

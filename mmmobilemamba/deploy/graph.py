@@ -45,9 +45,8 @@ def make_graph(
     names = ('batch', 'channels', 'height', 'width')
     options = onnxruntime.SessionOptions()
     # Folds constants, and drops what computes nothing.
-    options.graph_optimization_level = (
-        onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    )
+    basic = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.graph_optimization_level = basic
     options.log_severity_level = 3
     symbols = {'aten::softplus': _softplus, 'aten::unflatten': _unflatten}
     with ExitStack() as stack:

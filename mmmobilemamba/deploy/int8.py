@@ -19,7 +19,6 @@ from onnxruntime.quantization import (
 )
 
 from ..checkpoints.atomic import atomic_write
-from . import check_suffix
 from .graph import set_metadata
 from .images import read_images
 from .session import Session
@@ -72,14 +71,13 @@ def quantize(
     Returns:
         str: What it costs; ValueError where the metric loses more.
     """
-    session = load_float(src, out, threads)
+    session = load_float(src, threads)
     about, model = session.metadata, onnx.load(src)
     images = [x.numpy() for _, x in read_images(folder, count, about)]
     if measure:
         print_log('Evaluating the float network', logger='current')
         name, before = measure(Path(src))
     with atomic_write(out) as draft:
-        print_log('Calibrating', logger='current')
         quantize_static(
             Path(src),
             draft,
@@ -114,11 +112,8 @@ def quantize(
     return '\n'.join(report)
 
 
-def load_float(
-    src: str | os.PathLike, out: str | os.PathLike, threads: int | None = None
-) -> Session:
+def load_float(src: str | os.PathLike, threads: int | None = None) -> Session:
     """Load a network to convert; refuse one that is no float32 network."""
-    check_suffix(out, '.onnx')
     session = Session(src, threads=threads)
     precision = session.metadata['precision']
     if precision != 'float32':

@@ -1,20 +1,56 @@
 """Models of the hosts as networks with one image in and named tensors out."""
 
 from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
 from ..apis.input_size import input_channels
 from ..ops import MAX_TOKENS
 from .arguments import MIN_SIDE, ExportOptions
-from .parity import Comparison
 
 # The scan of a graph of free size holds for so many cells of 16x16 pixels;
 # sides are rounded up to them.
 MAX_PIXELS = MAX_TOKENS * 16**2 // 2
+
+
+@dataclass
+class Comparison:
+    """What a comparison of one batch of images found."""
+
+    image: str
+    size: tuple[int, int]
+    tolerance: float
+    got: dict[str, np.ndarray]  # what the file gives, by name
+    error: float = 0.0
+    boxes: int | None = None
+    problems: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        found = '' if self.boxes is None else f', {self.boxes} boxes'
+        text = f'{self.image} {self.size[0]}x{self.size[1]}: relative error '
+        return '; '.join([f'{text}{self.error:.1e}{found}', *self.problems])
+
+    def add(self, name: str, wanted: Tensor) -> None:
+        """Compare a tensor of the file with the model's."""
+        error = relative_error(self.got[name], wanted.numpy())
+        self.error = max(self.error, error)
+        if not error <= self.tolerance:
+            self.problems.append(f'{name} differs by {error:.1e}')
+
+
+def relative_error(got: np.ndarray, wanted: np.ndarray) -> float:
+    """Return the largest difference over the largest value, or infinity."""
+    if got.shape != wanted.shape:
+        return float('inf')
+    got, wanted = got.astype(np.float64), wanted.astype(np.float64)
+    error = np.abs(got - wanted).max() / max(np.abs(wanted).max(), 1e-12)
+    return float(error) if np.isfinite(error) else float('inf')
 
 
 class Preprocess(nn.Module):
@@ -53,7 +89,10 @@ def preprocess_settings(model: nn.Module) -> dict:
 
 
 class Network(nn.Module):
-    """A fused copy of a host's model, in the form in which it is traced."""
+    """A fused copy of a host's model, in the form in which it is traced.
+
+    ``compute`` maps what goes into the copy, or into the original.
+    """
 
     def __init__(self, model: nn.Module, options: ExportOptions):
         super().__init__()
@@ -75,26 +114,16 @@ class Network(nn.Module):
         """
         return self.compute(self.model, self.preprocess(image))
 
-    def compute(self, model: nn.Module, x: Tensor) -> dict[str, Tensor]:
-        """Map what goes into a model, the copy or the original."""
-        raise NotImplementedError
-
     def size_of(self, image: Tensor) -> tuple:
         """Return height and width, as numbers where they are fixed."""
         free = self.options.dynamic_size
         return tuple(n if free else int(n) for n in image.shape[2:])
 
     @torch.no_grad()
-    def compare(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        got: dict[str, np.ndarray],
-        result: Comparison,
-    ) -> None:
-        """Compare what the file gives by name with the original model."""
+    def compare(self, model: nn.Module, x: Tensor, result: Comparison) -> None:
+        """Compare what the file gives with the original model."""
         for name, value in self.compute(model, x).items():
-            result.add(name, got[name], value)
+            result.add(name, value)
 
 
 class Backbone(Network):
@@ -124,12 +153,12 @@ def build_network(
     model: nn.Module, kind: str, options: ExportOptions
 ) -> Network:
     """Return the network of a kind; see :func:`export_model`."""
-    kinds = dict(backbone=Backbone, classifier=Classifier, segmentor=Segmentor)
     if kind == 'detector':
         # Imports MMDetection, which the others do without.
         from .detectors import Detector
 
-        kinds[kind] = Detector
+        return Detector(model, options)
+    kinds = dict(backbone=Backbone, classifier=Classifier, segmentor=Segmentor)
     return kinds[kind](model, options)
 
 
@@ -151,7 +180,7 @@ def describe(model: nn.Module, kind: str, options: ExportOptions) -> dict:
         classes=list(meta.get('classes') or ()) or None,
         palette=palette and np.array(palette).tolist(),
         traced_size=list(options.size),
-        precision='float32',
+        precision=options.precision,
     )
     if kind == 'detector' and model.with_mask:
         metadata['mask_threshold'] = model.roi_head.test_cfg.mask_thr_binary
@@ -162,18 +191,11 @@ def describe(model: nn.Module, kind: str, options: ExportOptions) -> dict:
     return metadata
 
 
-class MatrixPool(nn.Module):
-    """AdaptiveAvgPool2d that ONNX holds where a size is no multiple."""
-
-    def __init__(self, output_size):
-        super().__init__()
-        self.output_size = _pair(output_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, channels, H, W) to (batch, channels, *output_size)."""
-        rows = _shares(x.shape[2], self.output_size[0])
-        columns = _shares(x.shape[3], self.output_size[1])
-        return rows @ x @ columns.t()
+def _matrix_pool(output_size: tuple[int, int], x: Tensor) -> Tensor:
+    """Average as AdaptiveAvgPool2d, in ONNX for any (B, C, H, W) as well."""
+    rows = _shares(x.shape[2], output_size[0])
+    columns = _shares(x.shape[3], output_size[1])
+    return rows @ x @ columns.t()
 
 
 def _shares(size, bins: int) -> Tensor:
@@ -185,19 +207,16 @@ def _shares(size, bins: int) -> Tensor:
     return within / within.sum(1, keepdim=True)
 
 
-def _replace_layers(module: nn.Module) -> None:
-    """Replace layers that a tracer cannot follow at every size, in place."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.AdaptiveAvgPool2d):
-            size = _pair(child.output_size)
+def _replace_layers(model: nn.Module) -> None:
+    """Replace what a tracer cannot follow at every size, in place."""
+    for layer in model.modules():
+        if isinstance(layer, nn.AdaptiveAvgPool2d):
+            size = _pair(layer.output_size)
             # ONNX has an operator for the mean of a whole map.
             if size != (1, 1) and None not in size:
-                setattr(module, name, MatrixPool(size))
-        elif type(child).__name__ == 'Upsample':
+                layer.forward = partial(_matrix_pool, size)
+        elif type(layer).__name__ == 'Upsample':
             # MMSegmentation's computes the size in Python.
-            layer = nn.Upsample(
-                child.size, child.scale_factor, child.mode, child.align_corners
-            )
-            setattr(module, name, layer)
-        else:
-            _replace_layers(child)
+            names = ('size', 'scale_factor', 'mode', 'align_corners')
+            settings = {name: getattr(layer, name) for name in names}
+            layer.forward = partial(F.interpolate, **settings)

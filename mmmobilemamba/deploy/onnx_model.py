@@ -4,6 +4,7 @@ import os
 from copy import deepcopy
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config, ConfigDict
@@ -56,21 +57,14 @@ class OnnxModel(BaseModel):
         self.nothing = nn.Parameter(torch.empty(0), requires_grad=False)
 
     def forward(
-        self,
-        inputs: Tensor,
-        data_samples: list | None = None,
-        mode: str = 'predict',
+        self, inputs: Tensor, data_samples: list, mode: str = 'predict'
     ) -> list:
         """Predict images (batch, channels, H, W) into the host's samples."""
         add = getattr(self, f'_add_{self.metadata["kind"]}')
         return add(inputs.cpu(), data_samples)
 
-    def _add_classifier(self, inputs: Tensor, samples: list | None) -> list:
-        from mmpretrain.structures import DataSample
-
+    def _add_classifier(self, inputs: Tensor, samples: list) -> list:
         scores = self._run_each(inputs, 'scores')
-        if samples is None:
-            samples = [DataSample() for _ in scores]
         for sample, score in zip(samples, scores, strict=True):
             sample.set_pred_score(score).set_pred_label(score.argmax())
         return samples
@@ -103,9 +97,12 @@ class OnnxModel(BaseModel):
                 # session says what is wrong.
                 pads = [max(m - n, 0) for m, n in zip(size, x.shape[1:])]
                 x = F.pad(x, (0, pads[1], 0, pads[0]))
-            out = self._run(x)
+            out = self.session(x[None].numpy())
             there = out['labels'][0] >= 0
-            found = {key: value[0][there] for key, value in out.items()}
+            found = {
+                key: torch.from_numpy(value[0][there])
+                for key, value in out.items()
+            }
             limit = found['boxes'].new_tensor([width, height] * 2)
             boxes = torch.minimum(found['boxes'], limit)
             boxes = boxes / boxes.new_tensor(tuple(sample.scale_factor) * 2)
@@ -121,25 +118,19 @@ class OnnxModel(BaseModel):
 
     def _run_each(self, inputs: Tensor, name: str) -> Tensor:
         """Run images one by one and return one output of all."""
-        return torch.cat([self._run(x)[name] for x in inputs])
-
-    def _run(self, x: Tensor) -> dict[str, Tensor]:
-        """Run one image (channels, H, W)."""
-        out = self.session(x[None].numpy())
-        return {key: torch.from_numpy(value) for key, value in out.items()}
+        found = [self.session(x[None].numpy())[name] for x in inputs]
+        return torch.from_numpy(np.concatenate(found))
 
 
 def paste_masks(
     masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float
 ) -> Tensor:
     """Put masks (n, H, W) within boxes onto an image, as MMDetection does."""
-    from mmdet.models.roi_heads.mask_heads.fcn_mask_head import (
-        _do_paste_mask,
-    )
+    from mmdet.models.roi_heads.mask_heads import fcn_mask_head as host
 
     pasted = torch.zeros((len(masks), *size), dtype=torch.bool)
     for i, (mask, box) in enumerate(zip(masks, boxes, strict=True)):
-        part, where = _do_paste_mask(mask[None, None], box[None], *size)
+        part, where = host._do_paste_mask(mask[None, None], box[None], *size)
         pasted[(i, *where)] = part[0] >= threshold
     return pasted
 

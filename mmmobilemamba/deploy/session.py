@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
+import onnxruntime
 
 from . import METADATA
 
@@ -36,8 +37,25 @@ class Session:
         inside = self.metadata.get('preprocess')
         self.dtype = np.dtype(np.uint8 if inside else np.float32)
         self.output_names = [out.name for out in graph.output]
-        load = dict(openvino=_openvino, onnxruntime=_onnxruntime)[runtime]
-        self._run = load(path, threads)
+        if runtime == 'openvino':
+            import openvino
+
+            # float32 where the processor could compute in bfloat16 too
+            options = dict(
+                PERFORMANCE_HINT='LATENCY', INFERENCE_PRECISION_HINT='f32'
+            )
+            if threads is not None:
+                options['INFERENCE_NUM_THREADS'] = threads
+            model = openvino.Core().compile_model(path, 'CPU', options)
+            self._run = lambda x: model([x], share_inputs=True).to_tuple()
+        else:
+            options = onnxruntime.SessionOptions()
+            options.log_severity_level = 3
+            options.intra_op_num_threads = threads or 0
+            session = onnxruntime.InferenceSession(
+                path, options, providers=['CPUExecutionProvider']
+            )
+            self._run = lambda x: session.run(None, {'image': x})
 
     def __call__(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
         """Run the network.
@@ -71,26 +89,3 @@ def read_exported(path: str | os.PathLike) -> tuple[onnx.GraphProto, dict]:
             f'has no {METADATA!r} among its metadata.'
         )
     return model.graph, json.loads(stored[METADATA])
-
-
-def _onnxruntime(path: str | os.PathLike, threads: int | None):
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads or 0
-    session = onnxruntime.InferenceSession(
-        path, options, providers=['CPUExecutionProvider']
-    )
-    return lambda image: session.run(None, {'image': image})
-
-
-def _openvino(path: str | os.PathLike, threads: int | None):
-    import openvino
-
-    # float32 where the processor could compute in bfloat16 too
-    options = dict(PERFORMANCE_HINT='LATENCY', INFERENCE_PRECISION_HINT='f32')
-    if threads is not None:
-        options['INFERENCE_NUM_THREADS'] = threads
-    model = openvino.Core().compile_model(path, 'CPU', options)
-    return lambda image: model([image], share_inputs=True).to_tuple()

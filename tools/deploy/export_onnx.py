@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Sequence
 
 from mmmobilemamba.apis.command_line import user_errors
-from mmmobilemamba.checkpoints.safe_loading import allow_mmengine_checkpoints
 from mmmobilemamba.deploy.arguments import (
     add_export_arguments,
     read_export_arguments,
@@ -24,7 +23,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     text = 'largest relative error; default: %(default)s'
     add('--tolerance', type=float, default=1e-4, help=text)
     args = vars(parser.parse_args(argv))
-    allow_mmengine_checkpoints()
     with user_errors(parser):
         # Its requirements are an extra of their own.
         from mmmobilemamba.deploy.export import export_model
