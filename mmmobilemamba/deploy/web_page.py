@@ -27,9 +27,8 @@ def make_web_page(
     """Write a folder that any web server turns into a page.
 
     ``network`` is exported with ``--preprocess``, ``runtime`` the folder of
-    the npm package onnxruntime-web, or ``'npm'``, which fetches it; a page in
-    ``folder`` is replaced. Raises ValueError where the page cannot feed the
-    network or the package is missing.
+    the npm package onnxruntime-web, or ``'npm'``, which fetches it. Raises
+    ValueError where the page cannot feed one, or the other is missing.
     """
     about = read_exported(network)[1]
     photos = about['preprocess'] and about['channels'] == 3

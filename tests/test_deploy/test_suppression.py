@@ -24,9 +24,8 @@ class Suppress(nn.Module):
         return suppress(boxes, scores[:, 0], labels[:, 0].long(), CFG)
 
 
-@pytest.mark.parametrize('count', [200, 5])
+@pytest.mark.parametrize('count', [200, 5])  # that score enough
 def test_suppression_is_that_of_mmcv(count):
-    """Of 200 boxes so many score enough."""
     torch.manual_seed(count)
     corner = torch.rand(200, 2) * 50
     boxes = torch.cat((corner, corner + torch.rand(200, 2) * 40), -1)
