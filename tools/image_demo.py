@@ -50,9 +50,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         out_dir.mkdir(parents=True, exist_ok=True)
         if is_onnx(args.checkpoint):
             # Needs what requirements/deploy.txt names.
-            from mmmobilemamba.deploy.onnx_model import load_onnx_model
+            from mmmobilemamba.deploy.onnx_model import use_onnx
 
-            model = load_onnx_model(cfg, args.checkpoint, **runtime)
+            use_onnx(cfg, args.checkpoint, **runtime)
+            model = inference.load_model(cfg, None, 'cpu')
         else:
             model = inference.load_model(cfg, args.checkpoint, device)
             deploy = args.deploy and hasattr(

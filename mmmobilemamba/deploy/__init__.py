@@ -12,12 +12,5 @@ METADATA = 'mmmobilemamba'
 
 
 def is_onnx(path: str | os.PathLike) -> bool:
-    """Tell whether a file is an exported network rather than a checkpoint.
-
-    Args:
-        path (str or PathLike): What the user gave.
-
-    Returns:
-        bool: True for names that end in ``.onnx``.
-    """
+    """Tell by its name whether a file is an exported network."""
     return os.fspath(path).lower().endswith('.onnx')

@@ -1,6 +1,5 @@
 """What the tools are told that export a model or run an exported file."""
 
-import os
 from argparse import ArgumentParser, Namespace
 from dataclasses import dataclass
 
@@ -11,11 +10,19 @@ from ..apis.command_line import add_cfg_options
 from ..apis.config import load_config
 from ..apis.inference import load_model
 from ..checkpoints.checkpoint import check_checkpoint_file
+from ..checkpoints.safe_loading import allow_mmengine_checkpoints
 from ..datasets.data_paths import first_dataset
 from . import RUNTIMES, is_onnx
 
 MIN_SIDE = 32  # pixels, of the backbone
 KINDS = dict(mmdet='detector', mmseg='segmentor', mmpretrain='classifier')
+# Options of a model that hold for its exported network, too.
+_STILL_READ = (
+    'model.data_preprocessor',
+    'model.test_cfg.mode',
+    'model.test_cfg.stride',
+    'model.test_cfg.crop_size',
+)
 
 
 @dataclass
@@ -29,26 +36,9 @@ class ExportOptions:
     # Take uint8 pixels as OpenCV reads them; mean, std and order are inside.
     preprocess: bool = False
     backbone: bool = False  # export its maps alone
+    images: str | None = None  # file or folder, to compare on besides noise
     tolerance: float = 1e-4  # largest relative error
-
-    def check(self, out: str | os.PathLike, suffix: str) -> None:
-        """Raise ValueError where an option is out of range."""
-        if not str(out).endswith(suffix):
-            raise ValueError(f'out must end in {suffix}, got {out}.')
-        if min(self.size) < MIN_SIDE:
-            raise ValueError(
-                f'size must be {MIN_SIDE}x{MIN_SIDE} pixels or more, got '
-                f'{self.size[0]}x{self.size[1]}.'
-            )
-
-
-# Options of a model that hold for its exported network, too.
-_STILL_READ = (
-    'model.data_preprocessor',
-    'model.test_cfg.mode',
-    'model.test_cfg.stride',
-    'model.test_cfg.crop_size',
-)
+    precision: str = 'float32'  # or float16, of CoreML
 
 
 def add_runtime_arguments(parser: ArgumentParser) -> None:
@@ -60,19 +50,14 @@ def add_runtime_arguments(parser: ArgumentParser) -> None:
 
 
 def runtime_of(args: Namespace) -> dict:
-    """Return ``runtime`` and ``threads``, or refuse what has no effect."""
-    if not is_onnx(args.checkpoint) and (args.runtime or args.threads):
-        raise ValueError(
-            '--runtime and --threads are for an .onnx file; '
-            f'{args.checkpoint} is a checkpoint.'
-        )
-    if is_onnx(args.checkpoint):
-        for key in args.cfg_options or ():
-            if key.startswith('model.') and not key.startswith(_STILL_READ):
-                raise ValueError(
-                    f'--cfg-options {key} would change nothing: the network '
-                    f'is {args.checkpoint}, as it was exported.'
-                )
+    """Return ``runtime`` and ``threads``; refuse options of no effect."""
+    options = args.cfg_options if is_onnx(args.checkpoint) else None
+    for key in options or ():
+        if key.startswith('model.') and not key.startswith(_STILL_READ):
+            raise ValueError(
+                f'--cfg-options {key} would change nothing: the network is '
+                f'{args.checkpoint}, as it was exported.'
+            )
     return dict(runtime=args.runtime or RUNTIMES[0], threads=args.threads)
 
 
@@ -103,11 +88,13 @@ def read_export_arguments(
     """
     names = ('config', 'checkpoint', 'out', 'cfg_options')
     config, checkpoint, out, cfg_options = map(args.pop, names)
+    if not out.endswith(suffix):
+        raise ValueError(f'out must end in {suffix}, got {out}.')
     check_checkpoint_file(checkpoint)
+    allow_mmengine_checkpoints()
     cfg = load_config(config, cfg_options)
     args['size'] = tuple(args['size'] or image_size(cfg))
     options = ExportOptions(**args)
-    options.check(out, suffix)
     model = load_model(cfg, checkpoint, 'cpu')
     kind = 'backbone' if options.backbone else KINDS[cfg.default_scope]
     return model, kind, out, options
@@ -118,14 +105,14 @@ def image_size(cfg: Config) -> tuple[int, int]:
     test_cfg = cfg.model.get('test_cfg') or {}
     if test_cfg.get('mode') == 'slide':
         return tuple(test_cfg['crop_size'])
-    size = None
-    for step in first_dataset(cfg.test_dataloader.dataset).pipeline:
-        # widths come first, and crops are square
-        size = step.get('crop_size') or step.get('scale') or size
-    sides = (size, size) if isinstance(size, int) else tuple(size or ())
-    if len(sides) != 2 or min(sides) < 1:
+    steps = first_dataset(cfg.test_dataloader.dataset).pipeline
+    sizes = [step.get('crop_size') or step.get('scale') for step in steps]
+    sizes = [size for size in sizes if size]
+    if not sizes:
         raise ValueError(
             "The config's test pipeline does not say the size of an image; "
             'pass --size HEIGHT WIDTH.'
         )
-    return sides[::-1]
+    # widths come first, and crops are square
+    size = sizes[-1]
+    return (size, size) if isinstance(size, int) else tuple(size[::-1])

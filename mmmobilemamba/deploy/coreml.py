@@ -1,7 +1,6 @@
 """Converting a model to CoreML, which runs on a Mac or an iPhone only."""
 
 import json
-import logging
 import os
 import tempfile
 from pathlib import Path
@@ -15,7 +14,6 @@ from .arguments import ExportOptions
 from .images import random_image
 from .networks import build_network, describe
 
-SUFFIX = '.mlpackage'
 # What coremltools has no counterpart of.
 _DECOMPOSITIONS = {
     torch.ops.aten.addcmul.default: lambda x, a, b, *, value=1: (
@@ -27,11 +25,7 @@ _DECOMPOSITIONS = {
 
 
 def export_coreml(
-    model: nn.Module,
-    kind: str,
-    out: str | os.PathLike,
-    options: ExportOptions,
-    precision: str = 'float32',
+    model: nn.Module, kind: str, out: str | os.PathLike, options: ExportOptions
 ) -> str:
     """Convert a model of MMSegmentation or MMPretrain, or a backbone.
 
@@ -42,47 +36,36 @@ def export_coreml(
         out (str or PathLike): Package to write, ending in ``.mlpackage``;
             whole or not at all.
         options (ExportOptions): How; size and batch are fixed.
-        precision (str): ``'float32'`` or ``'float16'``. Defaults to
-            ``'float32'``.
 
     Returns:
         str: What was written, and what is left to check on a Mac.
     """
-    options.check(out, SUFFIX)
-    metadata = dict(describe(model, kind, options), precision=precision)
+    metadata = describe(model, kind, options)
     shape = (1, metadata['channels'], *options.size)
     if kind == 'detector':
         raise ValueError(
             'Detectors are not converted to CoreML; --backbone converts the '
             'maps of their backbone, and export_onnx.py all of them.'
         )
-    if options.dynamic_size or options.dynamic_batch:
-        raise ValueError('Size and batch are fixed in CoreML.')
-    if options.preprocess and shape[1] != 3:
-        raise ValueError(f'CoreML takes images of 3 channels, got {shape[1]}.')
     if os.path.lexists(out):
         raise FileExistsError(f'{out} is there already; remove it first.')
-    # Without its news that this is no Mac.
-    logging.getLogger('coremltools').addFilter(
-        lambda record: not record.getMessage().startswith('Failed to load _ML')
-    )
     import coremltools as ct
 
     network = build_network(model, kind, options)
     image = random_image(metadata, options.size, seed=0).float()
+    names = list(network(image))
     with torch.no_grad(), export_form():
         traced = torch.export.export(network, (image,))
         traced = traced.run_decompositions(_DECOMPOSITIONS)
     tensor = ct.TensorType(name='image', shape=shape)
     if options.preprocess:
-        colours = ct.colorlayout.BGR
-        tensor = ct.ImageType('image', shape=shape, color_layout=colours)
+        tensor = ct.ImageType('image', shape=shape, color_layout='BGR')
     package = ct.convert(
         traced,
         inputs=[tensor],
-        outputs=[ct.TensorType(name=n) for n in network.output_names],
+        outputs=[ct.TensorType(name=n) for n in names],
         convert_to='mlprogram',
-        compute_precision=getattr(ct.precision, precision.upper()),
+        compute_precision=ct.precision(options.precision),
         skip_model_load=True,  # nothing here could run it
     )
     package.user_defined_metadata[METADATA] = json.dumps(metadata)
@@ -94,7 +77,7 @@ def export_coreml(
         draft.rename(path)
     return (
         f'{out}: image {"x".join(map(str, shape))} in, '
-        f'{", ".join(network.output_names)} out. Its values are not checked, '
+        f'{", ".join(names)} out. Its values are not checked, '
         'as CoreML runs on a Mac only: compare there what MLModel.predict of '
         'coremltools gives with the model in PyTorch.'
     )

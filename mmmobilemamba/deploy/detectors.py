@@ -1,17 +1,20 @@
 """Detectors of MMDetection with decoding and suppression inside."""
 
+from collections.abc import Iterable, Iterator
+from functools import partial
+
 import torch
 import torch.nn.functional as F
-from mmdet.models.dense_heads.anchor_head import AnchorHead
-from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
+from mmcv.ops import RoIAlign
+from mmdet.models.dense_heads import RetinaHead, RPNHead, SSDHead
 from mmdet.models.roi_heads import StandardRoIHead
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
-from mmdet.models.task_modules.coders import DeltaXYWHBBoxCoder
+from mmengine.config import ConfigDict
 from torch import Tensor, nn
-from torchvision.ops import nms, roi_align
+from torchvision.ops import nms
 
 from .arguments import ExportOptions
-from .networks import Network
+from .networks import Comparison, Network
 
 
 class Detector(Network):
@@ -24,203 +27,240 @@ class Detector(Network):
     """
 
     def __init__(self, model: nn.Module, options: ExportOptions):
-        super().__init__(model, options)
         if options.dynamic_batch:
             raise ValueError('A detector takes one image, no free batch.')
-        self.two_stages = isinstance(model, TwoStageDetector)
-        if not self.two_stages and not isinstance(model, SingleStageDetector):
-            raise ValueError(
-                f'{type(model).__name__} cannot be exported; one-stage '
-                'detectors with anchors, Faster R-CNN and Mask R-CNN can.'
-            )
-        self.head = head = dense_head(model)
-        _check(head, head, isinstance(head, AnchorHead))
-        self.output_names = ('boxes', 'scores', 'labels')
-        levels = range(len(head.prior_generator.strides))
-        self.inner_names = tuple(
-            f'dense_{kind}{i}' for kind in ('cls', 'reg') for i in levels
-        )
-        if self.two_stages:
-            self.inner_names += ('proposals', 'proposal_scores')
-            self.inner_names += ('roi_cls', 'roi_reg')
-            head = model.roi_head
-            extractors = [head.bbox_roi_extractor]
-            if head.with_mask:
-                self.output_names += ('masks',)
-                extractors.append(head.mask_roi_extractor)
-            plain = type(head) is StandardRoIHead and all(
-                type(extractor) is SingleRoIExtractor
-                and layer.aligned
-                and layer.pool_mode == 'avg'
-                for extractor in extractors
-                for layer in extractor.roi_layers
-            )
-            _check(head, head.bbox_head, plain)
+        _check(model)
+        super().__init__(model, options)
+        for module in self.model.modules():
+            if isinstance(module, SingleRoIExtractor):
+                module.forward = partial(_extract, module)
+            elif isinstance(module, RoIAlign):
+                # mmcv's own operator has no symbol; both sample alike.
+                module.use_torchvision = True
 
-    def compute(self, x: Tensor) -> tuple[Tensor, ...]:
-        size = height, width = self.size_of(x)
+    def dense(
+        self, model: nn.Module, x: Tensor
+    ) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        """Return the maps of the features, and by name of the dense head."""
         divisor = self.settings['pad_divisor']
+        height, width = self.size_of(x)
         # right and bottom, as MMDetection does
         pads = [(divisor - s % divisor) % divisor for s in (width, height)]
         if self.options.dynamic_size or any(pads):
             x = F.pad(x, (0, pads[0], 0, pads[1]))
-        feats = self.model.extract_feat(x)
-        maps = self.head(feats)
-        found = _choose(self._dense(*maps, size), self.head.test_cfg)
-        inner = (*maps[0], *maps[1])
-        if self.two_stages:
-            roi_head = self.model.roi_head
+        feats = model.extract_feat(x)
+        found = zip(('_cls', '_reg'), _dense_head(model)(feats), strict=True)
+        return feats, {
+            f'{kind}{level}': value
+            for kind, values in found
+            for level, value in enumerate(values)
+        }
+
+    def compute(self, model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+        size, head = self.size_of(x), _dense_head(model)
+        feats, inner = self.dense(model, x)
+        candidates = _decode_dense(head, inner.values(), size)
+        found = suppress(*candidates, head.test_cfg)
+        if hasattr(model, 'roi_head'):
+            head = model.roi_head
             proposals, scores, _ = found
-            pooled = _extract(roi_head.bbox_roi_extractor, feats, proposals)
-            if roi_head.with_shared_head:
-                pooled = roi_head.shared_head(pooled)
-            rois = roi_head.bbox_head(pooled)
-            inner += (proposals, scores, *rois)
-            candidates = self._classify(*rois, proposals, scores > 0, size)
-            found = _choose(candidates, roi_head.test_cfg)
-            if roi_head.with_mask:
-                boxes, _, labels = found
-                pooled = _extract(roi_head.mask_roi_extractor, feats, boxes)
-                masks = roi_head.mask_head(pooled).sigmoid()
-                found += (masks_of(roi_head.mask_head, masks, labels),)
-        return *(value[None] for value in found), *inner
+            rois = head._bbox_forward(feats, _rois_of(proposals))
+            logits, deltas = rois['cls_score'], rois['bbox_pred']
+            inner.update(_proposals=proposals, _objectness=scores)
+            inner.update(_roi_cls=logits, _roi_reg=deltas)
+            boxes = _decode(head.bbox_head, proposals, deltas, size)
+            classes = head.bbox_head.num_classes
+            labels = torch.arange(classes).expand(proposals.shape[0], -1)
+            there = (scores > 0)[:, None]
+            scores = (logits.softmax(-1)[:, :-1] * there).flatten()
+            found = suppress(boxes, scores, labels.flatten(), head.test_cfg)
+        outputs = dict(zip(('boxes', 'scores', 'labels'), found, strict=True))
+        if model.with_mask:
+            outputs['masks'] = _masks(head, feats, found[0], found[2])
+        return {key: value[None] for key, value in outputs.items()} | inner
 
-    def _dense(self, cls_scores, bbox_preds, size) -> tuple[Tensor, ...]:
-        """Decode the best anchors of every level; label proposals by it."""
-        head, cfg = self.head, self.head.test_cfg
-        count = cfg.get('nms_pre', -1)
-        count = count if count > 0 else torch.iinfo(torch.int32).max
-        priors = head.prior_generator.grid_priors(
-            [score.shape[-2:] for score in cls_scores],
-            dtype=bbox_preds[0].dtype,
-            device=bbox_preds[0].device,
-        )
-        found = []
-        for level, (score, delta, prior) in enumerate(
-            zip(cls_scores, bbox_preds, priors, strict=True)
-        ):
-            score = probabilities(head, score).flatten()
-            there = torch.as_tensor(score.shape[0])
-            most = torch.minimum(there, torch.tensor(count))
-            score, place = torch.topk(score, most)
-            anchor = torch.div(place, head.num_classes, rounding_mode='trunc')
-            label = place - anchor * head.num_classes
-            if self.two_stages:
-                label = torch.full_like(label, level)
-            delta = delta.permute(0, 2, 3, 1).reshape(-1, 4)[anchor]
-            found.append((prior[anchor], delta, score, label))
-        prior, delta, score, label = map(torch.cat, zip(*found, strict=True))
-        boxes = _decode(head, prior, delta, size)
-        least = cfg.get('min_bbox_size', -1)
-        if least >= 0:
-            wide = (boxes[:, 2:] - boxes[:, :2] > least).all(-1)
-            score = torch.where(wide, score, torch.full_like(score, -1.0))
-        return boxes, score, label
+    @torch.no_grad()
+    def compare(self, model: nn.Module, x: Tensor, result: Comparison) -> None:
+        """Compare what comes before each choice, and look the choices up.
 
-    def _classify(self, scores, deltas, proposals, there, size) -> tuple:
-        """Return a box, score and label for every proposal and class."""
-        head = self.model.roi_head.bbox_head
-        classes = head.num_classes
-        scores = torch.softmax(scores, dim=-1)[:, :-1] * there[:, None]
-        kinds = 1 if head.reg_class_agnostic else classes
-        priors = proposals[:, None].expand(-1, kinds, -1).reshape(-1, 4)
-        boxes = _decode(head, priors, deltas.reshape(-1, 4), size)
-        boxes = boxes.reshape(-1, kinds, 4).expand(-1, classes, -1)
-        labels = torch.arange(classes, device=boxes.device)
-        labels = labels.expand(proposals.shape[0], -1)
-        return boxes.reshape(-1, 4), scores.flatten(), labels.reshape(-1)
+        Where two scores are equal up to rounding, two programs may choose
+        different boxes, and all that follows differs. So the second stage is
+        compared on the proposals of the file, and the masks on its boxes.
+        """
+        size, head = self.size_of(x), _dense_head(model)
+        feats, wanted = self.dense(model, x)
+        for name, value in wanted.items():
+            result.add(name, value)
+        file = {k: torch.from_numpy(value) for k, value in result.got.items()}
+        # Decoding multiplies what differs by the sides of large anchors, so
+        # that boxes are looked up among those of the file's own maps.
+        levels = _anchors(head, [file[name] for name in wanted])
+        scores, deltas, priors = map(torch.cat, zip(*levels, strict=True))
+        boxes = head.bbox_coder.decode(priors, deltas, max_shape=size)
+        boxes = boxes[:, None]  # one for all classes
+        least = head.test_cfg.get('score_thr', 0.0)
+        if hasattr(model, 'roi_head'):
+            proposals, objectness = file['_proposals'], file['_objectness']
+            labels = -(objectness <= 0).long()
+            found = proposals, objectness, labels
+            _look_up(result, found, boxes, scores, least)
+            head, rois = model.roi_head, _rois_of(proposals)
+            given = head._bbox_forward(feats, rois)
+            result.add('_roi_cls', given['cls_score'])
+            result.add('_roi_reg', given['bbox_pred'])
+            boxes = head.bbox_head.bbox_coder.decode(
+                proposals, file['_roi_reg'], max_shape=size
+            ).unflatten(1, (-1, 4))
+            scores = file['_roi_cls'].softmax(-1)[:, :-1]
+            least = head.test_cfg.score_thr
+        found = tuple(file[name][0] for name in ('boxes', 'scores', 'labels'))
+        _look_up(result, found, boxes, scores, least)
+        if model.with_mask:
+            masks = _masks(head, feats, found[0], found[2])
+            result.add('masks', masks[None])
+        result.boxes = int((found[2] >= 0).sum())
 
 
-def dense_head(model: nn.Module) -> nn.Module:
-    """Return the head that looks at every anchor, of proposals or boxes."""
-    return model.rpn_head if hasattr(model, 'rpn_head') else model.bbox_head
+def _look_up(
+    result: Comparison,
+    found: tuple[Tensor, ...],
+    boxes: Tensor,
+    scores: Tensor,
+    least: float,
+) -> None:
+    """Look boxes up among all that the model predicts, and the best first.
+
+    Two boxes that overlap may suppress each other in either order where they
+    score alike, but the best score of all stays.
+    """
+    shares, tolerance = found[1], result.tolerance
+    boxes = boxes.expand(-1, scores.shape[1], -1)
+    for place, share, label in zip(*found, strict=True):
+        alike = (scores[:, label] - share).abs() <= tolerance
+        away = (boxes[:, label] - place).abs().amax(-1)
+        near = away <= tolerance * max(result.size)
+        if label >= 0 and not (alike & near).any():
+            result.problems.append('a box is none that the model predicts')
+    # A box may have no area, and is left out then.
+    area = (boxes[..., 2:] > boxes[..., :2]).all(-1)
+    best = (scores * area).max()
+    if best > max(least, shares[0]) + tolerance or (shares.diff() > 0).any():
+        result.problems.append('the best box is not the first')
 
 
-def probabilities(head: nn.Module, scores: Tensor) -> Tensor:
-    """Turn a level's (1, n, H, W) into (anchors, classes)."""
-    scores = scores.permute(0, 2, 3, 1).reshape(-1, head.cls_out_channels)
-    if head.use_sigmoid_cls:
-        return scores.sigmoid()
-    return scores.softmax(-1)[:, :-1]
-
-
-def masks_of(head: nn.Module, masks: Tensor, labels: Tensor) -> Tensor:
-    """Take (n, H, W) of the labels from masks (n, classes, H, W)."""
-    if not head.class_agnostic:
-        place = labels.clamp(min=0).reshape(-1, 1, 1, 1)
-        masks = masks.gather(1, place.expand(-1, -1, *masks.shape[2:]))
-    return masks[:, 0]
-
-
-def rois_of(boxes: Tensor) -> Tensor:
-    """Put the number of the image, 0, before boxes (n, 4)."""
-    return torch.cat((torch.zeros_like(boxes[:, :1]), boxes), dim=1)
-
-
-def _extract(extractor: nn.Module, feats, boxes: Tensor) -> Tensor:
-    """Pool each of boxes (n, 4) from the level of its size."""
-    rois = rois_of(boxes)
-    layers = extractor.roi_layers
-    level_of = extractor.map_roi_levels(rois, len(layers))
-    pooled, order = [], []
-    for level, layer in enumerate(layers):
-        at = (level_of == level).nonzero().flatten()
-        order.append(at)
-        # mmcv's own operator has no symbol; both sample alike.
-        pooled.append(
-            roi_align(
-                feats[level],
-                rois[at],
-                layer.output_size,
-                layer.spatial_scale,
-                layer.sampling_ratio,
-                aligned=True,
+def _check(model: nn.Module) -> None:
+    """Refuse a detector that chooses by other rules."""
+    heads = [_dense_head(model)]
+    if hasattr(model, 'roi_head'):
+        heads.append(model.roi_head)
+    for head in heads:
+        rule = (getattr(head, 'test_cfg', None) or {}).get('nms', {})
+        known = isinstance(head, (RetinaHead, SSDHead, RPNHead))
+        known = known or type(head) is StandardRoIHead
+        plain = rule.get('type', 'nms') == 'nms'
+        if not known or not plain or rule.get('class_agnostic'):
+            raise ValueError(
+                f'{type(head).__name__} with nms={dict(rule)} cannot be '
+                'exported; RetinaHead, SSDHead, RPNHead and StandardRoIHead '
+                'with plain nms within each class can.'
             )
-        )
-    order = torch.cat(order)
-    back = torch.zeros_like(order).scatter(
-        0, order, torch.arange(order.shape[0], device=order.device)
-    )
-    return torch.cat(pooled)[back]
+
+
+def _dense_head(model: nn.Module) -> nn.Module | None:
+    """Return the head that looks at every anchor, of proposals or boxes."""
+    return getattr(model, 'rpn_head', getattr(model, 'bbox_head', None))
+
+
+def _anchors(
+    head: nn.Module, maps: Iterable[Tensor]
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield scores (n, classes), deltas (n, 4), priors (n, 4) of a level."""
+    maps = list(maps)
+    cls, reg = maps[: len(maps) // 2], maps[len(maps) // 2 :]
+    sizes = [value.shape[-2:] for value in cls]
+    priors = head.prior_generator.grid_priors(sizes, device=cls[0].device)
+    for scores, deltas, prior in zip(cls, reg, priors, strict=True):
+        scores = scores.permute(0, 2, 3, 1).reshape(-1, head.cls_out_channels)
+        if head.use_sigmoid_cls:
+            scores = scores.sigmoid()
+        else:
+            scores = scores.softmax(-1)[:, :-1]
+        yield scores, deltas.permute(0, 2, 3, 1).reshape(-1, 4), prior
+
+
+def _decode_dense(
+    head: nn.Module, maps: Iterable[Tensor], size: tuple
+) -> tuple[Tensor, ...]:
+    """Decode the best anchors of every level; label proposals by it."""
+    cfg, found = head.test_cfg, []
+    count = cfg.get('nms_pre', -1)
+    count = count if count > 0 else torch.iinfo(torch.int32).max
+    for level, (score, delta, prior) in enumerate(_anchors(head, maps)):
+        score = score.flatten()
+        there = torch.as_tensor(score.shape[0])
+        most = torch.minimum(there, torch.tensor(count))
+        score, place = torch.topk(score, most)
+        anchor = torch.div(place, head.num_classes, rounding_mode='trunc')
+        label = place - anchor * head.num_classes
+        if isinstance(head, RPNHead):
+            label = torch.full_like(label, level)
+        found.append((prior[anchor], delta[anchor], score, label))
+    prior, delta, score, label = map(torch.cat, zip(*found, strict=True))
+    boxes = _decode(head, prior, delta, size)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    wide = (sides > cfg.get('min_bbox_size', -1)).all(-1)
+    return boxes, torch.where(wide, score, torch.full_like(score, -1.0)), label
 
 
 def _decode(head: nn.Module, prior: Tensor, delta: Tensor, size) -> Tensor:
-    """Turn deltas (n, 4) into boxes within the image."""
-    boxes = head.bbox_coder.decode(prior, delta)
+    """Turn (n, 4) and (n, 4 classes) into boxes (n classes, 4) within."""
+    boxes = head.bbox_coder.decode(prior, delta).reshape(-1, 4)
     # Sides are numbers or, of a free size, what the tracer follows.
     height, width = (torch.as_tensor(side).to(boxes.dtype) for side in size)
     most = torch.stack((width, height, width, height))
     return torch.minimum(boxes.clamp(min=0), most)
 
 
-def _choose(candidates: tuple, cfg) -> tuple[Tensor, ...]:
-    """Suppress and keep as a config says."""
-    least = cfg.get('score_thr', 0.0)
-    return suppress(*candidates, cfg.nms.iou_threshold, least, cfg.max_per_img)
+def _rois_of(boxes: Tensor) -> Tensor:
+    """Put the number of the image, 0, before boxes (n, 4)."""
+    return torch.cat((torch.zeros_like(boxes[:, :1]), boxes), dim=1)
+
+
+def _extract(extractor: nn.Module, feats, rois: Tensor) -> Tensor:
+    """Pool each of rois (n, 5) from the level of its size, none skipped."""
+    layers, pooled, order = extractor.roi_layers, [], []
+    level_of = extractor.map_roi_levels(rois, len(layers))
+    for level, layer in enumerate(layers):
+        at = (level_of == level).nonzero().flatten()
+        order.append(at)
+        pooled.append(layer(feats[level], rois[at]))
+    return torch.cat(pooled)[torch.cat(order).argsort()]
+
+
+def _masks(head: nn.Module, feats, boxes: Tensor, labels: Tensor) -> Tensor:
+    """Predict masks (n, H, W) of boxes (n, 4) for their labels (n,)."""
+    masks = head._mask_forward(feats, _rois_of(boxes))['mask_preds'].sigmoid()
+    place = labels.clamp(min=0).reshape(-1, 1, 1, 1)
+    return masks.gather(1, place.expand(-1, -1, *masks.shape[2:]))[:, 0]
 
 
 def suppress(
-    boxes: Tensor,
-    scores: Tensor,
-    labels: Tensor,
-    iou_thr: float,
-    score_thr: float,
-    count: int,
+    boxes: Tensor, scores: Tensor, labels: Tensor, cfg: ConfigDict
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Suppress overlapping boxes within each label; keep the best.
 
-    Takes boxes (n, 4) as left, top, right, bottom in pixels, scores (n,) and
-    int64 labels (n,), and returns those that are left, ``count`` at most, the
-    best first. Without any it is one row of 0, 0 and -1, as runtimes stumble
-    over empty tensors.
+    Takes boxes (n, 4) as left, top, right, bottom in pixels, scores (n,),
+    int64 labels (n,) and a head's test_cfg, and returns those that are left,
+    the best first. Without any it is one row of 0, 0 and -1, as runtimes
+    stumble over empty tensors.
     """
-    at = (scores > score_thr).nonzero().flatten()
+    at = (scores > cfg.get('score_thr', 0.0)).nonzero().flatten()
     boxes, scores, labels = boxes[at], scores[at], labels[at]
     nothing = boxes.new_zeros(1, 4)
     # As mmcv: boxes of different labels are moved so that none overlap.
     span = torch.cat((boxes, nothing)).max() + 1
     moved = boxes + labels[:, None].to(boxes.dtype) * span
-    kept = nms(moved, scores, iou_thr)[:count]
+    kept = nms(moved, scores, cfg.nms.iou_threshold)[: cfg.max_per_img]
     rows = torch.as_tensor(kept.shape[0]).clamp(min=1)
     return (
         torch.cat((boxes[kept], nothing))[:rows],
@@ -228,19 +268,3 @@ def suppress(
         torch.cat((scores[kept].clamp(0, 1), nothing[0, :1]))[:rows],
         torch.cat((labels[kept], labels.new_full((1,), -1)))[:rows],
     )
-
-
-def _check(head: nn.Module, coded: nn.Module, plain: bool) -> None:
-    """Refuse a head that predicts by other rules."""
-    cfg, why = head.test_cfg.get('nms', {}), None
-    if not plain or hasattr(head, 'atss_centerness'):
-        why = (
-            'anchor heads such as RetinaHead, SSDHead and RPNHead can be, and '
-            'StandardRoIHead with SingleRoIExtractor and aligned RoIAlign'
-        )
-    elif type(coded.bbox_coder) is not DeltaXYWHBBoxCoder:
-        why = f'its boxes are coded by {type(coded.bbox_coder).__name__}'
-    elif cfg.get('type', 'nms') != 'nms' or cfg.get('class_agnostic'):
-        why = f'plain nms within each class can be, got nms={dict(cfg)}'
-    if why:
-        raise ValueError(f'{type(head).__name__} cannot be exported: {why}.')

@@ -1,27 +1,22 @@
 """Exporting a model of any of the three libraries to ONNX, with proof."""
 
 import os
-from collections.abc import Iterator, Sequence
 
-import numpy as np
 import onnx
 import onnxruntime
-from torch import Tensor, nn
+from torch import nn
 
 from ..checkpoints.atomic import atomic_write
 from .arguments import MIN_SIDE, ExportOptions
 from .graph import make_graph
-from .images import as_input, random_image
-from .networks import Preprocess, build_network, describe
-from .parity import Comparison, compare
+from .images import random_image, read_images
+from .networks import Comparison, build_network, describe
+
+MAX_IMAGES = 8  # of a folder, that are compared
 
 
 def export_model(
-    model: nn.Module,
-    kind: str,
-    out: str | os.PathLike,
-    options: ExportOptions,
-    images: Sequence[tuple[str, np.ndarray]] = (),
+    model: nn.Module, kind: str, out: str | os.PathLike, options: ExportOptions
 ) -> list[Comparison]:
     """Export a model to ONNX, and prove that it computes the same.
 
@@ -32,9 +27,7 @@ def export_model(
             ``'detector'``.
         out (str or PathLike): File to write, ending in ``.onnx``; whole and
             proven, or not at all.
-        options (ExportOptions): How; ``size`` is given.
-        images (Sequence): Names and BGR pixels of images to compare on
-            besides random ones. Defaults to none.
+        options (ExportOptions): How.
 
     Returns:
         list[Comparison]: How well it agrees, one per batch of images.
@@ -43,23 +36,34 @@ def export_model(
         ValueError: The model cannot be exported, or the file would compute
             something else.
     """
-    options.check(out, '.onnx')
     metadata = describe(model, kind, options)
+    height, width = options.size
+    sizes = [options.size] * 3
+    if options.dynamic_size:  # a smaller and a larger one, of odd sides
+        smaller = (max(height * 2 // 3, MIN_SIDE), max(width // 2, MIN_SIDE))
+        sizes[1] = (smaller[0] | 1, smaller[1] | 1)
+        sizes[2] = (height + 13 | 1, width + height // 4 + 6)
+    images = [
+        ('noise', random_image(metadata, size, seed))
+        for seed, size in enumerate(sizes, 1)
+    ]
+    if options.images:
+        images += read_images(options.images, MAX_IMAGES, metadata)
     network = build_network(model, kind, options)
-    names = [*network.output_names, *network.inner_names]
-    free = [0] * options.dynamic_batch + [2, 3] * options.dynamic_size
     traced = random_image(metadata, options.size, seed=0)
+    names = list(network(traced))
+    free = [0] * options.dynamic_batch + [2, 3] * options.dynamic_size
     graph = make_graph(network, traced, names, metadata, free)
     session = onnxruntime.InferenceSession(
         graph.SerializeToString(), providers=['CPUExecutionProvider']
     )
     comparisons = []
-    for name, image in _check_images(options, metadata, images):
+    for name, image in images:
         values = session.run(names, {'image': image.numpy()})
         got = dict(zip(names, values, strict=True))
-        if options.preprocess:
-            image = Preprocess(**metadata['normalize'])(image)
-        result = compare(name, model, kind, got, image, options.tolerance)
+        size = tuple(image.shape[2:])
+        result = Comparison(name, size, options.tolerance, got)
+        network.compare(model, network.preprocess(image), result)
         comparisons.append(result)
     wrong = sum(bool(c.problems) for c in comparisons)
     if wrong:
@@ -69,27 +73,7 @@ def export_model(
             f'of {len(comparisons)} images, so that no file was written:\n'
             f'{found}'
         )
-    # What is compared beyond the outputs stays within.
-    del graph.graph.output[len(network.output_names) :]
+    del graph.graph.output[sum(not name.startswith('_') for name in names) :]
     with atomic_write(out) as draft:
         onnx.save(graph, draft)
     return comparisons
-
-
-def _check_images(
-    options: ExportOptions,
-    metadata: dict,
-    images: Sequence[tuple[str, np.ndarray]],
-) -> Iterator[tuple[str, Tensor]]:
-    """Yield names and batches, of three sizes where the size is free."""
-    height, width = options.size
-    sizes = [options.size]
-    if options.dynamic_size:  # a smaller and a larger one, of odd sides
-        smaller = (max(height * 2 // 3, MIN_SIDE), max(width // 2, MIN_SIDE))
-        sizes.append((smaller[0] | 1, smaller[1] | 1))
-        sizes.append((height + 13 | 1, width + height // 4 + 6))
-    for i in range(3):
-        size = sizes[i % len(sizes)]
-        yield 'noise', random_image(metadata, size, seed=i + 1)
-    for i, (name, pixels) in enumerate(images):
-        yield name, as_input(pixels, sizes[i % len(sizes)], metadata)

@@ -1,19 +1,18 @@
 """From a network in PyTorch to a graph of standard ONNX operators."""
 
-import io
 import json
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
+from contextlib import ExitStack
 
 import onnx
 import onnxruntime
 import torch
 from onnx import helper
 from torch import Tensor, nn
-from torch.onnx import symbolic_helper, symbolic_opset9
+from torch.onnx import symbolic_helper
 
 from ..ops import export_form
 from ..version import __version__
@@ -33,7 +32,7 @@ def make_graph(
 
     Args:
         network (nn.Module): Network in evaluation mode without gradients,
-            with one input and a tensor, or a tuple of them, as output.
+            with one input and a tensor, or several, as output.
         image (Tensor): Input to trace it with.
         output_names (Sequence[str]): Names of the outputs.
         metadata (dict): What a runtime has to know, as JSON holds it.
@@ -44,33 +43,48 @@ def make_graph(
         onnx.ModelProto: Checked model of standard operators.
     """
     names = ('batch', 'channels', 'height', 'width')
-    file = io.BytesIO()
-    with (
-        export_form(free_size=2 in free),
-        _own_symbols(),
-        torch.no_grad(),
-        # The tracer warns of every shape that becomes a number, and prints
-        # the whole graph where it fails.
-        warnings.catch_warnings(),
-        redirect_stdout(io.StringIO()),
-    ):
+    options = onnxruntime.SessionOptions()
+    # Folds constants, and drops what computes nothing.
+    basic = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.graph_optimization_level = basic
+    options.log_severity_level = 3
+    symbols = {'aten::softplus': _softplus, 'aten::unflatten': _unflatten}
+    with ExitStack() as stack:
+        for name, symbol in symbols.items():
+            torch.onnx.register_custom_op_symbolic(name, symbol, OPSET)
+            undo = torch.onnx.unregister_custom_op_symbolic
+            stack.callback(undo, name, OPSET)
+        stack.enter_context(export_form(free_size=2 in free))
+        # The tracer warns of every shape that becomes a number.
+        stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter('ignore')
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        path = os.path.join(folder, 'traced.onnx')
         torch.onnx.export(
             network,
             (image,),
-            file,
+            path,
             dynamo=False,
             opset_version=OPSET,
             input_names=['image'],
             output_names=[*output_names],
             dynamic_axes={'image': {i: names[i] for i in free}},
         )
-    model = onnx.load_model_from_string(file.getvalue())
-    for output in model.graph.output:
-        # They are the traced ones; onnxruntime infers what is fixed.
-        for dim in output.type.tensor_type.shape.dim:
-            dim.Clear()
-    model = _simplify(model)
+        model = onnx.load(path)
+        for output in model.graph.output:
+            # They are the traced ones; onnxruntime infers what is fixed.
+            for dim in output.type.tensor_type.shape.dim:
+                dim.Clear()
+        options.optimized_model_filepath = path
+        onnxruntime.InferenceSession(
+            model.SerializeToString(),
+            options,
+            providers=['CPUExecutionProvider'],
+        )
+        model = onnx.load(path)
+    kept = [o for o in model.opset_import if not o.domain]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
     model.producer_name, model.producer_version = METADATA, __version__
     set_metadata(model, metadata)
     onnx.checker.check_model(model, full_check=True)
@@ -83,8 +97,6 @@ def _softplus(g, x, beta, threshold):
     onnxruntime computes its Softplus slowly; OpenVINO has no fast logarithm,
     but knows this one for a Softplus. Beyond 30 nothing is left of the 1.
     """
-    if symbolic_helper._get_const(beta, 'f', 'beta') != 1:
-        return symbolic_opset9.softplus(g, x, beta, threshold)
     most, one = (
         g.op('Constant', value_t=torch.tensor(value)) for value in (30.0, 1.0)
     )
@@ -103,41 +115,6 @@ def _unflatten(g, x, dim, sizes):
     ]
     parts[dim] = sizes
     return g.op('Reshape', x, g.op('Concat', *parts, axis_i=0))
-
-
-@contextmanager
-def _own_symbols() -> Iterator[None]:
-    """Let the tracer write what is above in the place of its own."""
-    symbols = {'aten::softplus': _softplus, 'aten::unflatten': _unflatten}
-    for name, symbol in symbols.items():
-        torch.onnx.register_custom_op_symbolic(name, symbol, OPSET)
-    try:
-        yield
-    finally:
-        for name in symbols:
-            torch.onnx.unregister_custom_op_symbolic(name, OPSET)
-
-
-def _simplify(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Fold constants and drop what computes nothing, by the lowest level of
-    onnxruntime's optimiser, whose results are standard operators."""
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = (
-        onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
-    )
-    options.log_severity_level = 3
-    with tempfile.TemporaryDirectory() as folder:
-        options.optimized_model_filepath = os.path.join(folder, 'model.onnx')
-        onnxruntime.InferenceSession(
-            model.SerializeToString(),
-            options,
-            providers=['CPUExecutionProvider'],
-        )
-        model = onnx.load(options.optimized_model_filepath)
-    kept = [o for o in model.opset_import if not o.domain]
-    del model.opset_import[:]
-    model.opset_import.extend(kept)
-    return model
 
 
 def set_metadata(model: onnx.ModelProto, metadata: dict) -> None:

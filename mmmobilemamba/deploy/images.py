@@ -13,13 +13,13 @@ from .networks import Preprocess
 
 
 def read_images(
-    path: str | os.PathLike, count: int, channels: int
-) -> list[tuple[str, np.ndarray]]:
+    path: str | os.PathLike, count: int, about: dict
+) -> list[tuple[str, Tensor]]:
     """Read an image, or images of a folder and those within, evenly.
 
-    Returns at most ``count`` names and pixels (height, width, channels),
-    colours as BGR. Raises ValueError for a file that is no image, or has
-    another number of channels than a network takes.
+    Returns at most ``count`` names and batches of one (1, channels, H, W), as
+    the network takes them whose metadata is ``about``. Raises ValueError for
+    a file that is no image of its channels.
     """
     paths = sorted(
         file
@@ -27,16 +27,20 @@ def read_images(
         if file.suffix.lower() in IMAGE_SUFFIXES
     )
     paths = paths or find_images(path)  # a file, or an error
-    step = max(len(paths) / count, 1)
+    step, channels = max(len(paths) / count, 1), about['channels']
     flag = cv2.IMREAD_COLOR if channels == 3 else cv2.IMREAD_UNCHANGED
     images = []
     for i in range(min(count, len(paths))):
         file = paths[int(i * step)]
         pixels = cv2.imread(os.fspath(file), flag)
-        pixels = None if pixels is None else np.atleast_3d(pixels)
-        if pixels is None or pixels.shape[2] != channels:
+        if pixels is None or np.atleast_3d(pixels).shape[2] != channels:
             raise ValueError(f'{file} is no image of {channels} channels.')
-        images.append((file.name, pixels))
+        height, width = about['traced_size']
+        pixels = np.atleast_3d(cv2.resize(pixels, (width, height)))
+        image = torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy())
+        if not about['preprocess']:
+            image = Preprocess(**about['normalize'])(image)
+        images.append((file.name, image))
     return images
 
 
@@ -54,17 +58,3 @@ def random_image(about: dict, size: tuple[int, int], seed: int) -> Tensor:
     if about['preprocess']:
         return (noise * 60 + 120).clamp(0, 255).to(torch.uint8)
     return noise
-
-
-def as_input(pixels: np.ndarray, size: tuple[int, int], about: dict) -> Tensor:
-    """Resize pixels (H, W, channels) to a batch as a network takes it.
-
-    ``about`` is the metadata of the network.
-    """
-    image = torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1)[None]
-    image = nn.functional.interpolate(
-        image, size=size, mode='bilinear', antialias=True
-    )
-    if about['preprocess']:
-        return image.round().clamp(0, 255).to(torch.uint8).contiguous()
-    return Preprocess(**about['normalize'])(image).contiguous()

@@ -3,7 +3,7 @@
 import os
 import statistics
 import sys
-import time
+import timeit
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from onnxruntime.quantization import (
 
 from ..checkpoints.atomic import atomic_write
 from .graph import set_metadata
-from .images import as_input, read_images
+from .images import read_images
 from .session import Session
 
 # In the names of nodes of the scan; "ss2d_1" is that of another stage.
@@ -71,20 +71,13 @@ def quantize(
     Returns:
         str: What it costs; ValueError where the metric loses more.
     """
-    if count < 1:
-        raise ValueError(f'count must be 1 or more, got {count}.')
-    session = load_float(src, out, threads)
+    session = load_float(src, threads)
     about, model = session.metadata, onnx.load(src)
-    size = tuple(about['size'] or about['traced_size'])
-    images = [
-        as_input(pixels, size, about).numpy()
-        for _, pixels in read_images(folder, count, about['channels'])
-    ]
+    images = [x.numpy() for _, x in read_images(folder, count, about)]
     if measure:
         print_log('Evaluating the float network', logger='current')
         name, before = measure(Path(src))
     with atomic_write(out) as draft:
-        print_log('Calibrating', logger='current')
         quantize_static(
             Path(src),
             draft,
@@ -113,17 +106,14 @@ def quantize(
                     'try more images or another --method, or allow it by '
                     '--max-loss.'
                 )
-        smaller = Session(draft, threads=threads)
-        report.append(_latency(session, smaller, images[0]))
+        pair = (session, Session(draft, threads=threads))
+        first, second = (_latency(network, images[0]) for network in pair)
+        report.append(f'latency: {first:.1f} -> {second:.1f} ms')
     return '\n'.join(report)
 
 
-def load_float(
-    src: str | os.PathLike, out: str | os.PathLike, threads: int | None = None
-) -> Session:
+def load_float(src: str | os.PathLike, threads: int | None = None) -> Session:
     """Load a network to convert; refuse one that is no float32 network."""
-    if not str(out).endswith('.onnx'):
-        raise ValueError(f'out must end in .onnx, got {out}.')
     session = Session(src, threads=threads)
     precision = session.metadata['precision']
     if precision != 'float32':
@@ -161,13 +151,8 @@ def _residual_filters(model: onnx.ModelProto) -> list[str]:
     ]
 
 
-def _latency(first: Session, second: Session, image: np.ndarray) -> str:
-    """Time both in turn."""
-    times: tuple[list, list] = [], []
-    for _ in range(11):  # the first is a warm-up
-        for session, found in zip((first, second), times, strict=True):
-            start = time.perf_counter()
-            session(image)
-            found.append(time.perf_counter() - start)
-    before, after = (statistics.median(found[1:]) * 1e3 for found in times)
-    return f'latency: {before:.1f} -> {after:.1f} ms'
+def _latency(session: Session, image: np.ndarray) -> float:
+    """Return the median of ten runs in milliseconds."""
+    session(image)
+    times = timeit.repeat(lambda: session(image), number=1, repeat=10)
+    return statistics.median(times) * 1e3

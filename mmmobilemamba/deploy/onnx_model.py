@@ -4,6 +4,7 @@ import os
 from copy import deepcopy
 from types import SimpleNamespace
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config, ConfigDict
@@ -11,10 +12,9 @@ from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ..apis.inference import load_model
 from ..registry import MODELS
 from .arguments import KINDS
-from .session import Session
+from .session import Session, read_exported
 
 
 @MODELS.register_module()
@@ -43,6 +43,8 @@ class OnnxModel(BaseModel):
     ):
         session = Session(path, runtime, threads)
         about, outside = session.metadata, deepcopy(data_preprocessor)
+        if outside and about['kind'] == 'classifier':
+            outside.setdefault('type', 'ClsDataPreprocessor')
         if outside and about['kind'] == 'detector':
             outside['pad_size_divisor'] = 1
         if outside and about['preprocess']:  # that is inside
@@ -55,23 +57,14 @@ class OnnxModel(BaseModel):
         self.nothing = nn.Parameter(torch.empty(0), requires_grad=False)
 
     def forward(
-        self,
-        inputs: Tensor,
-        data_samples: list | None = None,
-        mode: str = 'predict',
+        self, inputs: Tensor, data_samples: list, mode: str = 'predict'
     ) -> list:
         """Predict images (batch, channels, H, W) into the host's samples."""
-        if mode != 'predict':
-            raise ValueError(f"mode must be 'predict', got {mode!r}.")
         add = getattr(self, f'_add_{self.metadata["kind"]}')
         return add(inputs.cpu(), data_samples)
 
-    def _add_classifier(self, inputs: Tensor, samples: list | None) -> list:
-        from mmpretrain.structures import DataSample
-
+    def _add_classifier(self, inputs: Tensor, samples: list) -> list:
         scores = self._run_each(inputs, 'scores')
-        if samples is None:
-            samples = [DataSample() for _ in scores]
         for sample, score in zip(samples, scores, strict=True):
             sample.set_pred_score(score).set_pred_label(score.argmax())
         return samples
@@ -87,11 +80,11 @@ class OnnxModel(BaseModel):
             decode_head=SimpleNamespace(threshold=self.metadata['threshold']),
             encode_decode=lambda x, _: self._run_each(x, 'logits'),
         )
+        infer = EncoderDecoder.whole_inference
         if self.test_cfg.get('mode') == 'slide':
-            metas = [sample.metainfo for sample in samples]
-            logits = EncoderDecoder.slide_inference(like, inputs, metas)
-        else:
-            logits = self._run_each(inputs, 'logits')
+            infer = EncoderDecoder.slide_inference
+        metas = [sample.metainfo for sample in samples]
+        logits = infer(like, inputs, metas)
         return EncoderDecoder.postprocess_result(like, logits, samples)
 
     def _add_detector(self, inputs: Tensor, samples: list) -> list:
@@ -104,9 +97,12 @@ class OnnxModel(BaseModel):
                 # session says what is wrong.
                 pads = [max(m - n, 0) for m, n in zip(size, x.shape[1:])]
                 x = F.pad(x, (0, pads[1], 0, pads[0]))
-            out = self._run(x)
+            out = self.session(x[None].numpy())
             there = out['labels'][0] >= 0
-            found = {key: value[0][there] for key, value in out.items()}
+            found = {
+                key: torch.from_numpy(value[0][there])
+                for key, value in out.items()
+            }
             limit = found['boxes'].new_tensor([width, height] * 2)
             boxes = torch.minimum(found['boxes'], limit)
             boxes = boxes / boxes.new_tensor(tuple(sample.scale_factor) * 2)
@@ -122,25 +118,19 @@ class OnnxModel(BaseModel):
 
     def _run_each(self, inputs: Tensor, name: str) -> Tensor:
         """Run images one by one and return one output of all."""
-        return torch.cat([self._run(x)[name] for x in inputs])
-
-    def _run(self, x: Tensor) -> dict[str, Tensor]:
-        """Run one image (channels, H, W)."""
-        out = self.session(x[None].numpy())
-        return {key: torch.from_numpy(value) for key, value in out.items()}
+        found = [self.session(x[None].numpy())[name] for x in inputs]
+        return torch.from_numpy(np.concatenate(found))
 
 
 def paste_masks(
     masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float
 ) -> Tensor:
     """Put masks (n, H, W) within boxes onto an image, as MMDetection does."""
-    from mmdet.models.roi_heads.mask_heads.fcn_mask_head import (
-        _do_paste_mask,
-    )
+    from mmdet.models.roi_heads.mask_heads import fcn_mask_head as host
 
     pasted = torch.zeros((len(masks), *size), dtype=torch.bool)
     for i, (mask, box) in enumerate(zip(masks, boxes, strict=True)):
-        part, where = _do_paste_mask(mask[None, None], box[None], *size)
+        part, where = host._do_paste_mask(mask[None, None], box[None], *size)
         pasted[(i, *where)] = part[0] >= threshold
     return pasted
 
@@ -156,34 +146,15 @@ def use_onnx(
     ``path``, ``runtime`` and ``threads`` are those of :class:`Session`. Raises
     ValueError for a network of another kind than the config's model.
     """
-    kind = Session(path, runtime, threads).metadata['kind']
+    kind = read_exported(path)[1]['kind']
     scope = cfg.get('default_scope')
     if kind != KINDS.get(scope):
         raise ValueError(
             f'{path} is a {kind} and the config, of {scope}, describes a '
             f'{KINDS.get(scope)}.'
         )
-    outside = cfg.pop('data_preprocessor', None)
-    preprocessor = cfg.model.get('data_preprocessor') or outside
-    preprocessor = deepcopy(preprocessor or ConfigDict())
-    if kind == 'classifier':
-        preprocessor.setdefault('type', 'ClsDataPreprocessor')
-    cfg.model = ConfigDict(
-        type='mmmobilemamba.OnnxModel',
-        path=os.fspath(path),
-        data_preprocessor=preprocessor or None,
-        test_cfg=cfg.model.get('test_cfg') if kind == 'segmentor' else None,
-        runtime=runtime,
-        threads=threads,
-    )
+    names = ('data_preprocessor', 'test_cfg')
+    kept = {key: cfg.model[key] for key in names if key in cfg.model}
+    settings = dict(path=os.fspath(path), runtime=runtime, threads=threads)
+    cfg.model = ConfigDict(type='mmmobilemamba.OnnxModel', **settings, **kept)
     cfg.load_from = None
-
-
-def load_onnx_model(cfg: Config, *args, **kwargs) -> OnnxModel:
-    """Make an exported network ready for the hosts' inference functions.
-
-    Takes the arguments of :func:`use_onnx`, and gives what
-    :func:`mmmobilemamba.apis.inference.predict` takes.
-    """
-    use_onnx(cfg, *args, **kwargs)
-    return load_model(cfg, None, 'cpu')

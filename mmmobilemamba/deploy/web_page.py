@@ -4,21 +4,19 @@ import json
 import os
 import re
 import subprocess
-from colorsys import hsv_to_rgb
+import tempfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+import numpy as np
 
 from ..checkpoints.atomic import atomic_write
 from .session import read_exported
 
 INSTALL = 'npm install --ignore-scripts onnxruntime-web@1.30.0'
-_BY_HAND = f'Or `{INSTALL}`, and --runtime node_modules/onnxruntime-web.'
-_RUNTIME = (
-    'dist/ort.wasm.min.mjs',
-    'dist/ort-wasm-simd-threaded.mjs',
-    'dist/ort-wasm-simd-threaded.wasm',
-)
+_THREADED = 'dist/ort-wasm-simd-threaded'
+_RUNTIME = ('dist/ort.wasm.min.mjs', f'{_THREADED}.mjs', f'{_THREADED}.wasm')
 
 
 def make_web_page(
@@ -29,46 +27,44 @@ def make_web_page(
     """Write a folder that any web server turns into a page.
 
     ``network`` is exported with ``--preprocess``, ``runtime`` the folder of
-    the npm package onnxruntime-web; a page in ``folder`` is replaced. Raises
-    ValueError where the page cannot feed the network or a file is missing.
+    the npm package onnxruntime-web, or ``'npm'``, which fetches it. Raises
+    ValueError where the page cannot feed one, or the other is missing.
     """
     about = read_exported(network)[1]
-    kind, channels = about['kind'], about['channels']
-    if kind == 'backbone' or channels != 3 or not about['preprocess']:
+    photos = about['preprocess'] and about['channels'] == 3
+    if about['kind'] == 'backbone' or not photos:
         raise ValueError(
-            f'{network} is a {kind} of {channels} channels; the page feeds '
-            'photos to networks exported with --preprocess, no --backbone.'
+            f'{network}: the page feeds photos to networks exported with '
+            '--preprocess, and without --backbone.'
         )
-    web = Path(__file__).parent / 'web'
-    files = {path.name: path for path in web.iterdir()}
-    files |= {f'runtime/{name}': Path(runtime, name) for name in _RUNTIME}
-    files['network.onnx'] = Path(network)
-    if not all(path.is_file() for path in files.values()):
-        raise ValueError(
-            f'{runtime} is no onnxruntime-web; --runtime npm is. {_BY_HAND}'
-        )
-    contents = {name: path.read_bytes() for name, path in files.items()}
-    hues = [hsv_to_rgb(i * 0.618 % 1, 0.8, 0.9) for i in range(64)]
-    colours = [[round(255 * value) for value in hue] for hue in hues]
-    about.update(
-        name=Path(network).stem,
-        size=about['size'] or about['traced_size'],
-        palette=about['palette'] or colours,
-        bytes=sum(map(len, contents.values())),
-    )
+    contents = _read_runtime(runtime)
+    for file in Path(__file__).with_name('web').iterdir():
+        contents[file.name] = file.read_bytes()
+    contents['network.onnx'] = Path(network).read_bytes()
+    colours = np.random.default_rng(0).integers(64, 256, (64, 3)).tolist()
+    about['palette'] = about['palette'] or colours
+    about['bytes'] = len(contents['network.onnx'])
     contents['network.json'] = json.dumps(about).encode()
     for name, content in contents.items():
         with atomic_write(Path(folder, name)) as draft:
             draft.write_bytes(content)
 
 
-def fetch_runtime(folder: str | os.PathLike) -> Path:
-    """Let npm install onnxruntime-web below a folder; return its own."""
+def _read_runtime(folder: str | os.PathLike) -> dict[str, bytes]:
+    """Read onnxruntime-web, which npm installs where that is asked for."""
     try:
-        subprocess.run([*INSTALL.split(), '--prefix', folder], check=True)
+        with tempfile.TemporaryDirectory() as prefix:
+            if folder == 'npm':
+                command = [*INSTALL.split(), '--prefix', prefix]
+                subprocess.run(command, check=True)
+                folder = Path(prefix, 'node_modules', 'onnxruntime-web')
+            return {
+                f'runtime/{name}': Path(folder, name).read_bytes()
+                for name in _RUNTIME
+            }
     except (OSError, subprocess.CalledProcessError) as error:
-        raise ValueError(f'{error}. {_BY_HAND}') from error
-    return Path(folder, 'node_modules', 'onnxruntime-web')
+        text = f'{error}. `{INSTALL}`, --runtime node_modules/onnxruntime-web'
+        raise ValueError(text) from error
 
 
 def make_server(

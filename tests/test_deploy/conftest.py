@@ -1,6 +1,7 @@
 """Tiny models of every kind, filled so that each part of them matters."""
 
 from copy import deepcopy
+from functools import cache
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmmobilemamba.apis.config import load_config
 from mmmobilemamba.apis.inference import build_model
+from mmmobilemamba.apis.input_size import input_channels
 
 pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
@@ -44,45 +46,41 @@ MODELS = dict(
 )
 
 
-@torch.no_grad()
-def fill(model, heads=('rpn_head', 'roi_head.bbox_head', 'bbox_head')):
-    """Let every branch count, and the backbone's values keep their scale."""
-    for norm in model.modules():
-        if isinstance(norm, _BatchNorm):
-            nn.init.uniform_(norm.weight, 0.5, 1.5)
-            nn.init.uniform_(norm.bias, -0.3, 0.3)
-            norm.momentum = 1.0
-    for name, value in model.named_parameters():
-        if name.startswith(tuple(heads)) and value.dim() > 1:
-            nn.init.normal_(value, std=value[0].numel() ** -0.5)
-    model.train()
-    getattr(model, 'backbone', model)(torch.randn(4, 3, 192, 192))
-    return model.eval()
+@pytest.fixture(scope='session')
+def fill():
+    """Give a function that lets every branch count, and values their scale."""
 
+    @torch.no_grad()
+    def call(model, heads=('rpn_head', 'roi_head.bbox_head', 'bbox_head')):
+        for norm in model.modules():
+            if isinstance(norm, _BatchNorm):
+                nn.init.uniform_(norm.weight, 0.5, 1.5)
+                nn.init.uniform_(norm.bias, -0.3, 0.3)
+                norm.momentum = 1.0
+        for name, value in model.named_parameters():
+            if name.startswith(tuple(heads)) and value.dim() > 1:
+                nn.init.normal_(value, std=value[0].numel() ** -0.5)
+        backbone = getattr(model.train(), 'backbone', model)
+        backbone(torch.randn(4, input_channels(backbone), 192, 192))
+        return model.eval()
 
-@pytest.fixture(scope='session', name='fill')
-def give_fill():
-    return fill
+    return call
 
 
 @pytest.fixture(scope='session')
-def make_model(repo):
+def make_model(repo, fill):
     """Give a function that builds a tiny model by its name."""
-    made = {}
+    for library in ('mmdet', 'mmseg', 'mmpretrain'):
+        pytest.importorskip(library)
 
+    @cache
     def make(name, **changes):
-        for library in ('mmdet', 'mmseg', 'mmpretrain'):
-            pytest.importorskip(library)
-        key = (name, *changes.items())
-        if key not in made:
-            torch.manual_seed(0)
-            path, model = MODELS[name]
-            cfg = load_config(repo / f'configs/{path}.py')
-            cfg.merge_from_dict(deepcopy(dict(model=model)))
-            cfg.merge_from_dict(changes)
-            model = build_model(cfg)
-            made[key] = model.eval() if changes else fill(model)
-        return made[key]
+        torch.manual_seed(0)
+        path, model = MODELS[name]
+        cfg = load_config(repo / f'configs/{path}.py')
+        cfg.merge_from_dict(deepcopy(dict(model=model)))
+        cfg.merge_from_dict(changes)
+        return fill(build_model(cfg))
 
     return make
 
@@ -93,17 +91,11 @@ def export(make_model, tmp_path_factory):
     from mmmobilemamba.deploy.arguments import ExportOptions
     from mmmobilemamba.deploy.export import export_model
 
-    folder = tmp_path_factory.mktemp('exported')
-    made = {}
-
+    @cache
     def call(name, **options):
-        key = (name, *sorted(options.items()))
-        if key not in made:
-            path = folder / f'{len(made)}.onnx'
-            settings = ExportOptions(size=(96, 80), **options)
-            kind = name if name in ('classifier', 'segmentor') else 'detector'
-            report = export_model(make_model(name), kind, path, settings)
-            made[key] = path, report
-        return made[key]
+        path = tmp_path_factory.mktemp('exported') / 'model.onnx'
+        kind = name if name in ('classifier', 'segmentor') else 'detector'
+        options = ExportOptions((96, 80), **options)
+        return path, export_model(make_model(name), kind, path, options)
 
     return call

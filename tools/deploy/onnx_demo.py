@@ -9,36 +9,34 @@ import onnxruntime
 
 if len(sys.argv) != 4:
     sys.exit(__doc__)
-network, picture, result = sys.argv[1:]
+network, source, result = sys.argv[1:]
 session = onnxruntime.InferenceSession(network)
 about = session.get_modelmeta().custom_metadata_map.get('mmmobilemamba', '{}')
-about, image = json.loads(about), cv2.imread(picture)
-if image is None or not about.get('preprocess'):
-    missing = f'{picture} is no image that OpenCV reads'
-    sys.exit(missing if image is None else f'{network}: export --preprocess')
-size, classes = about['size'], about['classes']
+about, image = json.loads(about), cv2.imread(source)
+if image is None:
+    sys.exit(f'{source} is no image that OpenCV reads')
+if not about.get('preprocess'):
+    sys.exit(f'{network}: export it with --preprocess')
+size, names = about['size'], about['classes'] or range(10000)
 scaled = cv2.resize(image, size[::-1]) if size else image  # None: any size
 found = session.run(None, {'image': scaled.transpose(2, 0, 1)[None]})
 if about['kind'] == 'segmentor':  # logits, one map per class
     labels = found[0][0].argmax(0).astype(np.uint8)
     labels = cv2.resize(labels, image.shape[1::-1], interpolation=0)
-    palette = about['palette'] or np.random.default_rng(0).integers(
-        256, size=(256, 3)
-    )
-    image = (image / 2 + np.array(palette)[labels][..., ::-1] / 2).astype(
-        np.uint8
-    )
+    colours = np.random.default_rng(0).integers(256, size=(256, 3))
+    colours = np.array(about['palette'] or colours)[labels][..., ::-1]
+    image = (image / 2 + colours / 2).astype(np.uint8)
 elif about['kind'] == 'detector':  # boxes, scores, labels
     scale = np.divide(image.shape[1::-1], scaled.shape[1::-1])
     for box, score, label in zip(*(values[0] for values in found[:3])):
         if label >= 0 and score >= 0.3:
             corners = (box.reshape(2, 2) * scale).astype(int).tolist()
-            text = f'{classes[label] if classes else label} {score:.2f}'
             cv2.rectangle(image, *corners, (0, 200, 0), 2)
+            text = f'{names[label]} {score:.2f}'
             cv2.putText(image, text, corners[0], 0, 0.5, (0, 0, 255))
 else:  # scores of the classes
     best = int(found[0][0].argmax())
-    text = f'{classes[best] if classes else best} {found[0][0][best]:.2f}'
+    text = f'{names[best]} {found[0][0][best]:.2f}'
     cv2.putText(image, text, (5, 20), 0, 0.5, (0, 0, 255))
 cv2.imwrite(result, image)
 print(f'Drawn: {result}')

@@ -15,8 +15,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         # Its requirements are an extra of their own.
         from mmmobilemamba.deploy.float16 import to_float16
 
-        report = to_float16(args.model, args.out)
-    print(report, f'written: {args.out}', sep='\n')
+        print(to_float16(args.model, args.out))
+    print(f'written: {args.out}')
 
 
 if __name__ == '__main__':

@@ -12,14 +12,9 @@ from mmmobilemamba.apis.config import load_config
 from mmmobilemamba.apis.options import build_runner, set_loader_defaults
 from mmmobilemamba.datasets.data_paths import check_data
 
-# What is compared, by the name that the host's metric reports; in points.
-METRICS = {
-    'coco/segm_mAP': 100,
-    'coco/bbox_mAP': 100,
-    'pascal_voc/mAP': 100,
-    'mIoU': 1,
-    'accuracy/top1': 1,
-}
+# What is compared, by the name that the host's metric reports.
+METRICS = ('coco/segm_mAP', 'coco/bbox_mAP', 'pascal_voc/mAP')
+METRICS += ('mIoU', 'accuracy/top1')
 
 
 def make_measure(
@@ -36,9 +31,10 @@ def make_measure(
         run = cfg.copy()
         use_onnx(run, path)
         found = build_runner(run).test()
-        for name, scale in METRICS.items():
+        for name in METRICS:
             if name in found:
-                return name, float(found[name]) * scale
+                # Average precisions are shares, the others per cent.
+                return name, found[name] * (100 if 'mAP' in name else 1)
         raise ValueError(
             f'The metrics of the config report {", ".join(found)}; one of '
             f'{", ".join(METRICS)} is needed, or --no-metric.'
@@ -48,44 +44,34 @@ def make_measure(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add('config', help='config file of the exported model')
-    add('model', help='file of export_onnx.py')
+    add('src', metavar='model', help='file of export_onnx.py')
     add('out', help='file to write, ending in .onnx')
-    add('images', help='folder of images to calibrate on')
-    add('--count', type=int, default=64, help='images to take')
+    text = 'folder of images to calibrate on'
+    add('folder', metavar='images', help=text)
+    add('--count', type=int, default=64, help='images; default: 64')
     methods = ['minmax', 'percentile', 'entropy']
-    text = 'how ranges are chosen'
+    text = 'how ranges are chosen; default: minmax'
     add('--method', default='minmax', choices=methods, help=text)
-    text = 'points of AP, mIoU or accuracy that may be lost'
+    text = 'points of AP, mIoU or accuracy that may be lost; default: 1'
     add('--max-loss', type=float, default=1.0, metavar='POINTS', help=text)
     text = "do without the config's test data"
     add('--no-metric', action='store_true', help=text)
     add('--threads', type=int, help='threads of the timing')
     add_cfg_options(parser)
-    args = parser.parse_args(argv)
+    args = vars(parser.parse_args(argv))
     # Of both evaluations, as they share a visualizer.
     with tempfile.TemporaryDirectory() as folder, user_errors(parser):
         # Its requirements are an extra of their own.
         from mmmobilemamba.deploy.int8 import quantize
 
-        cfg = load_config(args.config, args.cfg_options)
-        measure = None if args.no_metric else make_measure(cfg, folder)
-        report = quantize(
-            args.model,
-            args.out,
-            args.images,
-            args.count,
-            args.method,
-            measure,
-            args.max_loss,
-            args.threads,
-        )
-    print(report, f'written: {args.out}', sep='\n')
+        cfg = load_config(args.pop('config'), args.pop('cfg_options'))
+        without = args.pop('no_metric')
+        measure = None if without else make_measure(cfg, folder)
+        print(quantize(**args, measure=measure))
+    print(f'written: {args["out"]}')
 
 
 if __name__ == '__main__':

@@ -2,7 +2,6 @@
 
 const MAX_PIXELS = 2 ** 24; // of a canvas, on phones
 const $ = (selector) => document.querySelector(selector);
-const inputs = document.querySelectorAll('input[type=file]');
 const worker = new Worker('worker.js', { type: 'module' });
 const video = Object.assign(document.createElement('video'), { muted: true, playsInline: true });
 let ready;
@@ -20,12 +19,11 @@ function fail({ message = 'the worker does not start' }) {
 const received = {
   fail,
   progress(part) { $('progress').value = part; },
-  load({ name, kind }) {
-    $('#name').textContent = name;
+  load({ kind }) {
     ready = `loading ${Math.round(performance.now())} ms, threads: ${threads}`;
     $('progress').hidden = true;
     $('#score').hidden = kind !== 'detector';
-    for (const input of [...inputs, $('#camera')]) input.disabled = false;
+    document.querySelectorAll(':disabled').forEach((it) => { it.disabled = false; });
     say('Ready: choose an image.');
   },
   draw({ list, width, height, name, running, preprocessing }) {
@@ -66,30 +64,24 @@ function show(file) {
 function stopCamera() {
   video.srcObject?.getTracks().forEach((track) => track.stop());
   video.srcObject = null;
-  $('#camera').setAttribute('aria-pressed', false);
 }
 
 async function toggleCamera() {
   const wasOn = video.srcObject;
   stopCamera();
   if (wasOn) return say('The camera is off.');
-  if (!navigator.mediaDevices) {
-    throw new Error('the camera needs https, or localhost; choosing and taking photos does not.');
-  }
-  const wanted = { video: { facingMode: 'environment' } };
-  video.srcObject = await navigator.mediaDevices.getUserMedia(wanted);
-  $('#camera').setAttribute('aria-pressed', true);
+  const { mediaDevices } = navigator;
+  if (!mediaDevices) throw new Error('the camera needs https, or localhost.');
+  video.srcObject = await mediaDevices.getUserMedia({ video: { facingMode: 'environment' } });
   say('The camera is on.');
   await video.play();
   return send(video);
 }
 
-for (const input of inputs) {
-  input.onchange = () => {
-    show(input.files[0]);
-    input.value = ''; // so that the same file can be chosen again
-  };
-}
+$('input[type=file]').onchange = ({ target }) => {
+  show(target.files[0]);
+  target.value = ''; // so that the same file can be chosen again
+};
 $('#camera').onclick = () => toggleCamera().catch(fail);
 $('#score input').oninput = () => {
   $('#score output').textContent = least().toFixed(2);

@@ -11,21 +11,18 @@ const colourOf = (label) => about.palette[label % about.palette.length] ?? [0, 0
 async function load({ canvas, threads }) {
   about = await (await fetch('network.json')).json();
   target = canvas.getContext('2d');
+  const { ok, status, body } = await fetch('network.onnx');
+  if (!ok) throw new Error(`network.onnx: ${status}`);
   let bytes = 0;
   const transform = (chunk, out) => {
     bytes += chunk.length;
     postMessage(['progress', bytes / about.bytes]);
     out.enqueue(chunk);
   };
-  const download = async (url) => {
-    const { ok, status, body } = await fetch(url);
-    if (!ok) throw new Error(`${url}: ${status}`);
-    return new Response(body.pipeThrough(new TransformStream({ transform }))).arrayBuffer();
-  };
+  const stream = body.pipeThrough(new TransformStream({ transform }));
+  const network = await new Response(stream).arrayBuffer();
   const wasmPaths = new URL('runtime/dist/', self.location).href;
-  const wasmBinary = await download(`${wasmPaths}ort-wasm-simd-threaded.wasm`);
-  Object.assign(ort.env.wasm, { wasmPaths, wasmBinary, numThreads: threads });
-  const network = await download('network.onnx');
+  Object.assign(ort.env.wasm, { wasmPaths, numThreads: threads });
   session = await ort.InferenceSession.create(network, { logSeverityLevel: 3 });
   postMessage(['load', about]);
 }
@@ -34,7 +31,7 @@ async function load({ canvas, threads }) {
 // as fits, the others all of it, at the top left of black. Returns uint8 (1, 3, H, W), blue first,
 // and the width and height that it fills.
 function preprocess(image) {
-  const { width, height } = image, [h, w] = about.size;
+  const { width, height } = image, [h, w] = about.traced_size;
   const middle = about.kind === 'classifier';
   const scale = (middle ? Math.max : Math.min)(w / width, h / height);
   const seen = middle ? [w / scale, h / scale] : [width, height];
