@@ -1,6 +1,5 @@
 // The scans on CUDA: operands for the kernels, and the last sums.
 #include <ATen/ops/zeros.h>
-#include <c10/cuda/CUDAGuard.h>
 #include <torch/library.h>
 
 #include "../common/operands.h"
