@@ -64,8 +64,8 @@ struct Shared {
 template <int kDirection, typename T>
 __device__ __forceinline__ void backward_direction(
     const Bidirectional<T>& g, const Place<T>& at, const Shared<T>& shared,
-    const typename Vector<T>::Type (&u)[kTokens],
-    const typename Vector<T>::Type (&grad)[kTokens],
+    const Two<T> (&u)[kTokens],
+    const Two<T> (&grad)[kTokens],
     float2 (&grad_u)[kTokens]) {
   const int slots = g.slots, quads = slots / 4;
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
@@ -95,10 +95,10 @@ __device__ __forceinline__ void backward_direction(
         make_float2(slope_of(x[i].x, small.x), slope_of(x[i].y, small.y));
     const float2 decay = exp2_of(times(delta, scaled));
     const float2 BC = *reinterpret_cast<const float2*>(row + i * slots);
-    const float2 in = Vector<T>::unpack(u[i]);
+    const float2 in = unpack(u[i]);
     state = fused(decay, state, times(delta, times(BC.x, in)));
     product = times(product, decay);
-    back = fused(product, times(BC.y, Vector<T>::unpack(grad[i])), back);
+    back = fused(product, times(BC.y, unpack(grad[i])), back);
   }
   float4* const sums = shared.sums + threadIdx.x;
   sums[0] = make_float4(product.x, state.x, product.y, state.y);
@@ -125,8 +125,8 @@ __device__ __forceinline__ void backward_direction(
     const float B = row[i * slots];
     before[i] = state;
     state = fused(exp2_of(times(delta, scaled)), state,
-                  times(delta, times(B, Vector<T>::unpack(u[i]))));
-    const float2 gy = Vector<T>::unpack(grad[i]);
+                  times(delta, times(B, unpack(u[i]))));
+    const float2 gy = unpack(grad[i]);
     over_channels[kTokens + i] = fmaf(gy.x, state.x, gy.y * state.y);
   }
   float2 grad_A = make_float2(0.f, 0.f), grad_bias = make_float2(0.f, 0.f);
@@ -136,8 +136,8 @@ __device__ __forceinline__ void backward_direction(
     const float2 delta =
         *reinterpret_cast<const float2*>(deltas + i * kPlaneStride);
     const float2 BC = *reinterpret_cast<const float2*>(row + i * slots);
-    const float2 in = Vector<T>::unpack(u[i]);
-    const float2 grad_state = fused(BC.y, Vector<T>::unpack(grad[i]), back);
+    const float2 in = unpack(u[i]);
+    const float2 grad_state = fused(BC.y, unpack(grad[i]), back);
     back = times(exp2_of(times(delta, scaled)), grad_state);
     const float2 driven = times(grad_state, delta);
     over_channels[i] = fmaf(driven.x, in.x, driven.y * in.y);
@@ -260,24 +260,24 @@ __global__ void __launch_bounds__(kBackwardThreads)
   SCAN_SHARED_MEMORY(float, memory);
   const Place<T> at(g, kPairsLog2);
   const Shared<T> shared(g, at, memory);
-  typename Vector<T>::Type u[kTokens], grad[kTokens];
+  Two<T> u[kTokens], grad[kTokens];
   float* const tile = shared.regions + at.chunk * tile_stride(kWidth);
   if constexpr (kChannelsLast) {
-    load_pairs(at, g.u, g.u_batch, g.u_lead, u);
-    load_pairs(at, g.grad, g.grad_batch, g.grad_lead, grad);
+    load_pairs(at, g.u, u);
+    load_pairs(at, g.grad, grad);
   }
   stage_weights(g, at, shared.weights);
   stage_rows(g, at, shared.rows);
   if constexpr (!kChannelsLast) {
-    stage_tile(g, at, g.u, g.u_batch, g.u_lead, shared.regions);
-    stage_tile(g, at, g.grad, g.grad_batch, g.grad_lead, tile);
+    stage_tile(g, at, g.u, shared.regions);
+    stage_tile(g, at, g.grad, tile);
   }
   __syncthreads();
   if constexpr (!kChannelsLast) {
 #pragma unroll
     for (int i = 0; i < kTokens; ++i) {
-      u[i] = Vector<T>::pack(tile_pair(shared.regions, at, i));
-      grad[i] = Vector<T>::pack(tile_pair(tile, at, i));
+      u[i] = pack<T>(tile_pair(shared.regions, at, i));
+      grad[i] = pack<T>(tile_pair(tile, at, i));
     }
     __syncthreads();
   }
@@ -285,9 +285,9 @@ __global__ void __launch_bounds__(kBackwardThreads)
   float2 grad_u[kTokens], grad_D = make_float2(0.f, 0.f);
 #pragma unroll
   for (int i = 0; i < kTokens; ++i) {
-    const float2 gy = Vector<T>::unpack(grad[i]);
+    const float2 gy = unpack(grad[i]);
     grad_u[i] = times(skip, gy);
-    grad_D = fused(gy, Vector<T>::unpack(u[i]), grad_D);
+    grad_D = fused(gy, unpack(u[i]), grad_D);
   }
   backward_direction<0>(g, at, shared, u, grad, grad_u);
   if (g.directions == 2) {
@@ -299,7 +299,7 @@ __global__ void __launch_bounds__(kBackwardThreads)
   over_tokens[(threadIdx.x >> 5) * kWidth + 2 * at.pair + second] =
       sum_over_runs(grad_D, second);
   if constexpr (kChannelsLast) {
-    store_pairs(g, at, grad_u, g.y);
+    store_pairs(g, at, grad_u);
   } else {
 #pragma unroll
     for (int i = 0; i < kTokens; ++i) {
@@ -320,7 +320,7 @@ __global__ void __launch_bounds__(kBackwardThreads)
                  kWidth +
              threadIdx.x] = sum;
   }
-  if constexpr (!kChannelsLast) store_tile(g, at, shared.regions, g.y);
+  if constexpr (!kChannelsLast) store_tile(g, at, shared.regions);
 }
 
 // The last sums, in a fixed order: rows as proj lies, and parameters.
@@ -339,16 +339,15 @@ __device__ __forceinline__ void sum_rows(const Bidirectional<T>& g, int set) {
     sum = make_float4(sum.x + x.x, sum.y + x.y, sum.z + x.z, sum.w + x.w);
   }
   const int token = i / quads, slot = i % quads * 4;
-  const Rows<T>& out = g.grad_proj;
+  const View<T>& out = g.grad_proj;
   T* const to = out.data + set / g.directions * out.batch +
-                set % g.directions * static_cast<int64_t>(out.set) +
-                static_cast<int64_t>(token) * out.token;
+                out.offset(set % g.directions, 0, token);
   const float values[4] = {sum.x, sum.y, sum.z, sum.w};
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
     const int row = slot + k < 2 ? g.rank + slot + k : slot + k - 2;
     if (slot + k < g.rank + 2) {
-      to[static_cast<int64_t>(row) * out.row] = static_cast<T>(values[k]);
+      to[row * out.strides[1]] = static_cast<T>(values[k]);
     }
   }
 }

@@ -1,0 +1,436 @@
+// wavelet_conv2d on CUDA: Haar transform, depthwise filter of the subbands,
+// inverse transform.
+//
+// A block has 16 channels of one image and a tile of cells of 2 x 2 pixels,
+// at most 8 wide. Pixels become subbands in shared memory, the four of a cell
+// side by side, with a border of half a filter that ends where the map does.
+// Half a warp takes the 16 channels of a row of the tile: a value that it
+// loads serves up to 8 results, which stay in registers until all have read
+// and are then inverted and written through the same memory.
+//
+// The transform is orthonormal, so that its adjoint is its inverse: the
+// gradient of x is the same kernel with the filters turned by 180 degrees.
+// That of the filters correlates the subbands of x and of the gradient.
+#include <ATen/ops/sum.h>
+#include <ATen/ops/zeros.h>
+
+#include "../common/map_operands.h"
+#include "../common/plain_wavelet.h"
+#include "gpu.cuh"
+
+namespace selective_scan::cuda {
+namespace {
+
+constexpr int kTileChannels = 16;
+constexpr int kTileColumns = 8;
+constexpr int kTileRows = 16;     // at most, two of them a warp
+constexpr int kGradientRows = 8;  // likewise, for the filters' gradient
+constexpr int kPitch = kTileChannels + 1;  // spreads cells over the banks
+
+struct alignas(16) Bands {
+  float v[4];
+};
+
+// (images, channels, height, width).
+template <typename T>
+struct Map : View<T> {
+  bool paired;  // two pixels of a row may be taken as one
+};
+
+template <typename T>
+Map<T> map_of(const at::Tensor& x) {
+  return {view_of<T>(x), is_paired(x, 3)};
+}
+
+template <typename T>
+struct Wavelet {
+  Map<const T> x, grad;
+  Map<T> y;
+  const float* weight;  // (4 * channels, side, side)
+  float* weight_grad;   // (groups, 4 * channels, side, side)
+  int images, channels, height, width;  // in pixels
+  bool turned;  // filters by 180 degrees
+
+  // Tiles are of nearly the same size.
+  int cell_rows, cell_columns;  // of the map
+  int tall, wide;               // tiles of an image
+  int rows, columns;            // cells of a tile, at most
+  int region;                   // the same with the filter's border
+  int channel_blocks;
+  int groups;  // of tiles, a block sums over one for the filters' gradient
+  int64_t blocks;
+  int threads, bytes;
+};
+
+// Plans the kernel, or that for the gradient of the filters, with tiles that
+// shared memory holds: with their border, and the filters or the tile of the
+// gradient.
+template <typename T>
+Wavelet<T> plan_wavelet(const at::Tensor& x, int side, bool gradient) {
+  const auto up = [](int a, int b) { return (a + b - 1) / b; };
+  const auto grown = [&](int cells, int most) {
+    return std::min(cells + side / 2 * 2, most);
+  };
+  Wavelet<T> w{};
+  w.x = map_of<const T>(x);
+  w.images = static_cast<int>(x.size(0));
+  w.channels = static_cast<int>(x.size(1));
+  w.height = static_cast<int>(x.size(2));
+  w.width = static_cast<int>(x.size(3));
+  w.cell_rows = up(w.height, 2);
+  w.cell_columns = up(w.width, 2);
+  w.channel_blocks = up(w.channels, kTileChannels);
+  w.wide = up(w.cell_columns, kTileColumns);
+  w.columns = up(w.cell_columns, w.wide);
+  const int room = shared_memory_of_block();
+  for (int most = gradient ? kGradientRows : kTileRows; most > 0; --most) {
+    w.tall = up(w.cell_rows, most);
+    w.rows = up(w.cell_rows, w.tall);
+    w.region = grown(w.rows, w.cell_rows) * grown(w.columns, w.cell_columns);
+    const int more = gradient ? w.rows * w.columns : side * side;
+    w.bytes = (w.region + more) * kPitch * static_cast<int>(sizeof(Bands));
+    if (w.bytes <= room) break;
+  }
+  const int64_t tiles = int64_t{w.images} * w.tall * w.wide;
+  const int groups = std::max(busy_blocks() / w.channel_blocks, 1);
+  w.groups = static_cast<int>(smaller(tiles, groups));
+  w.blocks = (gradient ? w.groups : tiles) * w.channel_blocks;
+  w.threads = 32 * (gradient ? side : up(w.rows, 2));
+  return w;
+}
+
+// n / divisor for small numbers: n * divisor below 2^24.
+struct Divider {
+  unsigned factor;
+  __device__ explicit Divider(int divisor)
+      : factor((1u << 24) / static_cast<unsigned>(divisor) + 1) {}
+  __device__ int operator()(int n) const {
+    return static_cast<int>(static_cast<unsigned>(n) * factor >> 24);
+  }
+};
+
+// The transform, and its inverse: pixels come and go as (top left, bottom
+// left, top right, bottom right).
+__device__ __forceinline__ Bands haar(const Bands& p) {
+  const float low_a = p.v[0] + p.v[1], high_a = p.v[0] - p.v[1];
+  const float low_b = p.v[2] + p.v[3], high_b = p.v[2] - p.v[3];
+  return {{0.5f * (low_a + low_b), 0.5f * (high_a + high_b),
+           0.5f * (low_a - low_b), 0.5f * (high_a - high_b)}};
+}
+
+__device__ __forceinline__ void add_product(const Bands& a, const Bands& b,
+                                            Bands& sum) {
+#pragma unroll
+  for (int k = 0; k < 4; ++k) sum.v[k] += a.v[k] * b.v[k];
+}
+
+// The pixels of a cell, zeros outside the map.
+template <typename T>
+__device__ __forceinline__ Bands load_cell(const Map<const T>& map,
+                                           const T* at, bool right,
+                                           bool below) {
+  Bands p = {{0.0f, 0.0f, 0.0f, 0.0f}};
+  const auto load_row = [&](const T* from, int row) {
+    if (map.paired) {
+      const float2 two = unpack(*reinterpret_cast<const Two<T>*>(from));
+      p.v[row] = two.x;
+      p.v[row + 2] = two.y;
+    } else {
+      p.v[row] = static_cast<float>(from[0]);
+      if (right) p.v[row + 2] = static_cast<float>(from[map.strides[2]]);
+    }
+  };
+  load_row(at, 0);
+  if (below) load_row(at + map.strides[1], 1);
+  return p;
+}
+
+template <typename T>
+__device__ __forceinline__ void store_cell(const Map<T>& map, T* at,
+                                           const Bands& p, bool right,
+                                           bool below) {
+  const auto store_row = [&](T* to, int row) {
+    if (map.paired) {
+      *reinterpret_cast<Two<T>*>(to) =
+          pack<T>(make_float2(p.v[row], p.v[row + 2]));
+    } else {
+      *to = static_cast<T>(p.v[row]);
+      if (right) to[map.strides[2]] = static_cast<T>(p.v[row + 2]);
+    }
+  };
+  store_row(at, 0);
+  if (below) store_row(at + map.strides[1], 1);
+}
+
+// A rectangle of cells of one image and block of channels.
+struct Region {
+  int top, left, rows, columns, first, channels;
+
+  // Calls use(cell, channel, place in the map, right, below) for each cell,
+  // lanes in memory's order; the last two say whether the map goes on there.
+  template <typename T, typename V, typename Use>
+  __device__ __forceinline__ void visit(const Wavelet<T>& task,
+                                        const Map<V>& map, int image,
+                                        const Use& use) const {
+    const int cells = rows * columns;
+    const Divider by_cells(cells), by_columns(columns);
+    const bool pixels_first = map.strides[0] != 1 || map.strides[2] == 1;
+    V* const base = map.data + image * map.batch;
+    for (int i = threadIdx.x; i < cells * kTileChannels; i += blockDim.x) {
+      int c = i % kTileChannels, cell = i / kTileChannels;
+      if (pixels_first) {
+        c = by_cells(i);
+        cell = i - c * cells;
+      }
+      const int row = by_columns(cell);
+      const int y = 2 * (top + row), x = 2 * (left + cell - row * columns);
+      if (c < channels) {
+        use(cell, c, base + map.offset(first + c, y, x), x + 1 < task.width,
+            y + 1 < task.height);
+      }
+    }
+  }
+};
+
+// A tile, and the part of the map that its results depend on.
+template <typename T, int side>
+struct Tile {
+  const Wavelet<T>& task;
+  Region own, around;
+  int image;
+
+  __device__ Tile(const Wavelet<T>& task, int block, int index) : task(task) {
+    image = index / (task.tall * task.wide);
+    const int first = block * kTileChannels;
+    const int channels = min(kTileChannels, task.channels - first);
+    const int top = index / task.wide % task.tall * task.rows;
+    const int left = index % task.wide * task.columns;
+    const int bottom = min(top + task.rows, task.cell_rows);
+    const int right = min(left + task.columns, task.cell_columns);
+    own = {top, left, bottom - top, right - left, first, channels};
+    const int above = top - min(side / 2, top);
+    const int before = left - min(side / 2, left);
+    around = {above,
+              before,
+              min(bottom + side / 2, task.cell_rows) - above,
+              min(right + side / 2, task.cell_columns) - before,
+              first,
+              channels};
+  }
+
+  // Subbands of one of the regions of a map.
+  __device__ __forceinline__ void load(const Map<const T>& map,
+                                       const Region& region,
+                                       Bands* bands) const {
+    region.visit(task, map, image,
+                 [&](int cell, int c, const T* at, bool right, bool below) {
+                   bands[cell * kPitch + c] =
+                       haar(load_cell(map, at, right, below));
+                 });
+  }
+
+  // Calls use(q, j, value) for the values that tap j of a row of the filter
+  // has at cell q of a row of the tile.
+  template <typename Use>
+  __device__ __forceinline__ void meet(const Bands* bands, int c, int row,
+                                       int tap_row, const Use& use) const {
+    const int from = own.top + row + tap_row - side / 2 - around.top;
+    if (from < 0 || from >= around.rows) return;
+    const Bands* line = bands + from * around.columns * kPitch + c;
+    const int skipped = own.left - around.left - side / 2;
+#pragma unroll
+    for (int p = 0; p < kTileColumns + side - 1; ++p) {
+      const int column = p + skipped;
+      if (column < 0 || column >= around.columns) continue;
+      const Bands value = line[column * kPitch];
+#pragma unroll
+      for (int j = 0; j < side; ++j) {
+        const int q = p - j;
+        if (q >= 0 && q < kTileColumns) use(q, j, value);
+      }
+    }
+  }
+};
+
+template <typename T, int side>
+__global__ void __launch_bounds__(kTileRows * 16, 2)
+    wavelet(const SCAN_GRID_CONSTANT Wavelet<T> task) {
+  constexpr int taps = side * side;
+  SCAN_SHARED_MEMORY(Bands, bands);
+  const int tiles = task.tall * task.wide;
+  const int block = static_cast<int>(blockIdx.x) / tiles;
+  const int index = static_cast<int>(blockIdx.x) % tiles;
+  const Tile<T, side> tile(task, block % task.channel_blocks,
+                           block / task.channel_blocks * tiles + index);
+  const Region& own = tile.own;
+  Bands* filters = bands + tile.around.rows * tile.around.columns * kPitch;
+  const float* weight = task.weight + own.first * 4 * taps;
+  for (int i = threadIdx.x; i < own.channels * 4 * taps; i += blockDim.x) {
+    const int row = i / taps, tap = i - row * taps;
+    Bands* to = filters + (task.turned ? taps - 1 - tap : tap) * kPitch;
+    to[row / 4].v[row % 4] = weight[i];
+  }
+  tile.load(task.x, tile.around, bands);
+  __syncthreads();
+
+  const int c = threadIdx.x % kTileChannels;
+  const int row = threadIdx.x / kTileChannels;
+  const bool active = row < own.rows && c < own.channels;
+  Bands sums[kTileColumns] = {};
+  if (active) {
+#pragma unroll 1
+    for (int i = 0; i < side; ++i) {
+      Bands w[side];
+#pragma unroll
+      for (int j = 0; j < side; ++j) {
+        w[j] = filters[(i * side + j) * kPitch + c];
+      }
+      tile.meet(bands, c, row, i, [&](int q, int j, const Bands& value) {
+        add_product(w[j], value, sums[q]);
+      });
+    }
+  }
+  __syncthreads();
+  if (active) {
+#pragma unroll
+    for (int q = 0; q < kTileColumns; ++q) {
+      if (q >= own.columns) continue;
+      bands[(row * own.columns + q) * kPitch + c] = haar(sums[q]);
+    }
+  }
+  __syncthreads();
+  own.visit(task, task.y, tile.image,
+            [&](int cell, int channel, T* at, bool right, bool below) {
+              store_cell(task.y, at, bands[cell * kPitch + channel], right,
+                         below);
+            });
+}
+
+// A warp has a row of taps, its halves the even and the odd rows of a tile.
+template <typename T, int side>
+__global__ void __launch_bounds__(side * 32)
+    wavelet_gradient(const SCAN_GRID_CONSTANT Wavelet<T> task) {
+  SCAN_SHARED_MEMORY(Bands, bands);
+  const int block = static_cast<int>(blockIdx.x) % task.channel_blocks;
+  const int group = static_cast<int>(blockIdx.x) / task.channel_blocks;
+  const int c = threadIdx.x % kTileChannels, tap_row = threadIdx.x / 32;
+  const int odd = threadIdx.x / kTileChannels % 2;
+  Bands* grads = bands + task.region * kPitch;
+  Bands sums[side] = {};
+  const int tiles = task.images * task.tall * task.wide;
+  for (int index = group; index < tiles; index += task.groups) {
+    const Tile<T, side> tile(task, block, index);
+    const Region& own = tile.own;
+    tile.load(task.x, tile.around, bands);
+    tile.load(task.grad, own, grads);
+    __syncthreads();
+#pragma unroll 1
+    for (int row = odd; row < own.rows; row += 2) {
+      if (c >= own.channels) continue;
+      Bands g[kTileColumns];
+#pragma unroll
+      for (int q = 0; q < kTileColumns; ++q) {
+        g[q] = {};
+        if (q < own.columns) {
+          g[q] = grads[(row * own.columns + q) * kPitch + c];
+        }
+      }
+      tile.meet(bands, c, row, tap_row, [&](int q, int j, const Bands& value) {
+        add_product(g[q], value, sums[j]);
+      });
+    }
+    __syncthreads();
+  }
+  const int channel = block * kTileChannels + c;
+  float* to = task.weight_grad +
+              ((static_cast<int64_t>(group) * task.channels + channel) * 4 *
+                   side +
+               tap_row) *
+                  side;
+#pragma unroll
+  for (int j = 0; j < side; ++j) {
+#pragma unroll
+    for (int b = 0; b < 4; ++b) {
+      const float sum = sums[j].v[b] +
+                        __shfl_xor_sync(kWholeWarp, sums[j].v[b], 16, 32);
+      if (odd == 0 && channel < task.channels) to[b * side * side + j] = sum;
+    }
+  }
+}
+
+// Calls use(side) with a constant where kernels take the side and the type,
+// else other().
+template <typename Use, typename Other>
+at::Tensor with_side(const at::Tensor& x, int64_t side, const Use& use,
+                     const Other& other) {
+  if (x.scalar_type() == at::kDouble) return other();
+  if (side == 3) return use(std::integral_constant<int, 3>());
+  if (side == 5) return use(std::integral_constant<int, 5>());
+  if (side == 7) return use(std::integral_constant<int, 7>());
+  return other();
+}
+
+// `turned`: with the filters turned by 180 degrees.
+at::Tensor filter_map(const at::Tensor& map, const at::Tensor& weight,
+                      bool turned, const at::Tensor& like) {
+  auto y = empty_like_map(like);
+  if (y.numel() == 0) return y;
+  const auto launch_side = [&](auto side) {
+    constexpr int kSide = decltype(side)::value;
+    const auto x = with_short_offsets(map), filters = weight.contiguous();
+    SCAN_DISPATCH_FLOAT(x, [&] {
+      auto w = plan_wavelet<scalar_t>(x, kSide, false);
+      w.y = map_of<scalar_t>(y);
+      w.weight = filters.const_data_ptr<float>();
+      w.turned = turned;
+      launch<wavelet<scalar_t, kSide>>(w.blocks, w.threads, w.bytes, w);
+    });
+    return y;
+  };
+  return with_side(map, weight.size(2), launch_side, [&] {
+    return y.copy_(plain_wavelet(map, turned ? weight.flip({2, 3}) : weight));
+  });
+}
+
+at::Tensor filter_gradient(const at::Tensor& grad, const at::Tensor& map,
+                           const at::Tensor& weight) {
+  if (map.numel() == 0) return at::zeros(weight.sizes(), weight.options());
+  const auto launch_side = [&](auto side) {
+    constexpr int kSide = decltype(side)::value;
+    const auto x = with_short_offsets(map), grads = with_short_offsets(grad);
+    at::Tensor sums;
+    SCAN_DISPATCH_FLOAT(x, [&] {
+      auto w = plan_wavelet<scalar_t>(x, kSide, true);
+      w.grad = map_of<const scalar_t>(grads);
+      sums = at::empty({w.groups, w.channels * 4, 1, kSide, kSide},
+                       weight.options());
+      w.weight_grad = sums.mutable_data_ptr<float>();
+      launch<wavelet_gradient<scalar_t, kSide>>(w.blocks, w.threads, w.bytes,
+                                                w);
+    });
+    return sums.sum(0);
+  };
+  return with_side(map, weight.size(2), launch_side, [&] {
+    return plain_wavelet_gradient(grad, map, weight);
+  });
+}
+
+std::tuple<at::Tensor, at::Tensor> run(const OptionalTensor& grad,
+                                       const at::Tensor& x,
+                                       const at::Tensor& weight) {
+  check_wavelet(x, weight);
+  if (grad.has_value()) check_alike("grad", *grad, x);
+  const c10::cuda::CUDAGuard guard(x.device());
+  if (!grad.has_value()) return {filter_map(x, weight, false, x), {}};
+  return {filter_map(*grad, weight, true, x),
+          filter_gradient(*grad, x, weight)};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(selective_scan, CUDA, m) {
+  m.impl("wavelet_conv2d", &Operator<run>::forward);
+  m.impl("wavelet_conv2d_backward", &Operator<run>::backward);
+}
+
+}  // namespace selective_scan::cuda
