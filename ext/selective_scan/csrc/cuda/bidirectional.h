@@ -73,10 +73,10 @@ inline Plan make_plan(int64_t batch, int channels, int length, int rank,
   for (; warps > 0; warps = warps / 2) {
     plan.threads = 32 * warps;
     const int64_t chunk = plan.tokens();
-    const int64_t floats =
-        directions * (chunk + width) * plan.slots +
-        (backward ? 8 * plan.threads + warps * kRegion
-                  : 4 * directions * plan.threads + chunk * tile_stride(width));
+    const int64_t floats = directions * (chunk + width) * plan.slots +
+                           (backward ? 8 * plan.threads + warps * kRegion
+                                     : 4 * directions * plan.threads +
+                                           chunk * tile_stride(width));
     plan.shared = static_cast<int>(4 * floats);
     if (4 * floats <= device.shared) break;
   }

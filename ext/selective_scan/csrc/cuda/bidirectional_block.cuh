@@ -14,8 +14,8 @@ struct Bidirectional : Plan {
   int batch, channels, length, rank, directions;
   bool summing;  // whether only the chunks' sums are wanted
 
-  View<const T> u;  // (batch, channels, length)
-  View<T> y;        // in the backward pass the gradient of u
+  View<const T> u;      // (batch, channels, length)
+  View<T> y;            // in the backward pass the gradient of u
   View<const T> proj;   // (batch, directions, rank + 2, length)
   bool paired_rows;     // whether two of them can be read at once
   const float* weight;  // (directions, channels, rank)
@@ -94,27 +94,20 @@ struct Place {
   bool inside;
 };
 
-// Parameters of a lane's two channels.
-__device__ __forceinline__ float2 load_two(const float* from, int first,
-                                           int second) {
-  return make_float2(from[first], from[second]);
-}
-
-// use(i, load(i)) for i = begin, begin + step, ... below end, with the loads
-// of kBatch of them under way at once.
-template <int kBatch, typename Load, typename Use>
-__device__ __forceinline__ void in_batches(int begin, int end, int step,
-                                           const Load& load, const Use& use) {
+// use(i, load(i)) for i below count, two of the loads under way at once.
+template <typename Load, typename Use>
+__device__ __forceinline__ void in_pairs(int count, const Load& load,
+                                         const Use& use) {
 #pragma unroll 1
-  for (int i = begin; i < end; i += kBatch * step) {
-    decltype(load(i)) values[kBatch];
+  for (int i = 0; i < count; i += 2) {
+    decltype(load(i)) values[2];
 #pragma unroll
-    for (int k = 0; k < kBatch; ++k) {
-      if (i + k * step < end) values[k] = load(i + k * step);
+    for (int k = 0; k < 2; ++k) {
+      if (i + k < count) values[k] = load(i + k);
     }
 #pragma unroll
-    for (int k = 0; k < kBatch; ++k) {
-      if (i + k * step < end) use(i + k * step, values[k]);
+    for (int k = 0; k < 2; ++k) {
+      if (i + k < count) use(i + k, values[k]);
     }
   }
 }
@@ -123,10 +116,10 @@ __device__ __forceinline__ void in_batches(int begin, int end, int step,
 template <typename T>
 __device__ __forceinline__ float2 skip_weights(const Bidirectional<T>& g,
                                                const Place<T>& at) {
-  const float2 one = load_two(g.D, at.channel, at.second);
+  const float2 one = make_float2(g.D[at.channel], g.D[at.second]);
   if (g.directions == 1) return one;
-  const float2 other = load_two(g.D + g.channels, at.channel, at.second);
-  return make_float2(one.x + other.x, one.y + other.y);
+  return make_float2(one.x + g.D[g.channels + at.channel],
+                     one.y + g.D[g.channels + at.second]);
 }
 
 // dt_proj @ dt + dt_bias of some tokens, four rank rows at a time. Rows begin
@@ -161,12 +154,6 @@ __device__ __forceinline__ void make_steps(int slots, const float* row,
   for (int q = 1; q < quads; ++q) add(q, true);
 }
 
-// A of a lane's two channels.
-__device__ __forceinline__ float2 decay_rates(const float* weights,
-                                              int slots) {
-  return make_float2(weights[1], weights[slots + 1]);
-}
-
 // The rows of a chunk into shared memory, token-major: B, C, dt_0, dt_1, ...;
 // zeros behind the rank and behind the last token.
 template <typename T>
@@ -191,21 +178,19 @@ __device__ __forceinline__ void stage_rows(const Bidirectional<T>& g,
       const int count = slot < g.rank + 2 ? at.count : 0;
       const T* source = from + proj.offset(direction, row, start);
       float* target = rows + (direction * at.chunk + start) * slots + slot;
-      const int source_step = step * proj.strides[2];
-      const int target_step = step * slots;
       // trips: chunk / (threads / lanes) / 8
 #pragma unroll 1
       for (int first = start; first < at.chunk; first += 8 * step) {
         Two<T> values[8];
 #pragma unroll
-        for (int k = 0; k < 8; ++k, source += source_step) {
+        for (int k = 0; k < 8; ++k, source += step * proj.strides[2]) {
           values[k] = pack<T>(make_float2(0.f, 0.f));
           if (first + k * step < count) {
             values[k] = *reinterpret_cast<const Two<T>*>(source);
           }
         }
 #pragma unroll
-        for (int k = 0; k < 8; ++k, target += target_step) {
+        for (int k = 0; k < 8; ++k, target += step * slots) {
           if (first + k * step < at.chunk) {
             *reinterpret_cast<float2*>(target) = unpack(values[k]);
           }
@@ -336,17 +321,16 @@ __device__ __forceinline__ float2& tile_pair(float* tile, const Place<T>& at,
 
 // A thread's tokens of a tensor whose channels are dense.
 template <typename T>
-__device__ __forceinline__ void load_pairs(
-    const Place<T>& at, const View<const T>& view,
-    Two<T> (&values)[kTokens]) {
+__device__ __forceinline__ void load_pairs(const Place<T>& at,
+                                           const View<const T>& view,
+                                           Two<T> (&values)[kTokens]) {
   const T* const from = view.data + blockIdx.z * view.batch +
                         view.offset(at.channel, at.first + at.token);
 #pragma unroll
   for (int i = 0; i < kTokens; ++i) {
     values[i] = pack<T>(make_float2(0.f, 0.f));
     if (at.inside && at.token + i < at.count) {
-      values[i] =
-          *reinterpret_cast<const Two<T>*>(from + i * view.strides[1]);
+      values[i] = *reinterpret_cast<const Two<T>*>(from + i * view.strides[1]);
     }
   }
 }
@@ -398,16 +382,16 @@ __device__ __forceinline__ void fold_runs(const Bidirectional<T>& g,
     const int row = gridDim.x << at.pairs_log2;
     const int64_t step = ascending ? row : -row;
     // trips: 0
-    in_batches<2>(
-        0, before, 1, [&](int k) { return from[k * step]; },
+    in_pairs(
+        before, [&](int k) { return from[k * step]; },
         [&](int, float4 sum) { state = walk_on(sum, state); });
   }
   const int step = (ascending ? 1 : -1) * (1 << at.pairs_log2);
   float4* const own =
       sums + ((ascending ? 0 : runs - 1) << at.pairs_log2) + at.pair;
   // trips: runs / 2 / folding
-  in_batches<2>(
-      0, runs, 1, [&](int k) { return own[k * step]; },
+  in_pairs(
+      runs, [&](int k) { return own[k * step]; },
       [&](int k, float4 sum) {
         *reinterpret_cast<float2*>(own + k * step) = state;
         state = walk_on(sum, state);

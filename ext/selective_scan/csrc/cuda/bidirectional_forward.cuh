@@ -11,13 +11,13 @@ namespace selective_scan::cuda {
 template <int kDirection, typename T, typename Reach>
 __device__ __forceinline__ void forward_direction(
     const Bidirectional<T>& g, const Place<T>& at, const float* rows,
-    const float* weights, const Two<T> (&u)[kTokens],
-    float2 (&y)[kTokens], const Reach& reach, float4* sums) {
+    const float* weights, const Two<T> (&u)[kTokens], float2 (&y)[kTokens],
+    const Reach& reach, float4* sums) {
   const int slots = g.slots;
   const float* const row = rows + (kDirection * at.chunk + at.token) * slots;
   const float* const own =
       weights + (kDirection * at.width + 2 * at.pair) * slots;
-  const float2 A = times(kLog2e, decay_rates(own, slots));
+  const float2 A = times(kLog2e, make_float2(own[1], own[slots + 1]));
   const float2 skip = kDirection == 0 ? skip_weights(g, at) : A;
   float2 product = make_float2(1.f, 1.f), state = make_float2(0.f, 0.f);
   constexpr int kHalf = kTokens / 2;  // of the tokens: registers are few

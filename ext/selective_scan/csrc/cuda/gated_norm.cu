@@ -38,7 +38,7 @@ struct Token {
   int warp, lane, first, step, b, t;
   bool valid;
   const T* x;
-  P inverse, origin, mean;
+  P origin, mean;
 
   __device__ Token(const GatedNorm<T, P>& from, P* memory)
       : task(from), sums(memory) {
@@ -46,7 +46,6 @@ struct Token {
     lane = threadIdx.x % 32;
     first = kChannelsLast ? lane : warp;
     step = kChannelsLast ? 32 : task.warps;
-    inverse = P(1) / static_cast<P>(task.channels);
   }
   // Threads without a token take the last one, and write nothing.
   __device__ __forceinline__ void enter(int tile) {
@@ -87,7 +86,7 @@ struct Token {
       sum = 0;
       for (int w = 0; w < task.warps; ++w) sum += sums[w * 32 + lane];
     }
-    return sum * inverse;
+    return sum / static_cast<P>(task.channels);
   }
 };
 
@@ -175,7 +174,8 @@ __global__ void __launch_bounds__(32 * kWarps, sizeof(P) == 4 ? 4 : 3)
         weight_sum = bias_sum * d * slope;
         x_grad[c * task.x_grad.strides[0]] =
             static_cast<T>(slope * (bias_sum * w - plain - d * cross));
-        z_grad[c * task.z_grad.strides[0]] = static_cast<T>(grad * norm * rise);
+        z_grad[c * task.z_grad.strides[0]] =
+            static_cast<T>(grad * norm * rise);
       }
       if constexpr (kChannelsLast) {
         own[c] += weight_sum;
@@ -200,6 +200,15 @@ __global__ void __launch_bounds__(32 * kWarps, sizeof(P) == 4 ? 4 : 3)
     for (int row = 0; row < rows; ++row) sum += memory[row * 2 * channels + i];
     to[i] = sum;
   }
+}
+
+template <bool kChannelsLast, typename T, typename P>
+void launch_norm(int blocks, int64_t bytes, const GatedNorm<T, P>& n,
+                 bool backward) {
+  backward ? launch<gated_norm_backward<T, P, kChannelsLast>>(
+                 blocks, 32 * n.warps, bytes, n)
+           : launch<gated_norm<T, P, kChannelsLast>>(blocks, 32 * n.warps,
+                                                     bytes, n);
 }
 
 using Gradients = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
@@ -243,26 +252,24 @@ Gradients run(const OptionalTensor& grad, const at::Tensor& x,
       bytes = sizeof(P) * ((last ? 0 : 32 * n.warps) + 2 * rows * n.channels);
       if (bytes <= shared_memory_of_block()) break;
     }
-    TORCH_CHECK_VALUE(n.warps > 0, "x has more channels than a GPU's shared "
-                      "memory has room for: ", x.sizes());
+    TORCH_CHECK_VALUE(n.warps > 0,
+                      "x has more channels than a GPU's shared "
+                      "memory has room for: ",
+                      x.sizes());
     n.tiles = (n.tokens - 1) / (last ? n.warps : 32) + 1;
-    if (!backward) {
+    int blocks = n.tiles;
+    if (backward) {
+      blocks = std::min(n.tiles, busy_blocks());
+      n.grad = view_of<const scalar_t>(grads);
+      n.x_grad = view_of<scalar_t>(y);
+      n.z_grad = view_of<scalar_t>(grad_z);
+      partials = at::empty({blocks, 2, n.channels}, weight.options());
+      n.partials = partials.mutable_data_ptr<P>();
+    } else {
       n.y = view_of<scalar_t>(y);
-      return last ? launch<gated_norm<scalar_t, P, true>>(
-                        n.tiles, 32 * n.warps, bytes, n)
-                  : launch<gated_norm<scalar_t, P, false>>(
-                        n.tiles, 32 * n.warps, bytes, n);
     }
-    const int blocks = std::min(n.tiles, busy_blocks());
-    n.grad = view_of<const scalar_t>(grads);
-    n.x_grad = view_of<scalar_t>(y);
-    n.z_grad = view_of<scalar_t>(grad_z);
-    partials = at::empty({blocks, 2, n.channels}, weight.options());
-    n.partials = partials.mutable_data_ptr<P>();
-    last ? launch<gated_norm_backward<scalar_t, P, true>>(
-               blocks, 32 * n.warps, bytes, n)
-         : launch<gated_norm_backward<scalar_t, P, false>>(
-               blocks, 32 * n.warps, bytes, n);
+    last ? launch_norm<true>(blocks, bytes, n, backward)
+         : launch_norm<false>(blocks, bytes, n, backward);
   });
   if (!backward) return {y, {}, {}, {}};
   return {y, grad_z, partials.select(1, 0).sum(0),

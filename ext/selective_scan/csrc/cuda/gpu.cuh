@@ -93,19 +93,10 @@ __device__ __forceinline__ double log1p_of(double t) { return log1p(t); }
 
 // Two values that are loaded as one.
 template <typename T>
-struct TwoOf {
-  using Type = float2;
-};
-template <>
-struct TwoOf<c10::Half> {
-  using Type = __half2;
-};
-template <>
-struct TwoOf<c10::BFloat16> {
-  using Type = __nv_bfloat162;
-};
-template <typename T>
-using Two = typename TwoOf<T>::Type;
+using Two = std::conditional_t<
+    std::is_same_v<T, c10::Half>, __half2,
+    std::conditional_t<std::is_same_v<T, c10::BFloat16>, __nv_bfloat162,
+                       float2>>;
 
 __device__ __forceinline__ float2 unpack(float2 x) { return x; }
 __device__ __forceinline__ float2 unpack(__half2 x) {
@@ -129,6 +120,16 @@ __device__ __forceinline__ Two<T> pack(float2 x) {
 template <typename T>
 using State = at::opmath_type<T>;
 
+// Whether two neighbours along a dimension can be read at once.
+inline bool is_paired(const at::Tensor& x, int64_t dim) {
+  bool paired = x.stride(dim) == 1 && x.size(dim) % 2 == 0;
+  for (int64_t d = 0; d < x.dim(); ++d) {
+    paired = paired && (d == dim || x.stride(d) % 2 == 0);
+  }
+  const auto address = reinterpret_cast<uintptr_t>(x.const_data_ptr());
+  return paired && address % (2 * x.element_size()) == 0;
+}
+
 // A tensor of any strides, in elements, the first one that of the batch.
 // Offsets inside one batch element fit 32 bits.
 template <typename T>
@@ -136,6 +137,7 @@ struct View {
   T* data;
   int64_t batch;
   int strides[3];
+  bool paired;  // along the last dimension
 
   SCAN_HOST_DEVICE int offset(int i, int j, int k = 0) const {
     return i * strides[0] + j * strides[1] + k * strides[2];
@@ -154,6 +156,7 @@ View<T> view_of(const at::Tensor& x) {
   for (int64_t d = 1; d < x.dim(); ++d) {
     view.strides[d - 1] = static_cast<int>(x.stride(d));
   }
+  view.paired = is_paired(x, x.dim() - 1);
   return view;
 }
 
@@ -170,16 +173,6 @@ inline at::Tensor with_short_offsets(const at::Tensor& x) {
   TORCH_CHECK_VALUE(has_short_offsets(dense), "a batch element may have up to "
                     "2^31 values, got a tensor of the shape ", x.sizes());
   return dense;
-}
-
-// Whether two neighbours along a dimension can be read at once.
-inline bool is_paired(const at::Tensor& x, int64_t dim) {
-  bool paired = x.stride(dim) == 1 && x.size(dim) % 2 == 0;
-  for (int64_t d = 0; d < x.dim(); ++d) {
-    paired = paired && (d == dim || x.stride(d) % 2 == 0);
-  }
-  const auto address = reinterpret_cast<uintptr_t>(x.const_data_ptr());
-  return paired && address % (2 * x.element_size()) == 0;
 }
 
 inline int device_attribute(cudaDeviceAttr attribute) {

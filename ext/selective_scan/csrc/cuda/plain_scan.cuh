@@ -52,8 +52,8 @@ View<T> walk(const at::Tensor& x, bool reverse) {
 constexpr int kThreads = 512;
 
 // A block has kChannels channels of one group and batch element and walks over
-// chunks of kChunk tokens; a thread owns kItems tokens in a row of one channel,
-// and kSegments neighbouring threads make up a channel.
+// chunks of kChunk tokens; a thread owns kItems tokens in a row of one
+// channel, and kSegments neighbouring threads make up a channel.
 template <int segments, int items>
 struct Layout {
   static constexpr int kSegments = segments;
@@ -220,8 +220,7 @@ class Block {
     if (o.chunks > 1) {
       x = *carry(kDown, n, chunk);
       const int next = kDown ? chunk - 1 : chunk + 1;
-      if (active && rank == L::kSegments - 1 && next >= 0 &&
-          next < o.chunks) {
+      if (active && rank == L::kSegments - 1 && next >= 0 && next < o.chunks) {
         *carry(kDown, n, next) = sum.decay * x + sum.value;
       }
     }
@@ -273,10 +272,9 @@ class Block {
   template <bool kDown>
   __device__ static Pair<P> neighbour(const Pair<P>& own, int distance) {
     const auto from = [&](P value) {
-      return kDown ? __shfl_down_sync(kWholeWarp, value, distance,
-                                      L::kSegments)
-                   : __shfl_up_sync(kWholeWarp, value, distance,
-                                    L::kSegments);
+      return kDown
+                 ? __shfl_down_sync(kWholeWarp, value, distance, L::kSegments)
+                 : __shfl_up_sync(kWholeWarp, value, distance, L::kSegments);
     };
     return {from(own.decay), from(own.value)};
   }

@@ -1,5 +1,4 @@
 // selective_scan and bidirectional_scan on CUDA.
-#include <ATen/ops/cat.h>
 #include <ATen/ops/matmul.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/sum.h>
@@ -60,7 +59,8 @@ PlainGradients run_plain(const OptionalTensor& grad, const Tensor& u,
     o.bias = optional_data<P>(bias);
     with_layout<P>(shape.length, [&](auto layout) {
       using L = decltype(layout);
-      const int64_t blocks = ceil_div(shape.channels_per_group(), L::kChannels);
+      const int64_t blocks =
+          ceil_div(shape.channels_per_group(), L::kChannels);
       o.chunks = narrow(ceil_div(shape.length, L::kChunk));
       Tensor carries;
       if (o.chunks > 1) {
@@ -71,8 +71,8 @@ PlainGradients run_plain(const OptionalTensor& grad, const Tensor& u,
       if (backward) {
         grad_delta = empty_like_layout(delta);
         parameters = at::zeros({batch, shape.channels, state + 2}, options);
-        rows = at::empty({blocks, batch, shape.groups, 2 * state, shape.length},
-                         options);
+        rows = at::empty(
+            {blocks, batch, shape.groups, 2 * state, shape.length}, options);
         o.grad = input(*grad);
         o.grad_u = walk<scalar_t>(y, reverse);
         o.grad_delta = walk<scalar_t>(grad_delta, reverse);
@@ -118,31 +118,36 @@ BidirectionalGradients run_composed(const OptionalTensor& grad,
   const auto type = A.scalar_type();
   const auto x = u.to(type), rows = proj.to(type);
   const auto gy = grad.has_value() ? OptionalTensor(grad->to(type)) : grad;
+  const auto grad_proj = empty_like_layout(proj);
   Tensor sum;
-  std::vector<Tensor> projs, weights, biases, rates, skips;
+  std::vector<Tensor> weights, biases, rates, skips;
   for (int64_t k = 0; k < A.size(0); ++k) {
-    const auto row = [&](int64_t first, int64_t count) {
-      return rows.select(1, k).narrow(1, first, count);
+    const auto row = [&](const Tensor& all, int64_t first, int64_t count) {
+      return all.select(1, k).narrow(1, first, count);
     };
-    const auto dt = row(0, rank);
+    const auto dt = row(rows, 0, rank);
     const auto [gu, gdelta, gA, gB, gC, gD, gbias] =
         run_plain(gy, x, at::matmul(dt_proj[k], dt), A[k],
-                  row(rank, state).unsqueeze(1),
-                  row(rank + state, state).unsqueeze(1), D[k], dt_bias[k],
-                  /*softplus=*/true, /*reverse=*/k == 1);
+                  row(rows, rank, state).unsqueeze(1),
+                  row(rows, rank + state, state).unsqueeze(1), D[k],
+                  dt_bias[k], /*softplus=*/true, /*reverse=*/k == 1);
     sum = k == 0 ? gu : sum.add_(gu);
     if (!gy.has_value()) continue;
-    projs.push_back(at::cat({at::matmul(dt_proj[k].t(), gdelta),
-                             gB.squeeze(1), gC.squeeze(1)}, 1));
+    row(grad_proj, 0, rank).copy_(at::matmul(dt_proj[k].t(), gdelta));
+    row(grad_proj, rank, state).copy_(gB.squeeze(1));
+    row(grad_proj, rank + state, state).copy_(gC.squeeze(1));
     weights.push_back(at::matmul(gdelta, dt.transpose(1, 2)).sum(0));
     biases.push_back(gbias);
     rates.push_back(gA);
     skips.push_back(gD);
   }
-  const auto y = empty_like_layout(u).copy_(sum);
-  if (!gy.has_value()) return {y, {}, {}, {}, {}, {}};
-  return {y, empty_like_layout(proj).copy_(at::stack(projs, 1)),
-          at::stack(weights), at::stack(biases), at::stack(rates),
+  if (type != u.scalar_type()) sum = empty_like_layout(u).copy_(sum);
+  if (!gy.has_value()) return {sum, {}, {}, {}, {}, {}};
+  return {sum,
+          grad_proj,
+          at::stack(weights),
+          at::stack(biases),
+          at::stack(rates),
           at::stack(skips)};
 }
 
@@ -158,10 +163,11 @@ void launch_passes(Bidirectional<T> g) {
 }
 
 // y or, where there is a gradient of y, those of the arguments.
-BidirectionalGradients run_bidirectional(
-    const OptionalTensor& grad, const Tensor& u, const Tensor& proj,
-    const Tensor& dt_proj, const Tensor& dt_bias, const Tensor& A,
-    const Tensor& D) {
+BidirectionalGradients run_bidirectional(const OptionalTensor& grad,
+                                         const Tensor& u, const Tensor& proj,
+                                         const Tensor& dt_proj,
+                                         const Tensor& dt_bias,
+                                         const Tensor& A, const Tensor& D) {
   const auto shape = check_bidirectional_scan(u, proj, dt_proj, dt_bias, A, D);
   const bool backward = grad.has_value();
   if (backward) check_alike("grad", *grad, u);
@@ -171,6 +177,7 @@ BidirectionalGradients run_bidirectional(
   if (shape.state == 1 && u.scalar_type() != at::kDouble && u.numel() > 0 &&
       shape.batch * shape.directions < 65535 &&
       shape.channels * shape.length <= kLargestInt &&
+      shape.length * (shape.rank + 6) <= kLargestInt &&
       dt_proj.numel() <= kLargestInt) {
     plan = make_plan(shape.batch, narrow(shape.channels), narrow(shape.length),
                      narrow(shape.rank), narrow(shape.directions), backward,
@@ -189,7 +196,8 @@ BidirectionalGradients run_bidirectional(
     return x.stride(2) == 1 && has_short_offsets(x) ? x : x.contiguous();
   };
   const auto x = in_place(u), gy = backward ? in_place(*grad) : x;
-  const auto y = last ? empty_like_layout(u) : at::empty(u.sizes(), u.options());
+  const auto y =
+      last ? empty_like_layout(u) : at::empty(u.sizes(), u.options());
   const auto rows = with_short_offsets(proj);
   const auto weight = dt_proj.contiguous(), bias = dt_bias.contiguous();
   const auto rates = A.contiguous(), skip = D.contiguous();
@@ -241,12 +249,17 @@ BidirectionalGradients run_bidirectional(
     g.grad_D = gradient(skip, grad_D);
     last ? launch_passes<bidirectional_backward<scalar_t, true>>(g)
          : launch_passes<bidirectional_backward<scalar_t, false>>(g);
-    launch<bidirectional_totals<scalar_t>>(totals_grid(g), kTotalThreads,
+    const int64_t row_blocks = ceil_div(g.length * g.slots, kTotalThreads);
+    const int64_t parameter_blocks =
+        ceil_div(channels * (g.directions * g.slots + 1), kColumns);
+    const dim3 grid(std::max(row_blocks, parameter_blocks),
+                    g.batch * g.directions + 1);
+    launch<bidirectional_totals<scalar_t>>(grid, kTotalThreads,
                                            4 * kTotalThreads, g);
   });
   const bool in_layout = channels_last(u) == channels_last(y);
-  return {in_layout ? y : empty_like_layout(u).copy_(y),
-          grad_proj, grad_weight, grad_bias, grad_A, grad_D};
+  const auto result = in_layout ? y : empty_like_layout(u).copy_(y);
+  return {result, grad_proj, grad_weight, grad_bias, grad_A, grad_D};
 }
 
 }  // namespace

@@ -31,25 +31,14 @@ struct alignas(16) Bands {
   float v[4];
 };
 
-// (images, channels, height, width).
-template <typename T>
-struct Map : View<T> {
-  bool paired;  // two pixels of a row may be taken as one
-};
-
-template <typename T>
-Map<T> map_of(const at::Tensor& x) {
-  return {view_of<T>(x), is_paired(x, 3)};
-}
-
 template <typename T>
 struct Wavelet {
-  Map<const T> x, grad;
-  Map<T> y;
-  const float* weight;  // (4 * channels, side, side)
-  float* weight_grad;   // (groups, 4 * channels, side, side)
+  View<const T> x, grad;  // (images, channels, height, width)
+  View<T> y;
+  const float* weight;                  // (4 * channels, side, side)
+  float* weight_grad;                   // (groups, 4 * channels, side, side)
   int images, channels, height, width;  // in pixels
-  bool turned;  // filters by 180 degrees
+  bool turned;                          // filters by 180 degrees
 
   // Tiles are of nearly the same size.
   int cell_rows, cell_columns;  // of the map
@@ -72,7 +61,7 @@ Wavelet<T> plan_wavelet(const at::Tensor& x, int side, bool gradient) {
     return std::min(cells + side / 2 * 2, most);
   };
   Wavelet<T> w{};
-  w.x = map_of<const T>(x);
+  w.x = view_of<const T>(x);
   w.images = static_cast<int>(x.size(0));
   w.channels = static_cast<int>(x.size(1));
   w.height = static_cast<int>(x.size(2));
@@ -126,7 +115,7 @@ __device__ __forceinline__ void add_product(const Bands& a, const Bands& b,
 
 // The pixels of a cell, zeros outside the map.
 template <typename T>
-__device__ __forceinline__ Bands load_cell(const Map<const T>& map,
+__device__ __forceinline__ Bands load_cell(const View<const T>& map,
                                            const T* at, bool right,
                                            bool below) {
   Bands p = {{0.0f, 0.0f, 0.0f, 0.0f}};
@@ -146,7 +135,7 @@ __device__ __forceinline__ Bands load_cell(const Map<const T>& map,
 }
 
 template <typename T>
-__device__ __forceinline__ void store_cell(const Map<T>& map, T* at,
+__device__ __forceinline__ void store_cell(const View<T>& map, T* at,
                                            const Bands& p, bool right,
                                            bool below) {
   const auto store_row = [&](T* to, int row) {
@@ -162,18 +151,42 @@ __device__ __forceinline__ void store_cell(const Map<T>& map, T* at,
   if (below) store_row(at + map.strides[1], 1);
 }
 
-// A rectangle of cells of one image and block of channels.
+// A rectangle of cells.
 struct Region {
-  int top, left, rows, columns, first, channels;
+  int top, left, rows, columns;
+};
+
+// A tile of one image and block of channels, and the part of the map that its
+// results depend on.
+template <typename T, int side>
+struct Tile {
+  const Wavelet<T>& task;
+  Region own, around;
+  int image, first, channels;
+
+  __device__ Tile(const Wavelet<T>& task, int block, int index) : task(task) {
+    image = index / (task.tall * task.wide);
+    first = block * kTileChannels;
+    channels = min(kTileChannels, task.channels - first);
+    const int top = index / task.wide % task.tall * task.rows;
+    const int left = index % task.wide * task.columns;
+    const int bottom = min(top + task.rows, task.cell_rows);
+    const int right = min(left + task.columns, task.cell_columns);
+    own = {top, left, bottom - top, right - left};
+    const int above = top - min(side / 2, top);
+    const int before = left - min(side / 2, left);
+    around = {above, before, min(bottom + side / 2, task.cell_rows) - above,
+              min(right + side / 2, task.cell_columns) - before};
+  }
 
   // Calls use(cell, channel, place in the map, right, below) for each cell,
   // lanes in memory's order; the last two say whether the map goes on there.
-  template <typename T, typename V, typename Use>
-  __device__ __forceinline__ void visit(const Wavelet<T>& task,
-                                        const Map<V>& map, int image,
+  template <typename V, typename Use>
+  __device__ __forceinline__ void visit(const Region& region,
+                                        const View<V>& map,
                                         const Use& use) const {
-    const int cells = rows * columns;
-    const Divider by_cells(cells), by_columns(columns);
+    const int cells = region.rows * region.columns;
+    const Divider by_cells(cells), by_columns(region.columns);
     const bool pixels_first = map.strides[0] != 1 || map.strides[2] == 1;
     V* const base = map.data + image * map.batch;
     for (int i = threadIdx.x; i < cells * kTileChannels; i += blockDim.x) {
@@ -182,51 +195,22 @@ struct Region {
         c = by_cells(i);
         cell = i - c * cells;
       }
-      const int row = by_columns(cell);
-      const int y = 2 * (top + row), x = 2 * (left + cell - row * columns);
-      if (c < channels) {
-        use(cell, c, base + map.offset(first + c, y, x), x + 1 < task.width,
-            y + 1 < task.height);
-      }
+      if (c >= channels) continue;
+      const int row = by_columns(cell), column = cell - row * region.columns;
+      const int y = 2 * (region.top + row), x = 2 * (region.left + column);
+      use(cell, c, base + map.offset(first + c, y, x), x + 1 < task.width,
+          y + 1 < task.height);
     }
-  }
-};
-
-// A tile, and the part of the map that its results depend on.
-template <typename T, int side>
-struct Tile {
-  const Wavelet<T>& task;
-  Region own, around;
-  int image;
-
-  __device__ Tile(const Wavelet<T>& task, int block, int index) : task(task) {
-    image = index / (task.tall * task.wide);
-    const int first = block * kTileChannels;
-    const int channels = min(kTileChannels, task.channels - first);
-    const int top = index / task.wide % task.tall * task.rows;
-    const int left = index % task.wide * task.columns;
-    const int bottom = min(top + task.rows, task.cell_rows);
-    const int right = min(left + task.columns, task.cell_columns);
-    own = {top, left, bottom - top, right - left, first, channels};
-    const int above = top - min(side / 2, top);
-    const int before = left - min(side / 2, left);
-    around = {above,
-              before,
-              min(bottom + side / 2, task.cell_rows) - above,
-              min(right + side / 2, task.cell_columns) - before,
-              first,
-              channels};
   }
 
   // Subbands of one of the regions of a map.
-  __device__ __forceinline__ void load(const Map<const T>& map,
-                                       const Region& region,
+  __device__ __forceinline__ void load(const Region& region,
+                                       const View<const T>& map,
                                        Bands* bands) const {
-    region.visit(task, map, image,
-                 [&](int cell, int c, const T* at, bool right, bool below) {
-                   bands[cell * kPitch + c] =
-                       haar(load_cell(map, at, right, below));
-                 });
+    visit(region, map,
+          [&](int cell, int c, const T* at, bool right, bool below) {
+            bands[cell * kPitch + c] = haar(load_cell(map, at, right, below));
+          });
   }
 
   // Calls use(q, j, value) for the values that tap j of a row of the filter
@@ -264,18 +248,18 @@ __global__ void __launch_bounds__(kTileRows * 16, 2)
                            block / task.channel_blocks * tiles + index);
   const Region& own = tile.own;
   Bands* filters = bands + tile.around.rows * tile.around.columns * kPitch;
-  const float* weight = task.weight + own.first * 4 * taps;
-  for (int i = threadIdx.x; i < own.channels * 4 * taps; i += blockDim.x) {
+  const float* weight = task.weight + tile.first * 4 * taps;
+  for (int i = threadIdx.x; i < tile.channels * 4 * taps; i += blockDim.x) {
     const int row = i / taps, tap = i - row * taps;
     Bands* to = filters + (task.turned ? taps - 1 - tap : tap) * kPitch;
     to[row / 4].v[row % 4] = weight[i];
   }
-  tile.load(task.x, tile.around, bands);
+  tile.load(tile.around, task.x, bands);
   __syncthreads();
 
   const int c = threadIdx.x % kTileChannels;
   const int row = threadIdx.x / kTileChannels;
-  const bool active = row < own.rows && c < own.channels;
+  const bool active = row < own.rows && c < tile.channels;
   Bands sums[kTileColumns] = {};
   if (active) {
 #pragma unroll 1
@@ -299,11 +283,10 @@ __global__ void __launch_bounds__(kTileRows * 16, 2)
     }
   }
   __syncthreads();
-  own.visit(task, task.y, tile.image,
-            [&](int cell, int channel, T* at, bool right, bool below) {
-              store_cell(task.y, at, bands[cell * kPitch + channel], right,
-                         below);
-            });
+  tile.visit(
+      own, task.y, [&](int cell, int channel, T* at, bool right, bool below) {
+        store_cell(task.y, at, bands[cell * kPitch + channel], right, below);
+      });
 }
 
 // A warp has a row of taps, its halves the even and the odd rows of a tile.
@@ -321,12 +304,12 @@ __global__ void __launch_bounds__(side * 32)
   for (int index = group; index < tiles; index += task.groups) {
     const Tile<T, side> tile(task, block, index);
     const Region& own = tile.own;
-    tile.load(task.x, tile.around, bands);
-    tile.load(task.grad, own, grads);
+    tile.load(tile.around, task.x, bands);
+    tile.load(own, task.grad, grads);
     __syncthreads();
 #pragma unroll 1
     for (int row = odd; row < own.rows; row += 2) {
-      if (c >= own.channels) continue;
+      if (c >= tile.channels) continue;
       Bands g[kTileColumns];
 #pragma unroll
       for (int q = 0; q < kTileColumns; ++q) {
@@ -342,88 +325,70 @@ __global__ void __launch_bounds__(side * 32)
     __syncthreads();
   }
   const int channel = block * kTileChannels + c;
-  float* to = task.weight_grad +
-              ((static_cast<int64_t>(group) * task.channels + channel) * 4 *
-                   side +
-               tap_row) *
-                  side;
+  float* to =
+      task.weight_grad +
+      ((static_cast<int64_t>(group) * task.channels + channel) * 4 * side +
+       tap_row) *
+          side;
 #pragma unroll
   for (int j = 0; j < side; ++j) {
 #pragma unroll
     for (int b = 0; b < 4; ++b) {
-      const float sum = sums[j].v[b] +
-                        __shfl_xor_sync(kWholeWarp, sums[j].v[b], 16, 32);
+      const float sum =
+          sums[j].v[b] + __shfl_xor_sync(kWholeWarp, sums[j].v[b], 16, 32);
       if (odd == 0 && channel < task.channels) to[b * side * side + j] = sum;
     }
   }
 }
 
-// Calls use(side) with a constant where kernels take the side and the type,
-// else other().
-template <typename Use, typename Other>
-at::Tensor with_side(const at::Tensor& x, int64_t side, const Use& use,
-                     const Other& other) {
-  if (x.scalar_type() == at::kDouble) return other();
+// Calls use(side) with a constant; false for other sides.
+template <typename Use>
+bool with_side(int64_t side, const Use& use) {
   if (side == 3) return use(std::integral_constant<int, 3>());
   if (side == 5) return use(std::integral_constant<int, 5>());
-  if (side == 7) return use(std::integral_constant<int, 7>());
-  return other();
+  return side == 7 && use(std::integral_constant<int, 7>());
 }
 
-// `turned`: with the filters turned by 180 degrees.
-at::Tensor filter_map(const at::Tensor& map, const at::Tensor& weight,
-                      bool turned, const at::Tensor& like) {
-  auto y = empty_like_map(like);
-  if (y.numel() == 0) return y;
-  const auto launch_side = [&](auto side) {
-    constexpr int kSide = decltype(side)::value;
-    const auto x = with_short_offsets(map), filters = weight.contiguous();
+// The filtered map or, where there is a gradient of it, those of x and weight.
+std::tuple<at::Tensor, at::Tensor> run(const OptionalTensor& grad,
+                                       const at::Tensor& x,
+                                       const at::Tensor& weight) {
+  check_wavelet(x, weight);
+  const bool backward = grad.has_value();
+  if (backward) check_alike("grad", *grad, x);
+  const c10::cuda::CUDAGuard guard(x.device());
+  auto y = empty_like_map(x);
+  if (x.numel() == 0) return {y, at::zeros(weight.sizes(), weight.options())};
+  const auto map = with_short_offsets(backward ? *grad : x);
+  const auto filters = weight.contiguous();
+  at::Tensor sums;
+  const auto launch_side = [&](auto constant) {
+    constexpr int kSide = decltype(constant)::value;
     SCAN_DISPATCH_FLOAT(x, [&] {
-      auto w = plan_wavelet<scalar_t>(x, kSide, false);
-      w.y = map_of<scalar_t>(y);
+      auto w = plan_wavelet<scalar_t>(map, kSide, false);
+      w.y = view_of<scalar_t>(y);
       w.weight = filters.const_data_ptr<float>();
-      w.turned = turned;
+      w.turned = backward;
       launch<wavelet<scalar_t, kSide>>(w.blocks, w.threads, w.bytes, w);
-    });
-    return y;
-  };
-  return with_side(map, weight.size(2), launch_side, [&] {
-    return y.copy_(plain_wavelet(map, turned ? weight.flip({2, 3}) : weight));
-  });
-}
-
-at::Tensor filter_gradient(const at::Tensor& grad, const at::Tensor& map,
-                           const at::Tensor& weight) {
-  if (map.numel() == 0) return at::zeros(weight.sizes(), weight.options());
-  const auto launch_side = [&](auto side) {
-    constexpr int kSide = decltype(side)::value;
-    const auto x = with_short_offsets(map), grads = with_short_offsets(grad);
-    at::Tensor sums;
-    SCAN_DISPATCH_FLOAT(x, [&] {
-      auto w = plan_wavelet<scalar_t>(x, kSide, true);
-      w.grad = map_of<const scalar_t>(grads);
+      if (!backward) return;
+      const auto input = with_short_offsets(x);
+      w = plan_wavelet<scalar_t>(input, kSide, true);
+      w.grad = view_of<const scalar_t>(map);
       sums = at::empty({w.groups, w.channels * 4, 1, kSide, kSide},
                        weight.options());
       w.weight_grad = sums.mutable_data_ptr<float>();
       launch<wavelet_gradient<scalar_t, kSide>>(w.blocks, w.threads, w.bytes,
                                                 w);
     });
-    return sums.sum(0);
+    return true;
   };
-  return with_side(map, weight.size(2), launch_side, [&] {
-    return plain_wavelet_gradient(grad, map, weight);
-  });
-}
-
-std::tuple<at::Tensor, at::Tensor> run(const OptionalTensor& grad,
-                                       const at::Tensor& x,
-                                       const at::Tensor& weight) {
-  check_wavelet(x, weight);
-  if (grad.has_value()) check_alike("grad", *grad, x);
-  const c10::cuda::CUDAGuard guard(x.device());
-  if (!grad.has_value()) return {filter_map(x, weight, false, x), {}};
-  return {filter_map(*grad, weight, true, x),
-          filter_gradient(*grad, x, weight)};
+  if (x.scalar_type() != at::kDouble &&
+      with_side(weight.size(2), launch_side)) {
+    return {y, backward ? sums.sum(0) : sums};
+  }
+  if (!backward) return {y.copy_(plain_wavelet(x, weight)), {}};
+  return {y.copy_(plain_wavelet(*grad, weight.flip({2, 3}))),
+          plain_wavelet_gradient(*grad, x, weight)};
 }
 
 }  // namespace
