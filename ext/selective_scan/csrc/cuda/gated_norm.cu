@@ -38,7 +38,7 @@ struct Token {
   int warp, lane, first, step, b, t;
   bool valid;
   const T* x;
-  P origin, mean;
+  P inverse, origin, mean;
 
   __device__ Token(const GatedNorm<T, P>& from, P* memory)
       : task(from), sums(memory) {
@@ -46,6 +46,7 @@ struct Token {
     lane = threadIdx.x % 32;
     first = kChannelsLast ? lane : warp;
     step = kChannelsLast ? 32 : task.warps;
+    inverse = P(1) / static_cast<P>(task.channels);
   }
   // Threads without a token take the last one, and write nothing.
   __device__ __forceinline__ void enter(int tile) {
@@ -86,7 +87,7 @@ struct Token {
       sum = 0;
       for (int w = 0; w < task.warps; ++w) sum += sums[w * 32 + lane];
     }
-    return sum / static_cast<P>(task.channels);
+    return sum * inverse;
   }
 };
 

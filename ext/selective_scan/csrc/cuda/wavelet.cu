@@ -98,13 +98,13 @@ struct Divider {
   }
 };
 
-// The transform, and its inverse: pixels come and go as (top left, bottom
-// left, top right, bottom right).
-__device__ __forceinline__ Bands haar(const Bands& p) {
+// The transform, and its inverse, each without its factor 1/2: pixels come and
+// go as (top left, bottom left, top right, bottom right).
+__device__ __forceinline__ Bands haar(const Bands& p, float scale = 1.f) {
   const float low_a = p.v[0] + p.v[1], high_a = p.v[0] - p.v[1];
   const float low_b = p.v[2] + p.v[3], high_b = p.v[2] - p.v[3];
-  return {{0.5f * (low_a + low_b), 0.5f * (high_a + high_b),
-           0.5f * (low_a - low_b), 0.5f * (high_a - high_b)}};
+  return {{scale * (low_a + low_b), scale * (high_a + high_b),
+           scale * (low_a - low_b), scale * (high_a - high_b)}};
 }
 
 __device__ __forceinline__ void add_product(const Bands& a, const Bands& b,
@@ -279,7 +279,7 @@ __global__ void __launch_bounds__(kTileRows * 16, 2)
 #pragma unroll
     for (int q = 0; q < kTileColumns; ++q) {
       if (q >= own.columns) continue;
-      bands[(row * own.columns + q) * kPitch + c] = haar(sums[q]);
+      bands[(row * own.columns + q) * kPitch + c] = haar(sums[q], 0.25f);
     }
   }
   __syncthreads();
@@ -336,7 +336,9 @@ __global__ void __launch_bounds__(side * 32)
     for (int b = 0; b < 4; ++b) {
       const float sum =
           sums[j].v[b] + __shfl_xor_sync(kWholeWarp, sums[j].v[b], 16, 32);
-      if (odd == 0 && channel < task.channels) to[b * side * side + j] = sum;
+      if (odd == 0 && channel < task.channels) {
+        to[b * side * side + j] = 0.25f * sum;
+      }
     }
   }
 }
