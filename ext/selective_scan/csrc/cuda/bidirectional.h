@@ -1,5 +1,5 @@
-// The bidirectional scan with one state: sizes and operands of its kernels,
-// how it is cut into blocks, and their host side.
+// The bidirectional scan with one state: sizes of its kernels, and how it is
+// cut into blocks.
 //
 // A block works on one batch element, 2 * pairs channels and one chunk of
 // tokens. A lane owns two neighbouring channels; `pairs` neighbouring lanes
@@ -45,52 +45,6 @@ struct Plan {
   }
 };
 
-// (batch, directions, rank + 2, length), strides in elements.
-template <typename T>
-struct Rows {
-  T* data;
-  int64_t batch;
-  int set, row, token;
-};
-
-// T is the type in memory. Offsets inside one batch element fit 32 bits,
-// strides are in elements.
-template <typename T>
-struct Bidirectional : Plan {
-  int batch, channels, length, rank, directions;
-  bool channels_last;
-  bool summing;  // whether only the chunks' sums are wanted
-
-  // (batch, channels, length); `lead` is the stride of the dimension that is
-  // not dense: tokens where channels are last, else channels.
-  const T* u;
-  int64_t u_batch;
-  int u_lead;
-  T* y;  // dense; in the backward pass the gradient of u
-  Rows<const T> proj;
-  bool paired_rows;     // whether two rows can be read at once
-  const float* weight;  // (directions, channels, rank)
-  const float* bias;    // (directions, channels), as A and D
-  const float* A;
-  const float* D;
-  // Where there are several chunks: (directions, batch, chunks, channel pairs
-  // of all blocks, 4), product of decays and state of each channel. The
-  // backward pass has two walks per direction: states, and their gradients.
-  float* sums;
-
-  // Of the backward pass alone.
-  const T* grad;
-  int64_t grad_batch;
-  int grad_lead;
-  // Partial sums, of each block of channels: rows in the order of the slots,
-  // (channel blocks, batch, directions, length, slots); and of each chunk:
-  // A, bias and weights, (batch * chunks, directions, channels of all blocks,
-  // slots), and D, (batch * chunks, channels of all blocks).
-  float *row_sums, *parameter_sums, *D_sums;
-  Rows<T> grad_proj;
-  float *grad_weight, *grad_bias, *grad_A, *grad_D;
-};
-
 SCAN_HOST_DEVICE int tile_stride(int width) { return width + 2; }
 
 // Up to 256 tokens are one chunk. More are cut into chunks of 128 where that
@@ -119,10 +73,10 @@ inline Plan make_plan(int64_t batch, int channels, int length, int rank,
   for (; warps > 0; warps = warps / 2) {
     plan.threads = 32 * warps;
     const int64_t chunk = plan.tokens();
-    const int64_t floats =
-        directions * (chunk + width) * plan.slots +
-        (backward ? 8 * plan.threads + warps * kRegion
-                  : 4 * directions * plan.threads + chunk * tile_stride(width));
+    const int64_t floats = directions * (chunk + width) * plan.slots +
+                           (backward ? 8 * plan.threads + warps * kRegion
+                                     : 4 * directions * plan.threads +
+                                           chunk * tile_stride(width));
     plan.shared = static_cast<int>(4 * floats);
     if (4 * floats <= device.shared) break;
   }
@@ -130,30 +84,5 @@ inline Plan make_plan(int64_t batch, int channels, int length, int rank,
   plan.chunks = up(length, plan.tokens());
   return plan;
 }
-
-// Gives chunk sums and partial sums their places in the workspace. Returns
-// its size in floats, which does not depend on where it is.
-template <typename T>
-int64_t set_workspace(Bidirectional<T>& g, bool backward, float* memory) {
-  const int64_t channels = g.padded_channels();
-  const int64_t chunks = int64_t{g.batch} * g.chunks;
-  int64_t used = 0;
-  const auto take = [&](bool wanted, int64_t size) {
-    float* const place = memory + used;
-    used += wanted ? size : 0;
-    return place;
-  };
-  g.sums = take(g.chunks > 1,
-                g.directions * (backward ? 4 : 2) * chunks * channels);
-  g.row_sums = take(backward, int64_t{g.blocks} * g.batch * g.directions *
-                                  g.length * g.slots);
-  g.parameter_sums =
-      take(backward, chunks * g.directions * channels * g.slots);
-  g.D_sums = take(backward, chunks * channels);
-  return used;
-}
-
-template <typename T>
-void launch_bidirectional(const Bidirectional<T>& operands, bool backward);
 
 }  // namespace selective_scan::cuda

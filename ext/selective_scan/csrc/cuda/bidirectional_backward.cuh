@@ -39,33 +39,15 @@ __device__ __forceinline__ float sum_over_runs(float2 value, bool second) {
   return kept + __shfl_xor_sync(kWholeWarp, sent, 1 << kPairsLog2);
 }
 
-__device__ __forceinline__ void store_quad(float* to, float4 value,
-                                           bool upper_half) {
-  if (upper_half) {
-    *reinterpret_cast<float2*>(to + 2) = make_float2(value.z, value.w);
-  } else {
-    *reinterpret_cast<float4*>(to) = value;
-  }
-}
-
-template <typename T>
 struct Shared {
-  __device__ Shared(const Bidirectional<T>& g, const Place<T>& at,
-                    float* memory) {
-    sums = reinterpret_cast<float4*>(memory);
-    rows = memory + 8 * blockDim.x;
-    weights = rows + g.directions * at.chunk * g.slots;
-    regions = weights + g.directions * kWidth * g.slots;
-  }
   float4* sums;
   float *rows, *weights, *regions;
 };
 
 template <int kDirection, typename T>
 __device__ __forceinline__ void backward_direction(
-    const Bidirectional<T>& g, const Place<T>& at, const Shared<T>& shared,
-    const typename Vector<T>::Type (&u)[kTokens],
-    const typename Vector<T>::Type (&grad)[kTokens],
+    const Bidirectional<T>& g, const Place<T>& at, const Shared& shared,
+    const Two<T> (&u)[kTokens], const Two<T> (&grad)[kTokens],
     float2 (&grad_u)[kTokens]) {
   const int slots = g.slots, quads = slots / 4;
   const int lane = threadIdx.x & 31, warp = threadIdx.x >> 5;
@@ -77,7 +59,7 @@ __device__ __forceinline__ void backward_direction(
       region + (at.run & 1) * kTokens * kPlaneStride + 2 * at.pair;
   float* const slopes = deltas + kPlane;
   const float* const own = weights + 2 * at.pair * slots;
-  const float2 A = decay_rates(own, slots);
+  const float2 A = make_float2(own[1], own[slots + 1]);
   const float2 scaled = times(kLog2e, A);
 
   float2 x[kTokens];
@@ -95,10 +77,10 @@ __device__ __forceinline__ void backward_direction(
         make_float2(slope_of(x[i].x, small.x), slope_of(x[i].y, small.y));
     const float2 decay = exp2_of(times(delta, scaled));
     const float2 BC = *reinterpret_cast<const float2*>(row + i * slots);
-    const float2 in = Vector<T>::unpack(u[i]);
+    const float2 in = unpack(u[i]);
     state = fused(decay, state, times(delta, times(BC.x, in)));
     product = times(product, decay);
-    back = fused(product, times(BC.y, Vector<T>::unpack(grad[i])), back);
+    back = fused(product, times(BC.y, unpack(grad[i])), back);
   }
   float4* const sums = shared.sums + threadIdx.x;
   sums[0] = make_float4(product.x, state.x, product.y, state.y);
@@ -125,8 +107,8 @@ __device__ __forceinline__ void backward_direction(
     const float B = row[i * slots];
     before[i] = state;
     state = fused(exp2_of(times(delta, scaled)), state,
-                  times(delta, times(B, Vector<T>::unpack(u[i]))));
-    const float2 gy = Vector<T>::unpack(grad[i]);
+                  times(delta, times(B, unpack(u[i]))));
+    const float2 gy = unpack(grad[i]);
     over_channels[kTokens + i] = fmaf(gy.x, state.x, gy.y * state.y);
   }
   float2 grad_A = make_float2(0.f, 0.f), grad_bias = make_float2(0.f, 0.f);
@@ -136,8 +118,8 @@ __device__ __forceinline__ void backward_direction(
     const float2 delta =
         *reinterpret_cast<const float2*>(deltas + i * kPlaneStride);
     const float2 BC = *reinterpret_cast<const float2*>(row + i * slots);
-    const float2 in = Vector<T>::unpack(u[i]);
-    const float2 grad_state = fused(BC.y, Vector<T>::unpack(grad[i]), back);
+    const float2 in = unpack(u[i]);
+    const float2 grad_state = fused(BC.y, unpack(grad[i]), back);
     back = times(exp2_of(times(delta, scaled)), grad_state);
     const float2 driven = times(grad_state, delta);
     over_channels[i] = fmaf(driven.x, in.x, driven.y * in.y);
@@ -158,8 +140,6 @@ __device__ __forceinline__ void backward_direction(
       kDirection;
   float* const rows_out = g.row_sums + (place * g.length + at.first) * slots;
   const float value = sum_over_lanes<kTokens>(over_channels);
-  const int mine = at.token + (lane & 7);
-  if (mine < at.count) rows_out[mine * slots + (lane >> 3 & 1)] = value;
   __syncwarp();
   const int token = lane & 7;
   const float* const grads = region + token * kPlaneStride;
@@ -186,11 +166,14 @@ __device__ __forceinline__ void backward_direction(
     }
     const int here = warp * kWarpTokens + token;
     float* const to = rows_out + here * slots + 4 * q;
-    if (here < at.count) store_quad(to, first, q == 0);
+    if (here < at.count) *reinterpret_cast<float4*>(to) = first;
     if (here + kTokens < at.count) {
-      store_quad(to + kTokens * slots, second, q == 0);
+      *reinterpret_cast<float4*>(to + kTokens * slots) = second;
     }
   }
+  __syncwarp();
+  const int mine = at.token + (lane & 7);  // B and C, over what stood there
+  if (mine < at.count) rows_out[mine * slots + (lane >> 3 & 1)] = value;
 
   // Parameters: sums over the block's tokens, by way of the warps' regions.
   float2 grad_x[kTokens];
@@ -259,25 +242,28 @@ __global__ void __launch_bounds__(kBackwardThreads)
     bidirectional_backward(const SCAN_GRID_CONSTANT Bidirectional<T> g) {
   SCAN_SHARED_MEMORY(float, memory);
   const Place<T> at(g, kPairsLog2);
-  const Shared<T> shared(g, at, memory);
-  typename Vector<T>::Type u[kTokens], grad[kTokens];
+  float* const rows = memory + 8 * blockDim.x;
+  float* const weights = rows + g.directions * at.chunk * g.slots;
+  const Shared shared{reinterpret_cast<float4*>(memory), rows, weights,
+                      weights + g.directions * kWidth * g.slots};
+  Two<T> u[kTokens], grad[kTokens];
   float* const tile = shared.regions + at.chunk * tile_stride(kWidth);
   if constexpr (kChannelsLast) {
-    load_pairs(at, g.u, g.u_batch, g.u_lead, u);
-    load_pairs(at, g.grad, g.grad_batch, g.grad_lead, grad);
+    load_pairs(at, g.u, u);
+    load_pairs(at, g.grad, grad);
   }
   stage_weights(g, at, shared.weights);
   stage_rows(g, at, shared.rows);
   if constexpr (!kChannelsLast) {
-    stage_tile(g, at, g.u, g.u_batch, g.u_lead, shared.regions);
-    stage_tile(g, at, g.grad, g.grad_batch, g.grad_lead, tile);
+    stage_tile(g, at, g.u, shared.regions);
+    stage_tile(g, at, g.grad, tile);
   }
   __syncthreads();
   if constexpr (!kChannelsLast) {
 #pragma unroll
     for (int i = 0; i < kTokens; ++i) {
-      u[i] = Vector<T>::pack(tile_pair(shared.regions, at, i));
-      grad[i] = Vector<T>::pack(tile_pair(tile, at, i));
+      u[i] = pack<T>(tile_pair(shared.regions, at, i));
+      grad[i] = pack<T>(tile_pair(tile, at, i));
     }
     __syncthreads();
   }
@@ -285,9 +271,9 @@ __global__ void __launch_bounds__(kBackwardThreads)
   float2 grad_u[kTokens], grad_D = make_float2(0.f, 0.f);
 #pragma unroll
   for (int i = 0; i < kTokens; ++i) {
-    const float2 gy = Vector<T>::unpack(grad[i]);
+    const float2 gy = unpack(grad[i]);
     grad_u[i] = times(skip, gy);
-    grad_D = fused(gy, Vector<T>::unpack(u[i]), grad_D);
+    grad_D = fused(gy, unpack(u[i]), grad_D);
   }
   backward_direction<0>(g, at, shared, u, grad, grad_u);
   if (g.directions == 2) {
@@ -299,7 +285,7 @@ __global__ void __launch_bounds__(kBackwardThreads)
   over_tokens[(threadIdx.x >> 5) * kWidth + 2 * at.pair + second] =
       sum_over_runs(grad_D, second);
   if constexpr (kChannelsLast) {
-    store_pairs(g, at, grad_u, g.y);
+    store_pairs(g, at, grad_u);
   } else {
 #pragma unroll
     for (int i = 0; i < kTokens; ++i) {
@@ -320,51 +306,44 @@ __global__ void __launch_bounds__(kBackwardThreads)
                  kWidth +
              threadIdx.x] = sum;
   }
-  if constexpr (!kChannelsLast) store_tile(g, at, shared.regions, g.y);
+  if constexpr (!kChannelsLast) store_tile(g, at, shared.regions);
 }
 
-// The last sums, in a fixed order: rows as proj lies, and parameters.
+// The last sums over rows, as proj lies.
 template <typename T>
 __device__ __forceinline__ void sum_rows(const Bidirectional<T>& g, int set) {
-  const int quads = g.slots / 4;
   const int i = blockIdx.x * kTotalThreads + threadIdx.x;
-  if (i >= g.length * quads) return;
-  const int64_t size = static_cast<int64_t>(g.length) * quads;
-  const float4* from =
-      reinterpret_cast<const float4*>(g.row_sums) + set * size + i;
-  float4 sum = make_float4(0.f, 0.f, 0.f, 0.f);
+  const int token = i / g.slots, slot = i % g.slots;
+  if (token >= g.length || slot >= g.rank + 2) return;
+  const int64_t size = static_cast<int64_t>(g.length) * g.slots;
+  const float* const from = g.row_sums + set * size + i;
+  float sum = 0.f;
 #pragma unroll 4
   for (int k = 0; k < g.blocks; ++k) {
-    const float4 x = from[k * size * g.batch * g.directions];
-    sum = make_float4(sum.x + x.x, sum.y + x.y, sum.z + x.z, sum.w + x.w);
+    sum += from[k * size * g.batch * g.directions];
   }
-  const int token = i / quads, slot = i % quads * 4;
-  const Rows<T>& out = g.grad_proj;
-  T* const to = out.data + set / g.directions * out.batch +
-                set % g.directions * static_cast<int64_t>(out.set) +
-                static_cast<int64_t>(token) * out.token;
-  const float values[4] = {sum.x, sum.y, sum.z, sum.w};
-#pragma unroll
-  for (int k = 0; k < 4; ++k) {
-    const int row = slot + k < 2 ? g.rank + slot + k : slot + k - 2;
-    if (slot + k < g.rank + 2) {
-      to[static_cast<int64_t>(row) * out.row] = static_cast<T>(values[k]);
-    }
-  }
+  const int row = slot < 2 ? g.rank + slot : slot - 2;
+  const View<T>& out = g.grad_proj;
+  out.data[set / g.directions * out.batch +
+           out.offset(set % g.directions, row, token)] = static_cast<T>(sum);
 }
 
+// The last sums, in a fixed order: a row of blocks for each batch element and
+// direction, and one for parameters.
 template <typename T>
-__device__ __forceinline__ void sum_parameters(const Bidirectional<T>& g,
-                                               float* shared) {
+__global__ void __launch_bounds__(kTotalThreads)
+    bidirectional_totals(const SCAN_GRID_CONSTANT Bidirectional<T> g) {
+  SCAN_SHARED_MEMORY(float, shared);
+  const int set = blockIdx.y;
+  if (set < g.batch * g.directions) return sum_rows(g, set);
   const int lane = threadIdx.x % kColumns, group = threadIdx.x / kColumns;
   const int groups = kTotalThreads / kColumns;
   const int width = g.padded_channels(), chunks = g.batch * g.chunks;
   const int count = g.directions * width * g.slots;
   const int column = blockIdx.x * kColumns + lane;
-  const bool skip = column >= count;
+  const bool skip = column >= count;  // a weight of D
   const int place = skip ? column - count : column;
   const int size = skip ? width : count;
-  if (static_cast<int>(blockIdx.x) * kColumns >= count + width) return;
   float sum = 0.f;
   if (place < size) {
     const float* const from = (skip ? g.D_sums : g.parameter_sums) + place;
@@ -377,43 +356,18 @@ __device__ __forceinline__ void sum_parameters(const Bidirectional<T>& g,
   __syncthreads();
   if (group > 0 || place >= size) return;
   for (int k = 1; k < groups; ++k) sum += shared[k * kColumns + lane];
+  const int slot = skip ? 0 : place % g.slots;
+  const int channel = skip ? place : place / g.slots % width;
+  const int p = place / g.slots / width * g.channels + channel;
+  if (channel >= g.channels) return;
   if (skip) {
-    if (place >= g.channels) return;
-    for (int d = 0; d < g.directions; ++d) g.grad_D[d * g.channels + place] = sum;
-    return;
-  }
-  const int slot = place % g.slots, channel = place / g.slots % width;
-  const int direction = place / g.slots / width;
-  if (channel >= g.channels || slot >= g.rank + 2) return;
-  const int p = direction * g.channels + channel;
-  if (slot == 0) {
+    for (int d = 0; d < g.directions; ++d) g.grad_D[d * g.channels + p] = sum;
+  } else if (slot == 0) {
     g.grad_A[p] = sum;
   } else if (slot == 1) {
     g.grad_bias[p] = sum;
-  } else {
+  } else if (slot < g.rank + 2) {
     g.grad_weight[p * g.rank + slot - 2] = sum;
-  }
-}
-
-// One row of blocks for each batch element and direction, one for parameters.
-template <typename T>
-dim3 totals_grid(const Bidirectional<T>& g) {
-  const int64_t rows = ceil_div(g.length * (g.slots / 4), kTotalThreads);
-  const int64_t parameters = ceil_div(
-      g.padded_channels() * (g.directions * g.slots + 1), kColumns);
-  return {static_cast<unsigned>(rows > parameters ? rows : parameters),
-          static_cast<unsigned>(g.batch * g.directions + 1), 1};
-}
-
-template <typename T>
-__global__ void __launch_bounds__(kTotalThreads)
-    bidirectional_totals(const SCAN_GRID_CONSTANT Bidirectional<T> g) {
-  SCAN_SHARED_MEMORY(float, shared);
-  const int set = blockIdx.y;
-  if (set < g.batch * g.directions) {
-    sum_rows(g, set);
-  } else {
-    sum_parameters(g, shared);
   }
 }
 

@@ -1,9 +1,6 @@
 // What the forward and the backward kernel of bidirectional.h share.
 #pragma once
 
-#include <c10/util/BFloat16.h>
-#include <c10/util/Half.h>
-
 #include "bidirectional.h"
 #include "gpu.cuh"
 
@@ -11,33 +8,34 @@ namespace selective_scan::cuda {
 
 constexpr float kLog2e = 1.4426950408889634f;
 
+// T is the type in memory.
 template <typename T>
-struct Vector;  // two values, one load
-template <>
-struct Vector<float> {
-  using Type = float2;
-  __device__ __forceinline__ static float2 unpack(Type x) { return x; }
-  __device__ __forceinline__ static Type pack(float2 x) { return x; }
-};
-template <>
-struct Vector<c10::Half> {
-  using Type = __half2;
-  __device__ __forceinline__ static float2 unpack(Type x) {
-    return __half22float2(x);
-  }
-  __device__ __forceinline__ static Type pack(float2 x) {
-    return __float22half2_rn(x);
-  }
-};
-template <>
-struct Vector<c10::BFloat16> {
-  using Type = __nv_bfloat162;
-  __device__ __forceinline__ static float2 unpack(Type x) {
-    return halves_of(x);
-  }
-  __device__ __forceinline__ static Type pack(float2 x) {
-    return __float22bfloat162_rn(x);
-  }
+struct Bidirectional : Plan {
+  int batch, channels, length, rank, directions;
+  bool summing;  // whether only the chunks' sums are wanted
+
+  View<const T> u;      // (batch, channels, length)
+  View<T> y;            // in the backward pass the gradient of u
+  View<const T> proj;   // (batch, directions, rank + 2, length)
+  bool paired_rows;     // whether two of them can be read at once
+  const float* weight;  // (directions, channels, rank)
+  const float* bias;    // (directions, channels), as A and D
+  const float* A;
+  const float* D;
+  // Where there are several chunks: (directions, batch, chunks, channel pairs
+  // of all blocks, 4), product of decays and state of each channel. The
+  // backward pass has two walks per direction: states, and their gradients.
+  float* sums;
+
+  // Of the backward pass alone.
+  View<const T> grad;
+  // Partial sums, of each block of channels: rows in the order of the slots,
+  // (channel blocks, batch, directions, length, slots); and of each chunk:
+  // A, bias and weights, (batch * chunks, directions, channels of all blocks,
+  // slots), and D, (batch * chunks, channels of all blocks).
+  float *row_sums, *parameter_sums, *D_sums;
+  View<T> grad_proj;
+  float *grad_weight, *grad_bias, *grad_A, *grad_D;
 };
 
 __device__ __forceinline__ float2 times(float2 a, float2 b) {
@@ -96,27 +94,20 @@ struct Place {
   bool inside;
 };
 
-// Parameters of a lane's two channels.
-__device__ __forceinline__ float2 load_two(const float* from, int first,
-                                           int second) {
-  return make_float2(from[first], from[second]);
-}
-
-// use(i, load(i)) for i = begin, begin + step, ... below end, with the loads
-// of kBatch of them under way at once.
-template <int kBatch, typename Load, typename Use>
-__device__ __forceinline__ void in_batches(int begin, int end, int step,
-                                           const Load& load, const Use& use) {
+// use(i, load(i)) for i below count, two of the loads under way at once.
+template <typename Load, typename Use>
+__device__ __forceinline__ void in_pairs(int count, const Load& load,
+                                         const Use& use) {
 #pragma unroll 1
-  for (int i = begin; i < end; i += kBatch * step) {
-    decltype(load(i)) values[kBatch];
+  for (int i = 0; i < count; i += 2) {
+    decltype(load(i)) values[2];
 #pragma unroll
-    for (int k = 0; k < kBatch; ++k) {
-      if (i + k * step < end) values[k] = load(i + k * step);
+    for (int k = 0; k < 2; ++k) {
+      if (i + k < count) values[k] = load(i + k);
     }
 #pragma unroll
-    for (int k = 0; k < kBatch; ++k) {
-      if (i + k * step < end) use(i + k * step, values[k]);
+    for (int k = 0; k < 2; ++k) {
+      if (i + k < count) use(i + k, values[k]);
     }
   }
 }
@@ -125,10 +116,10 @@ __device__ __forceinline__ void in_batches(int begin, int end, int step,
 template <typename T>
 __device__ __forceinline__ float2 skip_weights(const Bidirectional<T>& g,
                                                const Place<T>& at) {
-  const float2 one = load_two(g.D, at.channel, at.second);
+  const float2 one = make_float2(g.D[at.channel], g.D[at.second]);
   if (g.directions == 1) return one;
-  const float2 other = load_two(g.D + g.channels, at.channel, at.second);
-  return make_float2(one.x + other.x, one.y + other.y);
+  return make_float2(one.x + g.D[g.channels + at.channel],
+                     one.y + g.D[g.channels + at.second]);
 }
 
 // dt_proj @ dt + dt_bias of some tokens, four rank rows at a time. Rows begin
@@ -163,23 +154,17 @@ __device__ __forceinline__ void make_steps(int slots, const float* row,
   for (int q = 1; q < quads; ++q) add(q, true);
 }
 
-// A of a lane's two channels.
-__device__ __forceinline__ float2 decay_rates(const float* weights,
-                                              int slots) {
-  return make_float2(weights[1], weights[slots + 1]);
-}
-
 // The rows of a chunk into shared memory, token-major: B, C, dt_0, dt_1, ...;
 // zeros behind the rank and behind the last token.
 template <typename T>
 __device__ __forceinline__ void stage_rows(const Bidirectional<T>& g,
                                            const Place<T>& at, float* rows) {
+  const View<const T>& proj = g.proj;
   const int slots = g.slots;
-  const T* const from = g.proj.data + blockIdx.z * g.proj.batch +
-                        static_cast<int64_t>(at.first) * g.proj.token;
+  const T* const from =
+      proj.data + blockIdx.z * proj.batch + proj.offset(0, 0, at.first);
   if (g.paired_rows) {
     // A thread keeps two rows, and takes one token after the other.
-    using Two = typename Vector<T>::Type;
     const int pairs = g.directions * slots / 2;
     const int lanes_log2 = min(5, 32 - __clz(pairs - 1));
     const int start = at.thread >> lanes_log2;
@@ -191,26 +176,23 @@ __device__ __forceinline__ void stage_rows(const Bidirectional<T>& g,
       const int slot = 2 * q - direction * slots;
       const int row = slot < 2 ? g.rank + slot : slot - 2;
       const int count = slot < g.rank + 2 ? at.count : 0;
-      const T* source = from + direction * g.proj.set + row +
-                        static_cast<int64_t>(start) * g.proj.token;
+      const T* source = from + proj.offset(direction, row, start);
       float* target = rows + (direction * at.chunk + start) * slots + slot;
-      const int source_step = step * g.proj.token;
-      const int target_step = step * slots;
       // trips: chunk / (threads / lanes) / 8
 #pragma unroll 1
       for (int first = start; first < at.chunk; first += 8 * step) {
-        Two values[8];
+        Two<T> values[8];
 #pragma unroll
-        for (int k = 0; k < 8; ++k, source += source_step) {
-          values[k] = Vector<T>::pack(make_float2(0.f, 0.f));
+        for (int k = 0; k < 8; ++k, source += step * proj.strides[2]) {
+          values[k] = pack<T>(make_float2(0.f, 0.f));
           if (first + k * step < count) {
-            values[k] = *reinterpret_cast<const Two*>(source);
+            values[k] = *reinterpret_cast<const Two<T>*>(source);
           }
         }
 #pragma unroll
-        for (int k = 0; k < 8; ++k, target += target_step) {
+        for (int k = 0; k < 8; ++k, target += step * slots) {
           if (first + k * step < at.chunk) {
-            *reinterpret_cast<float2*>(target) = Vector<T>::unpack(values[k]);
+            *reinterpret_cast<float2*>(target) = unpack(values[k]);
           }
         }
       }
@@ -224,29 +206,22 @@ __device__ __forceinline__ void stage_rows(const Bidirectional<T>& g,
   const int step =
       min(1 << log2, static_cast<int>(blockDim.x >> 5) - (group << log2));
   if (token >= at.chunk) return;
-  const T* const source = from + token * g.proj.token;
-  const int quads = slots / 4;
-  const int filled = token < at.count ? g.rank + 2 : 0;  // slots
+  const int quads = slots / 4, row = proj.strides[1];
   // trips: (1 - paired) * 2 * quads * 16 / width
 #pragma unroll 1
   for (int q = warp - (group << log2); q < g.directions * quads; q += step) {
     const int direction = q >= quads;
     const int slot = 4 * (q - direction * quads);
-    const int place = direction * g.proj.set + (slot - 2) * g.proj.row;
-    const int skipped = slot == 0 ? (g.rank + 2) * g.proj.row : 0;
-    float values[4];
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      values[k] = 0.f;
-      if (slot + k < filled) {
-        values[k] =
-            static_cast<float>(
-            source[place + k * g.proj.row + (k < 2 ? skipped : 0)]);
-      }
-    }
+    const T* const high = from + proj.offset(direction, slot, token);
+    const T* const low = slot == 0 ? high + g.rank * row : high - 2 * row;
+    const auto load = [&](const T* place, int k) {
+      const bool filled = slot + k < g.rank + 2 && token < at.count;
+      return filled ? static_cast<float>(*place) : 0.f;
+    };
     *reinterpret_cast<float4*>(rows + (direction * at.chunk + token) * slots +
                                slot) =
-        make_float4(values[0], values[1], values[2], values[3]);
+        make_float4(load(low, 0), load(low + row, 1), load(high, 2),
+                    load(high + row, 3));
   }
 }
 
@@ -302,14 +277,14 @@ constexpr int kMoves = 2 * kTokens;  // words that a thread moves
 
 template <typename T>
 __device__ __forceinline__ void stage_tile(const Bidirectional<T>& g,
-                                           const Place<T>& at, const T* from,
-                                           int64_t batch, int lead,
+                                           const Place<T>& at,
+                                           const View<const T>& view,
                                            float* tile) {
   const TileLanes<T> lanes(g, at);
-  from += blockIdx.z * batch +
-          static_cast<int64_t>(at.block_channel + lanes.first) * lead +
-          at.first + lanes.token;
-  const int64_t step = static_cast<int64_t>(lanes.step) * lead;
+  const T* from =
+      view.data + blockIdx.z * view.batch +
+      view.offset(at.block_channel + lanes.first, at.first + lanes.token);
+  const int64_t step = static_cast<int64_t>(lanes.step) * view.strides[0];
   float values[kMoves];
 #pragma unroll
   for (int k = 0; k < kMoves; ++k, from += step) {
@@ -324,13 +299,11 @@ __device__ __forceinline__ void stage_tile(const Bidirectional<T>& g,
 template <typename T>
 __device__ __forceinline__ void store_tile(const Bidirectional<T>& g,
                                            const Place<T>& at,
-                                           const float* tile, T* to) {
+                                           const float* tile) {
   const TileLanes<T> lanes(g, at);
-  to += (static_cast<int64_t>(blockIdx.z) * g.channels + at.block_channel +
-         lanes.first) *
-            g.length +
-        at.first + lanes.token;
-  const int64_t step = static_cast<int64_t>(lanes.step) * g.length;
+  T* to = g.y.data + blockIdx.z * g.y.batch +
+          g.y.offset(at.block_channel + lanes.first, at.first + lanes.token);
+  const int64_t step = static_cast<int64_t>(lanes.step) * g.y.strides[0];
   tile += lanes.word;
 #pragma unroll
   for (int k = 0; k < kMoves; ++k, to += step, tile += lanes.step) {
@@ -348,17 +321,16 @@ __device__ __forceinline__ float2& tile_pair(float* tile, const Place<T>& at,
 
 // A thread's tokens of a tensor whose channels are dense.
 template <typename T>
-__device__ __forceinline__ void load_pairs(
-    const Place<T>& at, const T* from, int64_t batch, int lead,
-    typename Vector<T>::Type (&values)[kTokens]) {
-  from += blockIdx.z * batch +
-          static_cast<int64_t>(at.first + at.token) * lead + at.channel;
+__device__ __forceinline__ void load_pairs(const Place<T>& at,
+                                           const View<const T>& view,
+                                           Two<T> (&values)[kTokens]) {
+  const T* const from = view.data + blockIdx.z * view.batch +
+                        view.offset(at.channel, at.first + at.token);
 #pragma unroll
   for (int i = 0; i < kTokens; ++i) {
-    values[i] = Vector<T>::pack(make_float2(0.f, 0.f));
+    values[i] = pack<T>(make_float2(0.f, 0.f));
     if (at.inside && at.token + i < at.count) {
-      values[i] =
-          *reinterpret_cast<const typename Vector<T>::Type*>(from + i * lead);
+      values[i] = *reinterpret_cast<const Two<T>*>(from + i * view.strides[1]);
     }
   }
 }
@@ -366,16 +338,13 @@ __device__ __forceinline__ void load_pairs(
 template <typename T>
 __device__ __forceinline__ void store_pairs(const Bidirectional<T>& g,
                                             const Place<T>& at,
-                                            const float2 (&values)[kTokens],
-                                            T* to) {
-  to += (static_cast<int64_t>(blockIdx.z) * g.length + at.first + at.token) *
-            g.channels +
-        at.channel;
+                                            const float2 (&values)[kTokens]) {
+  T* const to = g.y.data + blockIdx.z * g.y.batch +
+                g.y.offset(at.channel, at.first + at.token);
 #pragma unroll
   for (int i = 0; i < kTokens; ++i) {
     if (at.inside && at.token + i < at.count) {
-      *reinterpret_cast<typename Vector<T>::Type*>(to + i * g.channels) =
-          Vector<T>::pack(values[i]);
+      *reinterpret_cast<Two<T>*>(to + i * g.y.strides[1]) = pack<T>(values[i]);
     }
   }
 }
@@ -413,16 +382,16 @@ __device__ __forceinline__ void fold_runs(const Bidirectional<T>& g,
     const int row = gridDim.x << at.pairs_log2;
     const int64_t step = ascending ? row : -row;
     // trips: 0
-    in_batches<2>(
-        0, before, 1, [&](int k) { return from[k * step]; },
+    in_pairs(
+        before, [&](int k) { return from[k * step]; },
         [&](int, float4 sum) { state = walk_on(sum, state); });
   }
   const int step = (ascending ? 1 : -1) * (1 << at.pairs_log2);
   float4* const own =
       sums + ((ascending ? 0 : runs - 1) << at.pairs_log2) + at.pair;
   // trips: runs / 2 / folding
-  in_batches<2>(
-      0, runs, 1, [&](int k) { return own[k * step]; },
+  in_pairs(
+      runs, [&](int k) { return own[k * step]; },
       [&](int k, float4 sum) {
         *reinterpret_cast<float2*>(own + k * step) = state;
         state = walk_on(sum, state);

@@ -11,13 +11,13 @@ namespace selective_scan::cuda {
 template <int kDirection, typename T, typename Reach>
 __device__ __forceinline__ void forward_direction(
     const Bidirectional<T>& g, const Place<T>& at, const float* rows,
-    const float* weights, const typename Vector<T>::Type (&u)[kTokens],
-    float2 (&y)[kTokens], const Reach& reach, float4* sums) {
+    const float* weights, const Two<T> (&u)[kTokens], float2 (&y)[kTokens],
+    const Reach& reach, float4* sums) {
   const int slots = g.slots;
   const float* const row = rows + (kDirection * at.chunk + at.token) * slots;
   const float* const own =
       weights + (kDirection * at.width + 2 * at.pair) * slots;
-  const float2 A = times(kLog2e, decay_rates(own, slots));
+  const float2 A = times(kLog2e, make_float2(own[1], own[slots + 1]));
   const float2 skip = kDirection == 0 ? skip_weights(g, at) : A;
   float2 product = make_float2(1.f, 1.f), state = make_float2(0.f, 0.f);
   constexpr int kHalf = kTokens / 2;  // of the tokens: registers are few
@@ -35,7 +35,7 @@ __device__ __forceinline__ void forward_direction(
       const float2 delta = make_float2(softplus_of(x[k].x, &small),
                                        softplus_of(x[k].y, &small));
       const float2 decay = exp2_of(times(delta, A));
-      const float2 in = Vector<T>::unpack(u[i]);
+      const float2 in = unpack(u[i]);
       state = fused(decay, state, times(delta, times(BC.x, in)));
       product = times(product, decay);
       y[i] = fused(BC.y, state, kDirection == 0 ? times(skip, in) : y[i]);
@@ -55,18 +55,18 @@ __global__ void __launch_bounds__(kForwardThreads, 3)
   float* const rows = shared + 4 * g.directions * blockDim.x;
   float* const weights = rows + g.directions * at.chunk * g.slots;
   float* const tile = weights + g.directions * at.width * g.slots;
-  typename Vector<T>::Type u[kTokens];
-  if constexpr (kChannelsLast) load_pairs(at, g.u, g.u_batch, g.u_lead, u);
+  Two<T> u[kTokens];
+  if constexpr (kChannelsLast) load_pairs(at, g.u, u);
   stage_weights(g, at, weights);
   stage_rows(g, at, rows);
   if constexpr (!kChannelsLast) {
-    stage_tile(g, at, g.u, g.u_batch, g.u_lead, tile);
+    stage_tile(g, at, g.u, tile);
   }
   __syncthreads();
   if constexpr (!kChannelsLast) {
 #pragma unroll
     for (int i = 0; i < kTokens; ++i) {
-      u[i] = Vector<T>::pack(tile_pair(tile, at, i));
+      u[i] = pack<T>(tile_pair(tile, at, i));
     }
   }
   float2 y[kTokens], downwards[kTokens];
@@ -97,12 +97,12 @@ __global__ void __launch_bounds__(kForwardThreads, 3)
     for (int i = 0; i < kTokens; ++i) y[i] = fused(downwards[i], state, y[i]);
   }
   if constexpr (kChannelsLast) {
-    store_pairs(g, end, y, g.y);
+    store_pairs(g, end, y);
   } else {
 #pragma unroll
     for (int i = 0; i < kTokens; ++i) tile_pair(tile, end, i) = y[i];
     __syncwarp();
-    store_tile(g, end, tile, g.y);
+    store_tile(g, end, tile);
   }
 }
 

@@ -1,4 +1,4 @@
-// The kernels of the plain scan.
+// The kernels of the plain scan, of any states, groups and types.
 //
 // A scan runs over a thread's items, then across its segment's neighbours by
 // shuffles, then again over the items, with what comes from before known.
@@ -6,9 +6,81 @@
 #pragma once
 
 #include "gpu.cuh"
-#include "plain_scan.h"
 
 namespace selective_scan::cuda {
+
+// T is the type in memory, P that of states and parameters. Tokens of all
+// views are in the order of the walk: a stride is negative where it goes
+// backwards.
+template <typename T, typename P>
+struct PlainScan {
+  int batch, channels, length, state, groups;
+  int chunks;
+  bool softplus;
+  View<const T> u, delta;  // (batch, channels, length)
+  View<const T> B, C;      // (batch, groups, state, length)
+  const P* A;              // (channels, state)
+  const P* D;              // (channels,) or null, as bias
+  const P* bias;
+  View<T> y;  // without data where only the states are wanted
+  // What enters each chunk, (2, batch, chunks, state, channels): states, and
+  // gradients of states. Null where there is one chunk.
+  P* carries;
+
+  // Of the backward pass alone.
+  View<const T> grad;
+  View<T> grad_u, grad_delta;
+  // Partial sums: of B and C, (blocks of a group's channels * batch * groups,
+  // 2 * state, length); of A, D and bias, (batch, channels, state + 2), which
+  // start at 0.
+  View<P> rows;
+  P* parameters;
+};
+
+// A tensor whose last dimension is tokens, in the order of the walk.
+template <typename T>
+View<T> walk(const at::Tensor& x, bool reverse) {
+  auto view = view_of<T>(x);
+  if (reverse) {
+    int& step = view.strides[x.dim() - 2];
+    view.data += (x.size(-1) - 1) * step;
+    step = -step;
+  }
+  return view;
+}
+
+constexpr int kThreads = 512;
+
+// A block has kChannels channels of one group and batch element and walks over
+// chunks of kChunk tokens; a thread owns kItems tokens in a row of one
+// channel, and kSegments neighbouring threads make up a channel.
+template <int segments, int items>
+struct Layout {
+  static constexpr int kSegments = segments;
+  static constexpr int kItems = items;
+  static constexpr int kChunk = segments * items;
+  static constexpr int kChannels = kThreads / segments;
+  // One word of padding in 32 keeps a thread's items in banks of their own,
+  // and an odd length keeps neighbouring channels apart.
+  static constexpr int kRow = kChunk + kChunk / 32;
+  static constexpr int kStride = kRow | 1;
+  static constexpr int kTile = kChannels * kStride;
+  // Elements of shared memory: two tiles, a row of B and one of C.
+  static constexpr int kShared = 2 * (kTile + kRow);
+
+  __device__ static int padded(int t) { return t + t / 32; }
+};
+
+// Calls use(layout) with that for up to 16, up to 64 or more tokens. float64
+// has the first two alone, whose tiles fit into every GPU's shared memory.
+template <typename P, typename Use>
+void with_layout(int64_t length, const Use& use) {
+  if (length <= 16) return use(Layout<4, 4>());
+  if constexpr (sizeof(P) < sizeof(double)) {
+    if (length > 64) return use(Layout<32, 8>());
+  }
+  use(Layout<16, 4>());
+}
 
 template <typename P>
 struct Pair {
@@ -22,21 +94,18 @@ class Block {
   using Items = P[L::kItems];
 
   __device__ Block(const PlainScan<T, P>& operands, P* memory) : o(operands) {
-    const auto blocks = static_cast<unsigned>(L::blocks(o));
-    const int in_group = static_cast<int>(o.channels / o.groups);
-    const int group_blocks = static_cast<int>(blocks / o.groups);
-    const int index = static_cast<int>(blockIdx.x % blocks);
-    batch = static_cast<int>(blockIdx.x / blocks);
-    group = index / group_blocks;
-    const int offset = index % group_blocks * L::kChannels;
+    batch = static_cast<int>(blockIdx.x);
+    group = static_cast<int>(blockIdx.z);
+    const int in_group = o.channels / o.groups;
+    const int offset = static_cast<int>(blockIdx.y) * L::kChannels;
     first_channel = group * in_group + offset;
     width = min(L::kChannels, in_group - offset);
-    set = (index * o.batch + batch) * o.groups + group;
+    set = (static_cast<int64_t>(blockIdx.y) * o.batch + batch) * o.groups +
+          group;
     segment = threadIdx.x % L::kSegments;
     local = threadIdx.x / L::kSegments;
     active = local < width;
     channel = first_channel + (active ? local : 0);
-    chunks = static_cast<int>(L::chunks(o));
     tile = memory;
     second_tile = memory + L::kTile;
     B_row = second_tile + L::kTile;
@@ -46,7 +115,7 @@ class Block {
   __device__ void enter(int index) {
     chunk = index;
     first = chunk * L::kChunk;
-    count = static_cast<int>(smaller(L::kChunk, o.length - first));
+    count = min(L::kChunk, o.length - first);
   }
 
   // Of a thread's item, in a row and in a tile.
@@ -60,13 +129,14 @@ class Block {
   // use(element of the tile, of the view) for the chunk, in memory's order.
   template <typename V, typename Use>
   __device__ void visit(const View<V>& view, const Use& use) {
-    V* const memory = view.at(batch, first_channel, first);
-    const bool tokens_first = view.strides[1] != 1;
+    V* const memory =
+        view.data + batch * view.batch + view.offset(first_channel, first);
+    const bool tokens_first = view.strides[0] != 1;
     for (int i = threadIdx.x; i < L::kChannels * L::kChunk; i += kThreads) {
       const int c = tokens_first ? i / L::kChunk : i % L::kChannels;
       const int t = tokens_first ? i % L::kChunk : i / L::kChannels;
       use(tile[c * L::kStride + L::padded(t)], c < width && t < count,
-          memory + c * view.strides[1] + t * view.strides[2]);
+          memory + view.offset(c, t));
     }
     __syncthreads();
   }
@@ -104,9 +174,10 @@ class Block {
   }
 
   __device__ void stage(const View<const T>& from, int n, P* row) const {
-    const T* const memory = from.at(batch, group, n, first);
+    const T* const memory =
+        from.data + batch * from.batch + from.offset(group, n, first);
     for (int t = threadIdx.x; t < L::kChunk; t += kThreads) {
-      row[L::padded(t)] = t < count ? P(memory[t * from.strides[3]]) : P(0);
+      row[L::padded(t)] = t < count ? P(memory[t * from.strides[2]]) : P(0);
     }
   }
   // B, C and the recurrence x_i = decay_i * x_(i-1) + value_i of state n.
@@ -146,10 +217,10 @@ class Block {
     }
     const Pair<P> left = neighbour<kDown>(sum, 1);
     P x = P(0);
-    if (chunks > 1) {
+    if (o.chunks > 1) {
       x = *carry(kDown, n, chunk);
       const int next = kDown ? chunk - 1 : chunk + 1;
-      if (active && rank == L::kSegments - 1 && next >= 0 && next < chunks) {
+      if (active && rank == L::kSegments - 1 && next >= 0 && next < o.chunks) {
         *carry(kDown, n, next) = sum.decay * x + sum.value;
       }
     }
@@ -162,28 +233,28 @@ class Block {
   }
 
   // Adds the sum over a channel's threads to parameter `k` of the channel.
-  __device__ void add_parameter(int64_t k, P value) const {
+  __device__ void add_parameter(int k, P value) const {
     for (int d = L::kSegments / 2; d > 0; d /= 2) {
       value += __shfl_xor_sync(kWholeWarp, value, d, L::kSegments);
     }
     if (!active || segment > 0) return;
-    o.parameters[(batch * o.channels + channel) * (o.state + 2) + k] += value;
+    const int64_t row = static_cast<int64_t>(batch) * o.channels + channel;
+    o.parameters[row * (o.state + 2) + k] += value;
   }
 
   // Sums over the block's channels, of each token of a tile.
-  __device__ void store_row(const P* of_tile, int64_t row) const {
+  __device__ void store_row(const P* of_tile, int row) const {
     for (int t = threadIdx.x; t < count; t += kThreads) {
       P sum = P(0);
       for (int c = 0; c < width; ++c) {
         sum += of_tile[c * L::kStride + L::padded(t)];
       }
-      *o.rows.at(set, row, first + t) = sum;
+      o.rows.data[set * o.rows.batch + o.rows.offset(row, first + t)] = sum;
     }
   }
 
   const PlainScan<T, P>& o;
-  // 32 bits hold each of these (and save registers); offsets take 64.
-  int batch, group, channel, first_channel, width, chunks;
+  int batch, group, channel, first_channel, width;
   int chunk = 0, first = 0, count = 0;
   int segment, local;
   bool active;
@@ -193,7 +264,7 @@ class Block {
  private:
   __device__ P* carry(int64_t slot, int n, int which) const {
     return o.carries +
-           (((slot * o.batch + batch) * chunks + which) * o.state + n) *
+           (((slot * o.batch + batch) * o.chunks + which) * o.state + n) *
                o.channels +
            channel;
   }
@@ -201,10 +272,9 @@ class Block {
   template <bool kDown>
   __device__ static Pair<P> neighbour(const Pair<P>& own, int distance) {
     const auto from = [&](P value) {
-      return kDown ? __shfl_down_sync(kWholeWarp, value, distance,
-                                      L::kSegments)
-                   : __shfl_up_sync(kWholeWarp, value, distance,
-                                    L::kSegments);
+      return kDown
+                 ? __shfl_down_sync(kWholeWarp, value, distance, L::kSegments)
+                 : __shfl_up_sync(kWholeWarp, value, distance, L::kSegments);
     };
     return {from(own.decay), from(own.value)};
   }
@@ -217,7 +287,7 @@ __global__ void __launch_bounds__(kThreads)
   Block<T, P, L> work(o, memory);
   typename Block<T, P, L>::Items u, delta, slope, decay, value, before, y;
   const P D = o.D != nullptr ? o.D[work.channel] : P(0);
-  const int stop = o.y.data != nullptr ? work.chunks : work.chunks - 1;
+  const int stop = o.y.data != nullptr ? o.chunks : o.chunks - 1;
   for (int chunk = 0; chunk < stop; ++chunk) {
     work.enter(chunk);
     work.load(o.u, u);
@@ -244,7 +314,7 @@ __global__ void __launch_bounds__(kThreads)
   typename Block<T, P, L>::Items u, gy, delta, slope, decay, value, before;
   typename Block<T, P, L>::Items after, drive, step;
   const P D = o.D != nullptr ? o.D[work.channel] : P(0);
-  for (int chunk = work.chunks - 1; chunk >= 0; --chunk) {
+  for (int chunk = o.chunks - 1; chunk >= 0; --chunk) {
     work.enter(chunk);
     work.load(o.u, u);
     work.load(o.grad, gy);

@@ -1,5 +1,6 @@
-// Enough of CUDA for the scan kernels to run on a CPU: the threads of a block
-// are contexts that take turns at every barrier and shuffle.
+// Enough of CUDA for its operators to run on CPU tensors: the threads of a
+// block are contexts that take turns at every barrier and shuffle. To be
+// included before each of their sources.
 #pragma once
 
 #include <setjmp.h>
@@ -7,6 +8,7 @@
 
 #include <c10/util/BFloat16.h>
 #include <c10/util/Half.h>
+#include <torch/library.h>
 
 #include <algorithm>
 #include <cmath>
@@ -28,7 +30,9 @@ struct dim3 {
   unsigned x, y, z;
   dim3(unsigned x = 1, unsigned y = 1, unsigned z = 1) : x(x), y(y), z(z) {}
 };
+extern "C" {
 inline dim3 threadIdx, blockIdx, blockDim, gridDim;
+}
 
 using std::exp;
 using std::min;
@@ -72,16 +76,22 @@ inline unsigned thread_index() { return threadIdx.x; }
 
 namespace cuda_on_cpu {
 
-// A tensor as the tests hand it over, strides in elements.
-struct Tensor {
-  void* data;
-  int64_t strides[4];
+// Defines operators of its own: those for CUDA may be real ones here.
+struct Definitions {
+  torch::Library& library;
 
-  template <typename T>
-  operator T*() const {
-    return static_cast<T*>(data);
+  template <typename Function>
+  void impl(const char* name, Function* function) {
+    library.def(name, function);
   }
 };
+#undef TORCH_LIBRARY_IMPL
+#define TORCH_LIBRARY_IMPL(name, device, m)                  \
+  static void define_operators(cuda_on_cpu::Definitions m);  \
+  TORCH_LIBRARY_FRAGMENT(cuda_on_cpu, library) {             \
+    define_operators({library});                             \
+  }                                                          \
+  static void define_operators(cuda_on_cpu::Definitions m)
 
 constexpr unsigned kWarp = 32;
 
