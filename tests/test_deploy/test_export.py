@@ -52,10 +52,9 @@ def test_free_sizes(export, make_model):
 @pytest.mark.parametrize('channels', [3, 4])
 def test_preprocessing_is_the_hosts(make_model, tmp_path, channels):
     numbers = tuple(range(50, 50 + channels))
-    changes = {
-        f'data_preprocessor.{name}': numbers for name in ('mean', 'std')
-    }
-    changes['model.backbone.in_channels'] = channels
+    changes = {'model.backbone.in_channels': channels}
+    for name in ('mean', 'std'):
+        changes[f'model.data_preprocessor.{name}'] = numbers
     model = make_model('classifier', **changes)
     free = dict(dynamic_batch=True, preprocess=True)
     attempt(model, tmp_path, 'classifier', **free)

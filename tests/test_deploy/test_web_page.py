@@ -87,7 +87,7 @@ def test_page(export, packages, tmp_path, name, size, turn):
         boxes *= np.tile([160 / width, 192 / height], 2)
         wanted = [found['labels'], 100 * found['scores'], *boxes.T]
         shown[:, 1] *= 100
-        masks = torch.tensor(found['masks']), torch.tensor(boxes)
+        masks = torch.tensor(found['masks']), torch.tensor(boxes).float()
         masks = paste_masks(*masks, (192, 160), about['mask_threshold'])
         coloured = cv2.absdiff(drawn, photo).max(axis=2) > 10
         assert coloured[masks.any(0)].mean() > 0.95

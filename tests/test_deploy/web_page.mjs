@@ -33,6 +33,7 @@ await $('main').dispatchEvent('drop', { dataTransfer });
 await said('<i>.jpg is no image');
 await $('#camera').press('Enter');
 await said('is on');
+await page.waitForFunction(() => document.querySelector('canvas').width === 640);
 await $('#camera').press('Enter');
 await said('is off');
 page.removeAllListeners();
