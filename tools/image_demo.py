@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         except ValueError as error:
             print(f'skipped: {error}')
             continue
-        sample = inference.predict(model, image)
+        sample = inference.predict(model, str(path))
         target = out_dir / path.name
         print('replaced:' if target.exists() else 'drawn:', target)
         inference.draw(model, image, sample, str(target), args.score_thr)

@@ -12,11 +12,9 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmcv.transforms import Compose
-from mmengine.dataset import pseudo_collate
-from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
+from ..apis.inference import load_sample
 from ..models.layers import MobileMambaBlock
 from .figures import figure_file
 from .networks import MEAN, STD, did_you_mean, host_of, read_rgb
@@ -146,13 +144,10 @@ def _load(model: nn.Module, path: str, size) -> tuple[np.ndarray, dict]:
         image = (x[0].permute(1, 2, 0).numpy() * STD + MEAN) / 255
         device = next(model.parameters()).device
         return image.clip(0, 1), dict(inputs=x.to(device))
-    steps = model.cfg.test_pipeline
-    steps = [step for step in steps if 'Annotations' not in str(step['type'])]
-    with DefaultScope.overwrite_default_scope(host_of(model)):
-        sample = Compose(steps)(dict(img_path=path, img_id=0))
-    pixels = sample['inputs'].float().permute(1, 2, 0).numpy()
+    data = load_sample(model, path)
+    pixels = data['inputs'][0].float().permute(1, 2, 0).numpy()
     image = pixels[..., ::-1] if pixels.shape[2] == 3 else pixels.mean(2)
-    data = model.data_preprocessor(pseudo_collate([sample]), False)
+    data = model.data_preprocessor(data, False)
     return image / max(255, image.max()), data
 
 
@@ -174,7 +169,8 @@ def _score(
             label = int(found.labels[found.scores.argmax()])
         scores = found.scores[found.labels == label]
         if not len(scores):
-            raise ValueError(f'The detector finds no box of class {target}.')
+            what = 'no box' if label is None else f'no box of class {label}'
+            raise ValueError(f'The detector finds {what}.')
         scores = scores[scores >= scores.max().clamp(max=_SCORE_THR)]
         score, what = scores.sum(), f'{len(scores)} boxes of '
     else:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from mmengine import registry
 from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
 from mmengine.model import revert_sync_batchnorm
 from mmengine.structures import BaseDataElement
 from mmengine.utils import scandir
@@ -68,7 +69,7 @@ def load_model(
         device (str or torch.device): Where the model goes.
 
     Returns:
-        nn.Module: The model in evaluation mode, as inference functions want.
+        nn.Module: The model in evaluation mode, with its config and classes.
     """
     model, meta = build_model(cfg), None
     registry.init_default_scope(cfg.default_scope)
@@ -78,9 +79,7 @@ def load_model(
     dataset = first_dataset(cfg.test_dataloader.dataset)
     if not meta:
         meta = registry.DATASETS.build(dict(dataset, lazy_init=True)).metainfo
-    cfg.setdefault('test_pipeline', dataset.pipeline)
-    model.cfg = model._config = cfg
-    model.dataset_meta = model._dataset_meta = meta
+    model.cfg, model.dataset_meta = cfg, meta
     bound_memory(model)
     return model.to(device).eval()
 
@@ -106,21 +105,21 @@ def optimize_backbone(
         backbone.compile(dynamic=False, options=dict(freezing=True))
 
 
-def predict(model: nn.Module, image: np.ndarray) -> BaseDataElement:
-    """Predict BGR pixels (height, width, 3) with a model of
-    :func:`load_model` by the library's own inference."""
-    scope = model.cfg.default_scope
-    if scope == 'mmpretrain':
-        from mmpretrain.apis import ImageClassificationInferencer
+def load_sample(model: nn.Module, path: str) -> dict:
+    """Load an image file, with as many channels as the config's test pipeline
+    reads, for ``test_step`` of a model of :func:`load_model`."""
+    steps = first_dataset(model.cfg.test_dataloader.dataset).pipeline
+    steps = [step for step in steps if 'Annotations' not in str(step['type'])]
+    with registry.DefaultScope.overwrite_default_scope(
+        model.cfg.default_scope
+    ):
+        return pseudo_collate([Compose(steps)(dict(img_path=path, img_id=0))])
 
-        device = next(model.parameters()).device
-        inferencer = ImageClassificationInferencer(model, device=device)
-        return inferencer(image, return_datasamples=True)[0]
-    if scope == 'mmseg':
-        from mmseg.apis import inference_model as inference
-    else:
-        from mmdet.apis import inference_detector as inference
-    return inference(model, image)
+
+@torch.no_grad()
+def predict(model: nn.Module, path: str) -> BaseDataElement:
+    """Predict an image file with a model of :func:`load_model`."""
+    return model.test_step(load_sample(model, path))[0]
 
 
 def draw(

@@ -1,5 +1,6 @@
 """A data pipeline that names samples at fault, and goes on without them."""
 
+import functools
 import io
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -67,6 +68,8 @@ class CheckedPipeline:
             flat, objects = flat_boxes(results), results['instances']
             kept = [x for n, x in enumerate(objects) if n not in flat]
             results['instances'] = kept
+            if flat:
+                _say_dropped()
         for transform in self.transforms:
             step = type(transform).__name__
             try:
@@ -136,6 +139,12 @@ class CheckedPipeline:
                     f'model has classes 0 to {self.num_classes - 1} (after '
                     f'reduce_zero_label={results.get("reduce_zero_label")})'
                 )
+
+
+@functools.cache  # once in each process
+def _say_dropped() -> None:
+    what = 'Boxes without area are dropped; check_dataset.py lists them.'
+    print_log(what, logger='current', level=logging.WARNING)
 
 
 def describe(error: Exception) -> str:

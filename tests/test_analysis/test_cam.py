@@ -1,11 +1,10 @@
 """Class activation maps of a network that can be worked out by hand."""
 
-from types import SimpleNamespace
-
 import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from torch import nn
 
 from mmmobilemamba.analysis import cam
@@ -16,9 +15,9 @@ pytest.importorskip('mmpretrain')
 class Pooling(nn.Module):
     """The pixels are the features; a linear layer reads their means."""
 
-    cfg = SimpleNamespace(
-        test_pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')]
-    )
+    steps = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+    loader = dict(dataset=dict(pipeline=steps))
+    cfg = Config(dict(default_scope='mmpretrain', test_dataloader=loader))
     dataset_meta = dict(classes=('blue not green', 'red'))
 
     def __init__(self):

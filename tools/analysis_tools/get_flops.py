@@ -24,8 +24,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add('config', help='config file of any of the libraries')
-    text = 'height and width; by default those of the test pipeline'
-    add('--shape', type=int, nargs=2, metavar='PX', help=text)
+    text = 'height and width, or one side; default: as the test pipeline'
+    add('--shape', type=int, nargs='+', metavar='PX', help=text)
     text = 'show a table by module, so many levels deep; 2 without a number'
     add('--table', type=int, nargs='?', const=2, metavar='DEPTH', help=text)
     add('--deploy', action='store_true', help='fuse the backbone first')
@@ -36,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         cfg = load_config(args.config, args.cfg_options)
         model = build_model(cfg)
         optimize_backbone(model, args.deploy)
-        shape = padded(args.shape or usual_size(cfg), cfg)
+        height, *width = args.shape or usual_size(cfg)
+        shape = padded((height, *(width or [height])), cfg)
         cost = count_complexity(model, shape)
     if args.table:
         options = dict(max_depth=args.table, show_param_shapes=False)

@@ -7,14 +7,11 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from mmmobilemamba.analysis.run_logs import LEADING_METRICS
 from mmmobilemamba.apis.command_line import add_cfg_options, user_errors
 from mmmobilemamba.apis.config import load_config
 from mmmobilemamba.apis.options import build_runner, set_loader_defaults
 from mmmobilemamba.datasets.data_paths import check_data
-
-# What is compared, by the name that the host's metric reports.
-METRICS = ('coco/segm_mAP', 'coco/bbox_mAP', 'pascal_voc/mAP')
-METRICS += ('mIoU', 'accuracy/top1')
 
 
 def make_measure(
@@ -31,13 +28,12 @@ def make_measure(
         run = cfg.copy()
         use_onnx(run, path)
         found = build_runner(run).test()
-        for name in METRICS:
+        for name, scale in LEADING_METRICS.items():
             if name in found:
-                # Average precisions are shares, the others per cent.
-                return name, found[name] * (100 if 'mAP' in name else 1)
+                return name, found[name] * scale
         raise ValueError(
             f'The metrics of the config report {", ".join(found)}; one of '
-            f'{", ".join(METRICS)} is needed, or --no-metric.'
+            f'{", ".join(LEADING_METRICS)} is needed, or --no-metric.'
         )
 
     return measure
