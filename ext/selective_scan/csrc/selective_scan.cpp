@@ -62,14 +62,6 @@ TORCH_LIBRARY(selective_scan, m) {
 
 // An empty module, so that `import` loads the library on every platform.
 PyMODINIT_FUNC PyInit__C() {
-  static PyModuleDef module = {PyModuleDef_HEAD_INIT,
-                               "_C",
-                               nullptr,
-                               -1,
-                               nullptr,
-                               nullptr,
-                               nullptr,
-                               nullptr,
-                               nullptr};
+  static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C"};
   return PyModule_Create(&module);
 }
