@@ -13,6 +13,10 @@ constexpr int kTileRows = V::lanes == 16  ? 14
 // its result is there, and as many pointers as the processor holds.
 constexpr int kHalfTileRows = 8;
 
+// Weights of a matrix that are near enough. Those of a larger one come from
+// afar: the next ones are called while some are multiplied.
+constexpr int64_t kNearWeights = 1 << 17;
+
 // Rows as pointers to `runs` runs of `length` adjacent values each; run t of
 // row i is at pointers[t * kProductRows + i].
 struct RowTable {
@@ -21,8 +25,9 @@ struct RowTable {
 };
 
 // R rows of N vectors of one block of columns: their products with the block's
-// weights, then what the task makes of sums.
-template <typename V, int N, int R>
+// weights, then what the task makes of sums. With `ahead`, as many weights
+// after those of a run are called.
+template <typename V, int N, int R, bool ahead = false>
 SCAN_INLINE void multiply_tile(const RowTable& rows, int64_t row,
                                const float* weight, const ConvTask& task,
                                int64_t result, int64_t column) {
@@ -44,6 +49,9 @@ SCAN_INLINE void multiply_tile(const RowTable& rows, int64_t row,
 #endif
     for (int64_t k = 0; k < rows.length; ++k, weight += kMapBlock) {
       const L w = L::load(weight);
+      if constexpr (ahead) {
+        __builtin_prefetch(weight + rows.length * kMapBlock, 0, 2);
+      }
       each<R>([&](auto r) SCAN_INLINE_BODY {
         sum[r.value] = fma(w, L::set(x[r.value][k]), sum[r.value]);
       });
@@ -81,7 +89,12 @@ SCAN_INLINE void multiply_rest(const RowTable& rows, int64_t row,
 template <typename V, int N, int R>
 void multiply_block(const RowTable& rows, const float* weight,
                     const ConvTask& task, int64_t result, int64_t column) {
-  for (int64_t row = 0; row < rows.count; row += R) {
+  int64_t row = 0;
+  if (task.depth() * task.outputs > kNearWeights && rows.count >= R) {
+    multiply_tile<V, N, R, true>(rows, row, weight, task, result, column);
+    row = R;
+  }
+  for (; row < rows.count; row += R) {
     multiply_rest<V, N, R>(rows, row, weight, task, result, column);
   }
 }
