@@ -1,9 +1,8 @@
 """Time the scans at the shapes of MobileMamba B1 and print a table.
 
 Four ways to compute the bidirectional scan of all seven blocks: as a
-composition (stack and flip, project, one scan over all directions, flip back,
-add), token by token in PyTorch (reference), with ``selective_scan`` per
-direction, which needs no flip (op 1), and with ``bidirectional_scan`` (op 2).
+composition with flips, token by token in PyTorch (reference), by one
+``selective_scan`` per direction (op 1), and by ``bidirectional_scan`` (op 2).
 """
 
 import argparse
@@ -32,7 +31,7 @@ SCANS = [
     (8, 512, 16, 1050),
     (1, 320, 10, 4200),
 ]
-REFERENCE_TOKENS = 8192  # of a batch; more would take the reference minutes
+REFERENCE_PIXELS = 2**21  # of a batch; more would take the reference minutes
 
 
 def make_inputs(batch, inner, rank, length, device):
@@ -103,10 +102,9 @@ METHODS = {
 
 def seconds(function, *args, **kwargs):
     """Return the median time of a call, the GPU's where it works longer."""
-    names = dict(function=function, args=args, kwargs=kwargs)
     timer = Timer(
         'function(*args, **kwargs)',
-        globals=names,
+        globals=dict(function=function, args=args, kwargs=kwargs),
         num_threads=torch.get_num_threads(),
     )
     return timer.blocked_autorange(min_run_time=0.5).median
@@ -136,88 +134,53 @@ def kept_bytes(function, inputs):
 
     leaves = {k: v.detach().requires_grad_() for k, v in inputs.items()}
     with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
-        y = function(**leaves)
-    del y
+        function(**leaves)
     for x in inputs.values():
         storages.pop(x.untyped_storage().data_ptr(), None)
     return sum(storages.values())
 
 
-class Bound:
-    """The least time that a device needs for a scan, from measured rates."""
-
-    def __init__(self, device):
-        self.device = device
-        if device == 'cuda':
-            x = torch.empty(2**28, device=device)
-            y = torch.empty_like(x)
-            self.rate = 2 * x.nbytes / seconds(y.copy_, x)
-            print(torch.cuda.get_device_name(), end=', copies ')
-            print(f'{self.rate / 1e9:.0f} GB/s\n')
-            return
-        a, b = torch.rand(2, 1024, 1024)
-        self.rate = 1024**3 / seconds(torch.mm, a, b)
-        print(torch.get_num_threads(), 'threads,', ss.cpu_variant(), end=', ')
-        print(f'{self.rate / 1e9:.0f} G FMA/s in a matrix product\n')
-
-    def seconds(self, batch, inner, rank, length):
-        """Bound one scan's forward, and forward with backward."""
-        if self.device == 'cuda':  # bytes read and written
-            values = 2 * inner + 2 * (rank + 2)
-            both = values + 3 * inner + 4 * (rank + 2)
-            scale = 4 * batch * length / self.rate
-        else:
-            # Per step two exps of 13 operations, log1p and the recurrence
-            # with 15 and the rank's products. The backward pass does this
-            # again, two more products and about 15 operations.
-            values = 41 + rank
-            both = 2 * values + 2 * rank + 15
-            scale = 2 * batch * inner * length / self.rate
-        return scale * values, scale * both
+def print_row(*cells):
+    print('|', ' | '.join(cells), '|', flush=True)
 
 
-def time_networks(device, bound):
+def time_networks(device):
     """Print milliseconds an image of B1's seven scans."""
-    print(
-        '| image, batch | method | forward | x composition | x bound '
-        '| fwd + bwd | x composition | x bound | kept MB |'
-    )
-    print('|---|---|---|---|---|---|---|---|---|')
+    print_row('image, batch', 'method', 'forward', 'fwd + bwd', 'kept MB')
+    print_row(*['---'] * 5)
     for height, width, batch in CASES:
-        base = None
         for method, function in METHODS.items():
-            tokens = batch * height * width // 256
-            if method == 'reference' and tokens > REFERENCE_TOKENS:
+            pixels = batch * height * width
+            if method == 'reference' and pixels > REFERENCE_PIXELS:
                 continue
-            times, least, kept = torch.zeros(2), torch.zeros(2), 0
+            times, kept = torch.zeros(2), 0
             for inner, rank, stride, blocks in STAGES:
                 length = -(-height // stride) * -(-width // stride)
-                sizes = batch, inner, rank, length
-                inputs = make_inputs(*sizes, device)
-                scale = blocks * 1e3 / batch
-                passes = time_passes(function, inputs)
-                times += scale * torch.tensor(passes)
-                least += scale * torch.tensor(bound.seconds(*sizes))
+                inputs = make_inputs(batch, inner, rank, length, device)
+                passes = torch.tensor(time_passes(function, inputs))
+                times += blocks * 1e3 / batch * passes
                 kept += blocks * kept_bytes(function, inputs) / 2**20
-            base = times if method == 'composition' else base
-            print(f'| {height}x{width}, {batch} | {method} ', end='')
-            for k in range(2):
-                ratio = '-' if base is None else f'{base[k] / times[k]:.2f}'
-                print(f'| {times[k]:.3f} ms | {ratio} ', end='')
-                print(f'| {times[k] / least[k]:.1f} ', end='')
-            print(f'| {kept:.1f} |', flush=True)
+            cells = [f'{time:.3f} ms' for time in times]
+            case = f'{height}x{width}, {batch}'
+            print_row(case, method, *cells, f'{kept:.1f}')
 
 
-def time_scans(bound):
-    """Print single scans of op 2 on a GPU, by type and layout."""
-    print(
-        '| batch, channels, rank, tokens | dtype | bound | contiguous '
-        '| channels-last | bound f+b | contiguous | channels-last |'
-    )
-    print('|---|---|' + '---:|' * 6)
-    for sizes in SCANS:
+def time_scans():
+    """Print single scans of op 2 on a GPU, by type and layout.
+
+    The bound is the time that copies take to read and write as many bytes.
+    """
+    x = torch.empty(2**28, device='cuda')
+    y = torch.empty_like(x)
+    rate = 2 * x.nbytes / seconds(y.copy_, x)
+    print(f'{torch.cuda.get_device_name()}, copies {rate / 1e9:.0f} GB/s\n')
+    columns = ['batch, channels, rank, tokens', 'dtype', 'bound', 'contiguous']
+    columns += ['channels-last', 'bound f+b', 'contiguous', 'channels-last']
+    print_row(*columns)
+    print_row(*['---'] * len(columns))
+    for batch, inner, rank, length in SCANS:
         for dtype in (torch.float32, torch.float16):
-            inputs = make_inputs(*sizes, 'cuda')
+            inputs = make_inputs(batch, inner, rank, length, 'cuda')
             times = []
             for last in (False, True):
                 for name in ('u', 'proj'):
@@ -226,29 +189,29 @@ def time_scans(bound):
                         x = x.movedim(-1, 1).contiguous().movedim(1, -1)
                     inputs[name] = x
                 times.append(time_passes(ss.bidirectional_scan, inputs))
-            scale = torch.finfo(dtype).bits / 32
-            least = [scale * t for t in bound.seconds(*sizes)]
-            print(f'| {", ".join(map(str, sizes))} | {str(dtype)[6:]}', end='')
-            for row in zip(least, *times):
-                print(''.join(f' | {1e3 * t:.3f} ms' for t in row), end='')
-            print(' |', flush=True)
+            values = 2 * inner + 2 * (rank + 2)
+            both = values + 3 * inner + 4 * (rank + 2)
+            scale = dtype.itemsize * batch * length / rate
+            rows = zip((scale * values, scale * both), *times)
+            cells = [f'{1e3 * time:.3f} ms' for row in rows for time in row]
+            sizes = f'{batch}, {inner}, {rank}, {length}'
+            print_row(sizes, str(dtype)[6:], *cells)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--device', choices=['cpu', 'cuda'], action='append')
-    parser.add_argument(
-        '--scans',
-        action='store_true',
-        help='time single scans of op 2 on a GPU, by type and layout',
-    )
+    help = 'time single scans of op 2 on a GPU, by type and layout'
+    parser.add_argument('--scans', action='store_true', help=help)
     args = parser.parse_args()
     if args.scans:
-        time_scans(Bound('cuda'))
+        time_scans()
         return
     devices = ['cpu'] + ['cuda'] * torch.cuda.is_available()
+    print(f'CPU: {torch.get_num_threads()} threads, {ss.cpu_variant()}')
     for device in args.device or devices:
-        time_networks(device, Bound(device))
+        print(f'\n{device}\n')
+        time_networks(device)
 
 
 if __name__ == '__main__':

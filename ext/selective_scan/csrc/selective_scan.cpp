@@ -37,24 +37,24 @@ TORCH_LIBRARY(selective_scan, m) {
       tags);
   m.def(
       "gated_layer_norm(Tensor x, Tensor z, Tensor weight, Tensor bias, "
-      "float eps) -> Tensor",
+      "float eps=1e-5) -> Tensor",
       tags);
   m.def(
       "gated_layer_norm_backward(Tensor grad, Tensor x, Tensor z, "
-      "Tensor weight, Tensor bias, float eps) -> (Tensor, Tensor, Tensor, "
-      "Tensor)",
+      "Tensor weight, Tensor bias, float eps=1e-5) -> (Tensor, Tensor, "
+      "Tensor, Tensor)",
       tags);
   m.def("packed_wavelet_conv2d(Tensor x, Tensor weight) -> Tensor", tags);
   m.def(
       "dense_conv2d(Tensor x, Tensor weight, Tensor? bias, int channels, "
-      "int[] kernel_size, int[] stride, int[] padding, str activation, "
-      "Tensor? add) -> Tensor",
+      "int[2] kernel_size=1, int[2] stride=1, int[2] padding=0, "
+      "str activation=\"none\", Tensor? add=None) -> Tensor",
       tags);
   m.def(
       "feed_forward(Tensor x, Tensor first, Tensor? first_bias, "
-      "Tensor second, Tensor? second_bias, int hidden, str activation, "
-      "Tensor? filter=None, Tensor? filter_bias=None, Tensor? add=None) -> "
-      "Tensor",
+      "Tensor second, Tensor? second_bias, int hidden, "
+      "str activation=\"relu\", Tensor? filter=None, "
+      "Tensor? filter_bias=None, Tensor? add=None) -> Tensor",
       tags);
   m.def("cpu_variant() -> str");
   m.def("set_cpu_variant(str name) -> ()");
@@ -62,14 +62,6 @@ TORCH_LIBRARY(selective_scan, m) {
 
 // An empty module, so that `import` loads the library on every platform.
 PyMODINIT_FUNC PyInit__C() {
-  static PyModuleDef module = {PyModuleDef_HEAD_INIT,
-                               "_C",
-                               nullptr,
-                               -1,
-                               nullptr,
-                               nullptr,
-                               nullptr,
-                               nullptr,
-                               nullptr};
+  static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C"};
   return PyModule_Create(&module);
 }

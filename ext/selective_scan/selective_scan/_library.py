@@ -52,129 +52,122 @@ def state_dtype(dtype):
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
-def _channels_last(tensor):
-    return tensor.stride(-2) == 1 and tensor.stride(-1) != 1
-
-
 def _empty_like_layout(tensor):
     """Make an empty dense tensor in the nearer one of the two layouts."""
-    if not _channels_last(tensor):
-        return tensor.new_empty(tensor.shape)
-    return tensor.new_empty(tensor.movedim(-1, 1).shape).movedim(1, -1)
+    if tensor.stride(-2) == 1 and tensor.stride(-1) != 1:
+        return tensor.new_empty(tensor.movedim(-1, 1).shape).movedim(1, -1)
+    return tensor.new_empty(tensor.shape)
 
 
-# Fake kernels also answer for tensors on 'meta', and one such argument among
-# others on the CPU would get memory that nobody has written.
-def _check_fake(**given):
-    devices = {k: v.device for k, v in given.items() if v is not None}
-    if len(set(devices.values())) > 1:
-        raise ValueError(f'all tensors must share one device, got {devices}')
+def _empty_map(x, *sizes, layout=torch.channels_last):
+    return x.new_empty(sizes).contiguous(memory_format=layout)
 
 
-@torch.library.register_fake('selective_scan::selective_scan')
-def _(u, delta, A, B, C, D=None, delta_bias=None, *flags):
-    _check_fake(u=u, delta=delta, A=A, B=B, C=C, D=D, delta_bias=delta_bias)
+def _empty_like_map(x):
+    """Make the same of a map (batch, channels, height, width)."""
+    last = x.stride(1) == 1 and x.stride(3) != 1
+    layout = torch.channels_last if last else torch.contiguous_format
+    return _empty_map(x, *x.shape, layout=layout)
+
+
+def _fake(name):
+    """Register a fake kernel; all tensors must share one device.
+
+    Fake kernels also answer for tensors on 'meta', and one such argument
+    among others on the CPU would get memory that nobody has written.
+    """
+
+    names = [
+        argument.name
+        for argument in getattr(_OPS, name).default._schema.arguments
+    ]
+
+    def register(kernel):
+        @torch.library.register_fake(f'selective_scan::{name}')
+        def checked(*args):
+            devices = {
+                name: x.device
+                for name, x in zip(names, args)
+                if torch.is_tensor(x)
+            }
+            if len(set(devices.values())) > 1:
+                raise ValueError(
+                    f'all tensors must share one device, got {devices}'
+                )
+            return kernel(*args)
+
+    return register
+
+
+@_fake('selective_scan')
+def _(u, *others):
     return _empty_like_layout(u)
 
 
-@torch.library.register_fake('selective_scan::selective_scan_backward')
+@_fake('selective_scan_backward')
 def _(grad, u, delta, A, B, C, D=None, delta_bias=None, *flags):
-    _check_fake(u=u, grad=grad, delta=delta, A=A)
-    _check_fake(u=u, B=B, C=C, D=D, delta_bias=delta_bias)
-    state = state_dtype(u.dtype)
     parameters = [
-        A.new_empty(0, dtype=state)
-        if x is None
-        else x.new_empty(x.shape, dtype=state)
+        A.new_empty(0 if x is None else x.shape, dtype=state_dtype(u.dtype))
         for x in (A, D, delta_bias)
     ]
     gradients = [_empty_like_layout(x) for x in (u, delta, B, C)]
     return (*gradients[:2], parameters[0], *gradients[2:], *parameters[1:])
 
 
-@torch.library.register_fake('selective_scan::bidirectional_scan')
-def _(u, proj, dt_proj, dt_bias, A, D):
-    _check_fake(u=u, proj=proj, dt_proj=dt_proj, dt_bias=dt_bias, A=A, D=D)
+@_fake('bidirectional_scan')
+def _(u, *others):
     return _empty_like_layout(u)
 
 
-@torch.library.register_fake('selective_scan::bidirectional_scan_backward')
-def _(grad, u, proj, dt_proj, dt_bias, A, D):
-    _check_fake(u=u, grad=grad, proj=proj, dt_proj=dt_proj)
-    _check_fake(u=u, dt_bias=dt_bias, A=A, D=D)
-    parameters = [x.new_empty(x.shape) for x in (dt_proj, dt_bias, A, D)]
-    return (_empty_like_layout(u), _empty_like_layout(proj), *parameters)
+@_fake('bidirectional_scan_backward')
+def _(grad, u, proj, *parameters):
+    gradients = [x.new_empty(x.shape) for x in parameters]
+    return (_empty_like_layout(u), _empty_like_layout(proj), *gradients)
 
 
-def _empty_map(x, *sizes):
-    return x.new_empty(sizes).contiguous(memory_format=torch.channels_last)
-
-
-@torch.library.register_fake('selective_scan::depthwise_conv2d')
-def _(x, weight, bias=None, activation='none', scale=None, shift=None):
-    _check_fake(x=x, weight=weight, bias=bias, scale=scale, shift=shift)
-    return _empty_map(x, *x.shape)
-
-
-@torch.library.register_fake('selective_scan::packed_wavelet_conv2d')
+@_fake('wavelet_conv2d')
 def _(x, weight):
-    _check_fake(x=x, weight=weight)
-    return _empty_map(x, *x.shape)
-
-
-def _empty_like_map(x):
-    """Make an empty dense map in the nearer one of the two layouts."""
-    last = x.stride(1) == 1 and x.stride(3) != 1
-    layout = torch.channels_last if last else torch.contiguous_format
-    return torch.empty(
-        x.shape, dtype=x.dtype, device=x.device, memory_format=layout
-    )
-
-
-@torch.library.register_fake('selective_scan::wavelet_conv2d')
-def _(x, weight):
-    _check_fake(x=x, weight=weight)
     return _empty_like_map(x)
 
 
-@torch.library.register_fake('selective_scan::wavelet_conv2d_backward')
+@_fake('wavelet_conv2d_backward')
 def _(grad, x, weight):
-    _check_fake(x=x, grad=grad, weight=weight)
     return _empty_like_map(x), weight.new_empty(weight.shape)
 
 
-@torch.library.register_fake('selective_scan::gated_layer_norm')
-def _(x, z, weight, bias, eps):
-    _check_fake(x=x, z=z, weight=weight, bias=bias)
+@_fake('gated_layer_norm')
+def _(x, *others):
     return _empty_like_layout(x)
 
 
-@torch.library.register_fake('selective_scan::gated_layer_norm_backward')
-def _(grad, x, z, weight, bias, eps):
-    _check_fake(x=x, grad=grad, z=z, weight=weight, bias=bias)
+@_fake('gated_layer_norm_backward')
+def _(grad, x, z, weight, bias, *eps):
     parameters = [p.new_empty(p.shape) for p in (weight, bias)]
     return (_empty_like_layout(x), _empty_like_layout(z), *parameters)
 
 
-@torch.library.register_fake('selective_scan::dense_conv2d')
-def _(
-    x, weight, bias, channels, kernel_size, stride, padding, activation, add
-):
-    _check_fake(x=x, weight=weight, bias=bias, add=add)
+@_fake('depthwise_conv2d')
+def _(x, *others):
+    return _empty_map(x, *x.shape)
+
+
+@_fake('packed_wavelet_conv2d')
+def _(x, weight):
+    return _empty_map(x, *x.shape)
+
+
+@_fake('dense_conv2d')
+def _(x, weight, bias, channels, kernel=(1, 1), stride=(1, 1), *others):
+    padding = others[0] if others else (0, 0)
     sides = [
-        (side + 2 * pad - kernel) // step + 1
-        for side, kernel, step, pad in zip(
-            x.shape[2:], kernel_size, stride, padding, strict=True
-        )
+        (size + 2 * pad - side) // step + 1
+        for size, side, step, pad in zip(x.shape[2:], kernel, stride, padding)
     ]
     return _empty_map(x, x.shape[0], channels, *sides)
 
 
-@torch.library.register_fake('selective_scan::feed_forward')
-def _(x, first, first_bias, second, second_bias, hidden, act, *around):
-    _check_fake(x=x, first=first, second=second, first_bias=first_bias)
-    filters = dict(zip(('filter', 'filter_bias', 'add'), around))
-    _check_fake(x=x, second_bias=second_bias, **filters)
+@_fake('feed_forward')
+def _(x, *others):
     return _empty_map(x, *x.shape)
 
 

@@ -22,13 +22,6 @@ def _pad(tensor):
     return F.pad(tensor, (0, -tensor.shape[-1] % BLOCK)).contiguous()
 
 
-def _check_shape(name, tensor, fits, wanted):
-    if not fits:
-        raise ValueError(
-            f'{name} must have the shape {wanted}, got {tuple(tensor.shape)}'
-        )
-
-
 def pack_channels(values):
     """Pad a value per channel to whole blocks of channels.
 
@@ -38,21 +31,7 @@ def pack_channels(values):
     Returns:
         Tensor: The values, then zeros, (padded,).
     """
-    _check_shape('values', values, values.dim() == 1, '(channels,)')
     return _pad(values.detach())
-
-
-def _check_depthwise(weight, bands):
-    shape = weight.shape
-    fits = (
-        len(shape) == 4
-        and shape[0] % bands == 0
-        and shape[1] == 1
-        and shape[2] == shape[3]
-        and shape[2] % 2 == 1
-    )
-    channels = 'channels' if bands == 1 else f'{bands} * channels'
-    _check_shape('weight', weight, fits, f'({channels}, 1, odd side, side)')
 
 
 def pack_depthwise(weight):
@@ -65,8 +44,7 @@ def pack_depthwise(weight):
     Returns:
         Tensor: Weight (side, side, padded) for :func:`depthwise_conv2d`.
     """
-    _check_depthwise(weight, 1)
-    return _pad(weight.detach()[:, 0].permute(1, 2, 0))
+    return _pad(weight.detach().squeeze(1).permute(1, 2, 0))
 
 
 def pack_wavelet(weight):
@@ -79,8 +57,7 @@ def pack_wavelet(weight):
     Returns:
         Tensor: Weight (side, side, 4, padded) for :func:`wavelet_conv2d`.
     """
-    _check_depthwise(weight, 4)
-    bands = weight.detach()[:, 0].unflatten(0, (-1, 4))
+    bands = weight.detach().squeeze(1).unflatten(0, (-1, 4))
     return _pad(bands.permute(2, 3, 1, 0))
 
 
@@ -96,12 +73,6 @@ def pack_matrix(weight):
         for :func:`dense_conv2d` and :func:`feed_forward`; a block holds 16
         of the outputs, the last one zeros where they end.
     """
-    _check_shape(
-        'weight',
-        weight,
-        weight.dim() == 4,
-        '(out_channels, channels, kernel_height, kernel_width)',
-    )
     columns = _pad(weight.detach().permute(2, 3, 1, 0).flatten(0, 2))
     depth, width = columns.shape
     blocks = columns.view(depth, width // BLOCK, BLOCK).transpose(0, 1)

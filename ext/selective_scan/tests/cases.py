@@ -6,6 +6,7 @@ import selective_scan as ss
 import torch
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
+from selective_scan import inference as si
 
 # Against the float64 reference on the same rounded inputs: absolute error
 # allowed, relative to the largest magnitude of the tensor compared.
@@ -20,10 +21,7 @@ MAP_LAYOUTS = ('contiguous', 'channels_last', 'slice', 'slice_last', 'strided')
 
 
 def random_settings(examples):
-    """Return settings of hypothesis; SCAN_EXAMPLES times as many examples.
-
-    Examples are the same at every run, or new ones where more are asked for.
-    """
+    """Return settings of hypothesis; SCAN_EXAMPLES times as many examples."""
     factor = int(os.environ.get('SCAN_EXAMPLES', 1))
     return settings(
         max_examples=factor * examples,
@@ -47,10 +45,7 @@ def strided(draw, tensor):
 
 
 def at_memory_end(tensor):
-    """Return the tensor in memory that ends where its last value does.
-
-    A read or write beyond it is one that AddressSanitizer sees.
-    """
+    """Let memory end with the tensor, so that AddressSanitizer sees more."""
     if tensor.numel() == 0:
         return tensor
     last = sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride()))
@@ -76,17 +71,12 @@ def assert_close(actual, expected, dtype, what=''):
 
 
 def lay_out(x, layout):
-    """Return tokens or rows in another memory layout.
-
-    'contiguous', 'channels_last' (the second to last dimension has stride 1),
-    'half' of such a tensor's channels, 'sliced' (contiguous rows in a larger
-    tensor) or 'strided' (no unit stride).
-    """
+    """Return tokens or rows in another memory layout, of TOKEN_LAYOUTS."""
     if layout == 'contiguous':
         return x.contiguous()
     if layout == 'channels_last':
         return x.movedim(-1, 1).contiguous().movedim(1, -1)
-    if layout == 'half':
+    if layout == 'half':  # of the channels of such a tensor
         both = lay_out(torch.cat((x, x), dim=1), 'channels_last')
         return both[:, x.shape[1] :]
     *sizes, length = x.shape
@@ -118,10 +108,16 @@ def _normal(seed):
     )
 
 
-def _finish(inputs, parameters, dtype, layouts, device, place=lay_out):
+def _finish(
+    inputs,
+    parameters,
+    dtype=torch.float32,
+    layout='contiguous',
+    device='cpu',
+    place=lay_out,
+):
     """Give inputs and parameters their types, and inputs their layouts."""
-    if isinstance(layouts, str):
-        layouts = [layouts] * len(inputs)
+    layouts = [layout] * len(inputs) if isinstance(layout, str) else layout
     state = torch.float64 if dtype == torch.float64 else torch.float32
     case = {
         name: place(value.to(dtype), layout)
@@ -131,19 +127,21 @@ def _finish(inputs, parameters, dtype, layouts, device, place=lay_out):
     return {k: v.to(device) for k, v in case.items()}
 
 
+# The arguments of each function by name. dtype, layout (of each input where
+# there are several) and device come last.
+
+
 def plain_case(
     batch=2,
     dim=6,
     length=7,
     state=1,
     groups=1,
-    dtype=torch.float32,
-    layout='contiguous',
-    device='cpu',
+    *where,
     seed=0,
     optional=True,
+    **named,
 ):
-    """Make the arguments of selective_scan by name."""
     randn = _normal(seed)
     inputs = dict(
         u=randn(batch, dim, length),
@@ -154,7 +152,7 @@ def plain_case(
     parameters = dict(A=-randn(dim, state).exp())
     if optional:
         parameters.update(D=randn(dim), delta_bias=randn(dim))
-    return _finish(inputs, parameters, dtype, layout, device)
+    return _finish(inputs, parameters, *where, **named)
 
 
 def fused_case(
@@ -164,12 +162,10 @@ def fused_case(
     state=1,
     rank=3,
     directions=2,
-    dtype=torch.float32,
-    layout='contiguous',
-    device='cpu',
+    *where,
     seed=0,
+    **named,
 ):
-    """Make the arguments of bidirectional_scan by name."""
     randn = _normal(seed)
     inputs = dict(
         u=randn(batch, inner, length),
@@ -181,45 +177,29 @@ def fused_case(
         A=-randn(directions, inner, state).exp(),
         D=randn(directions, inner),
     )
-    return _finish(inputs, parameters, dtype, layout, device)
+    return _finish(inputs, parameters, *where, **named)
 
 
-def norm_case(
-    batch=2,
-    channels=7,
-    length=9,
-    dtype=torch.float32,
-    layout='contiguous',
-    device='cpu',
-):
-    """Make the arguments of gated_layer_norm by name."""
+def norm_case(batch=2, channels=7, length=9, *where, **named):
     randn = _normal(batch + channels * length)
     inputs = dict(
         x=randn(batch, channels, length) * 2 + 3,
         z=randn(batch, channels, length) * 3,
     )
     parameters = dict(weight=randn(channels).exp(), bias=randn(channels))
-    return _finish(inputs, parameters, dtype, layout, device)
+    return _finish(inputs, parameters, *where, **named)
 
 
 def wavelet_case(
-    batch=2,
-    channels=5,
-    height=7,
-    width=6,
-    side=3,
-    dtype=torch.float32,
-    layout='contiguous',
-    device='cpu',
+    batch=2, channels=5, height=7, width=6, side=3, *where, **named
 ):
-    """Make the arguments of wavelet_conv2d by name."""
     randn = _normal(channels * height + width * side)
     parameters = dict(
         weight=randn(4 * channels, 1, side, side) / side,
         scale=randn(1, 4 * channels, 1, 1).exp(),
     )
     x = dict(x=randn(batch, channels, height, width))
-    return _finish(x, parameters, dtype, layout, device, lay_out_map)
+    return _finish(x, parameters, *where, place=lay_out_map, **named)
 
 
 CASES = {
@@ -227,6 +207,39 @@ CASES = {
     'bidirectional_scan': fused_case,
     'wavelet_conv2d': wavelet_case,
     'gated_layer_norm': norm_case,
+}
+
+
+# Arguments of the operators for inference.
+X, ONES = torch.randn(1, 20, 4, 4), torch.ones(32)
+TAPS = si.pack_depthwise(torch.randn(20, 1, 3, 3))
+BANDS = si.pack_wavelet(torch.randn(80, 1, 3, 3))
+INFERENCE = {
+    'depthwise_conv2d': dict(
+        x=X, weight=TAPS, bias=ONES, scale=ONES, shift=ONES
+    ),
+    'packed_wavelet_conv2d': dict(x=X, weight=BANDS),
+    'dense_conv2d': dict(
+        x=X,
+        weight=si.pack_matrix(torch.randn(40, 20, 3, 3)),
+        bias=torch.ones(48),
+        channels=40,
+        kernel_size=(3, 3),
+        stride=(1, 2),
+        padding=(1, 1),
+        add=torch.ones(1, 40, 4, 2),
+    ),
+    'feed_forward': dict(
+        x=X,
+        first=si.pack_matrix(torch.randn(40, 20, 1, 1)),
+        first_bias=torch.ones(48),
+        second=si.pack_matrix(torch.randn(20, 40, 1, 1)),
+        second_bias=ONES,
+        hidden=40,
+        filter=TAPS,
+        filter_bias=ONES,
+        add=X,
+    ),
 }
 
 
@@ -248,24 +261,14 @@ def check(
 ):
     """Compare a function and its gradients with its float64 reference.
 
-    Args:
-        name (str): Name of the function.
-        case (dict[str, Tensor]): Its arguments, the input first.
-        layout (str | callable): Layout of the result's gradient, or what
-            gives it one.
-        run (callable): Computes the result, as y, and the gradients by name.
-        close (callable): Compares, as :func:`assert_close` does.
-        flags (dict): What else the function takes.
-
-    Returns:
-        dict[str, Tensor]: Result, as y, and gradients by name.
+    ``layout`` is that of the result's gradient, or what gives it one. ``run``
+    and ``close`` compute and compare. Result, as y, and gradients by name are
+    returned.
     """
     x = next(iter(case.values()))
     grad = _normal(99)(*x.shape).to(x.dtype)
-    if callable(layout):
-        placed = layout(grad)
-    else:
-        placed = (lay_out_map if x.dim() == 4 else lay_out)(grad, layout)
+    place = lay_out_map if x.dim() == 4 else lay_out
+    placed = layout(grad) if callable(layout) else place(grad, layout)
     actual = run(getattr(ss, name), case, placed.to(x.device), **flags)
     exact = {k: v.detach().cpu().double() for k, v in case.items()}
     reference = getattr(ss, f'{name}_reference')

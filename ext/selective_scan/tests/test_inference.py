@@ -4,7 +4,13 @@ import pytest
 import selective_scan as ss
 import torch
 import torch.nn.functional as F
-from cases import at_memory_end, random_settings, strided
+from cases import (
+    INFERENCE,
+    at_memory_end,
+    lay_out_map,
+    random_settings,
+    strided,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from selective_scan import inference as si
@@ -23,49 +29,33 @@ def random(*shape, seed=0):
     return torch.randn(shape, generator=generator)
 
 
-def layouts(x):
-    """Yield the map contiguous, channels_last, and as a slice of channels."""
-    yield x
-    yield x.contiguous(memory_format=torch.channels_last)
-    wide = torch.cat((x, x + 1, x), dim=1)
-    wide = wide.contiguous(memory_format=torch.channels_last)
-    yield wide[:, : x.shape[1]]
-
-
 def pack(values):
     return None if values is None else si.pack_channels(values)
 
 
-def per_channel(values, default):
-    return default if values is None else values.double()[:, None, None]
+def double(x):
+    return None if x is None else x.double()
 
 
 def depthwise(x, weight, bias=None, act='none', scale=None, shift=None):
-    y = F.conv2d(
-        x.double(),
-        weight.double(),
-        padding=weight.shape[-1] // 2,
-        groups=len(weight),
-    )
-    y = ACTIVATIONS[act](y + per_channel(bias, 0.0))
-    return y * per_channel(scale, 1.0) + per_channel(shift, 0.0)
+    sizes = 1, weight.shape[-1] // 2
+    y = dense(x, weight, bias, *sizes, act, groups=len(weight))
+    if scale is not None:
+        y = y * scale.double()[:, None, None]
+    return y if shift is None else y + shift.double()[:, None, None]
 
 
-def wavelet(x, weight):
-    return ss.wavelet_conv2d_reference(x.double(), weight.double())
-
-
-def dense(x, weight, bias, stride, padding, act, add):
-    bias = None if bias is None else bias.double()
-    y = F.conv2d(x.double(), weight.double(), bias, stride, padding)
+def dense(x, weight, bias, stride, padding, act, add=None, groups=1):
+    sizes = dict(stride=stride, padding=padding, groups=groups)
+    y = F.conv2d(x.double(), weight.double(), double(bias), **sizes)
     y = ACTIVATIONS[act](y)
     return y if add is None else y + add.double()
 
 
 def feed_forward(x, first, second, biases, act, taps, offset, add):
     z = x.double() if taps is None else depthwise(x, taps, offset)
-    y = dense(z, first, biases[0], 1, 0, act, None)
-    y = z + dense(y, second, biases[1], 1, 0, 'none', None)
+    y = dense(z, first, biases[0], 1, 0, act)
+    y = z + dense(y, second, biases[1], 1, 0, 'none')
     return y if add is None else y + add.double()
 
 
@@ -88,33 +78,25 @@ def maybe(*shape):
 
 @random_settings(40)
 @given(st.data())
-def test_depthwise_at_random(data):
+def test_filters_at_random(data):
     x = data.draw(maps())
-    side = data.draw(st.sampled_from([1, 3, 5, 7]))
-    weight = random(x.shape[1], 1, side, side)
-    bias, scale = (data.draw(maybe(x.shape[1])) for _ in range(2))
-    shift = None if scale is None else data.draw(maybe(x.shape[1]))
+    channels, side = x.shape[1], data.draw(st.sampled_from([1, 3, 5, 7]))
+    weight, bands = (random(n * channels, 1, side, side) for n in (1, 4))
+    bias, scale = (data.draw(maybe(channels)) for _ in range(2))
+    shift = None if scale is None else data.draw(maybe(channels))
     act = data.draw(acts)
     torch.set_num_threads(data.draw(counts))
-    got = si.depthwise_conv2d(
-        x, si.pack_depthwise(weight), pack(bias), act, pack(scale), pack(shift)
-    )
+    packed = si.pack_depthwise(weight), pack(bias)
+    got = si.depthwise_conv2d(x, *packed, act, pack(scale), pack(shift))
     close(got, depthwise(x, weight, bias, act, scale, shift))
-
-
-@random_settings(30)
-@given(st.data())
-def test_wavelet_at_random(data):
-    x = data.draw(maps())
-    side = data.draw(st.sampled_from([1, 3, 5, 7]))
-    weight = random(4 * x.shape[1], 1, side, side)
-    torch.set_num_threads(data.draw(counts))
-    close(si.wavelet_conv2d(x, si.pack_wavelet(weight)), wavelet(x, weight))
+    plain = ss.wavelet_conv2d_reference(x.double(), bands.double())
+    close(si.wavelet_conv2d(x, si.pack_wavelet(bands)), plain)
 
 
 @random_settings(60)
 @given(st.data())
 def test_dense_at_random(data):
+    """Rows for one task and for several, columns of up to three blocks."""
     kernel, stride, padding = (
         [data.draw(st.integers(low, high)) for _ in range(2)]
         for low, high in ((1, 4), (1, 3), (0, 3))
@@ -124,27 +106,19 @@ def test_dense_at_random(data):
     depth = x.shape[1] * kernel[0] * kernel[1]
     weight = random(outputs, x.shape[1], *kernel) / depth**0.5
     bias = data.draw(maybe(outputs))
-    plain = dense(x, weight, bias, stride, padding, act, None)
+    plain = dense(x, weight, bias, stride, padding, act)
     add = data.draw(maybe(*plain.shape))
     torch.set_num_threads(data.draw(counts))
-    got = si.dense_conv2d(
-        x,
-        si.pack_matrix(weight),
-        pack(bias),
-        outputs,
-        kernel,
-        stride,
-        padding,
-        act,
-        add,
-    )
+    choices = outputs, kernel, stride, padding, act, add
+    got = si.dense_conv2d(x, si.pack_matrix(weight), pack(bias), *choices)
     close(got, plain if add is None else plain + add)
 
 
-@random_settings(60)
+@random_settings(80)
 @given(st.data())
 def test_feed_forward_at_random(data):
-    x = data.draw(maps(1, 9))
+    """Rows enough for both products together, and too few for that."""
+    x = data.draw(maps(1, 12))
     channels, hidden, act = x.shape[1], data.draw(sizes), data.draw(acts)
     first = random(hidden, channels, 1, 1) / channels**0.5
     second = random(channels, hidden, 1, 1) / hidden**0.5
@@ -153,18 +127,13 @@ def test_feed_forward_at_random(data):
     offset = None if taps is None else data.draw(maybe(channels))
     add = data.draw(maybe(*x.shape))
     torch.set_num_threads(data.draw(counts))
-    got = si.feed_forward(
-        x,
-        si.pack_matrix(first),
-        pack(biases[0]),
-        si.pack_matrix(second),
-        pack(biases[1]),
-        hidden,
-        act,
-        None if taps is None else si.pack_depthwise(taps),
-        pack(offset),
-        add,
-    )
+    parts = [
+        part
+        for weight, bias in zip((first, second), biases)
+        for part in (si.pack_matrix(weight), pack(bias))
+    ]
+    filter = None if taps is None else si.pack_depthwise(taps)
+    got = si.feed_forward(x, *parts, hidden, act, filter, pack(offset), add)
     close(got, feed_forward(x, first, second, biases, act, taps, offset, add))
 
 
@@ -173,61 +142,12 @@ def test_large_maps(shape):
     """Strips of rows, and slices of channels read in place."""
     x, channels = random(*shape), shape[1]
     weight, bands = random(channels, 1, 7, 7), random(4 * channels, 1, 3, 3)
-    plain, waved = depthwise(x, weight), wavelet(x, bands)
-    for y in layouts(x):
+    plain = depthwise(x, weight)
+    waved = ss.wavelet_conv2d_reference(x.double(), bands.double())
+    for layout in ('contiguous', 'channels_last', 'slice_last'):
+        y = lay_out_map(x, layout)
         close(si.depthwise_conv2d(y, si.pack_depthwise(weight)), plain)
         close(si.wavelet_conv2d(y, si.pack_wavelet(bands)), waved)
-
-
-PRODUCTS = [
-    # batch, channels, height, width, outputs, kernel, stride, padding
-    # more values than fit the cache at a time, in one run and in several
-    (2, 500, 5, 5, 33, (1, 1), (1, 1), (0, 0)),
-    (1, 150, 6, 6, 20, (3, 3), (2, 2), (1, 1)),
-    (1, 130, 5, 6, 20, (5, 5), (1, 1), (2, 2)),
-    # rows for several tasks, and weights that are fetched ahead
-    (3, 40, 21, 17, 30, (3, 1), (1, 2), (1, 0)),
-    (5, 376, 9, 9, 400, (1, 1), (1, 1), (0, 0)),
-]
-
-
-@pytest.mark.parametrize('count', [1, 2, 3])
-@pytest.mark.parametrize('case', PRODUCTS)
-def test_large_products(case, count):
-    torch.set_num_threads(count)
-    batch, channels, height, width, outputs, kernel, stride, padding = case
-    x = random(batch, channels, height, width)
-    depth = channels * kernel[0] * kernel[1]
-    weight, bias = random(outputs, channels, *kernel), random(outputs)
-    weight = weight / depth**0.5
-    plain = dense(x, weight, bias, stride, padding, 'relu', None)
-    matrix = si.pack_matrix(weight)
-    sizes = outputs, kernel, stride, padding, 'relu'
-    for y in layouts(x):
-        close(si.dense_conv2d(y, matrix, pack(bias), *sizes), plain)
-
-
-@pytest.mark.parametrize('count', [1, 3])
-@pytest.mark.parametrize('shape', [(2, 192, 14, 14), (1, 400, 4, 4)])
-@pytest.mark.parametrize('around', [False, True])
-def test_large_feed_forward(shape, around, count):
-    """Rows enough for both products together, and too few for that."""
-    torch.set_num_threads(count)
-    channels, hidden, x = shape[1], 2 * shape[1] + 3, random(*shape)
-    first = random(hidden, channels, 1, 1) / channels**0.5
-    second = random(channels, hidden, 1, 1) / hidden**0.5
-    biases = random(hidden), random(channels)
-    taps = random(channels, 1, 3, 3) / 3 if around else None
-    add = random(*shape, seed=2) if around else None
-    plain = feed_forward(x, first, second, biases, 'relu', taps, None, add)
-    parts = [
-        part
-        for weight, bias in zip((first, second), biases)
-        for part in (si.pack_matrix(weight), pack(bias))
-    ]
-    kwargs = dict(filter=si.pack_depthwise(taps), add=add) if around else {}
-    for y in layouts(x):
-        close(si.feed_forward(y, *parts, hidden, **kwargs), plain)
 
 
 def test_results_do_not_depend_on_threads():
@@ -235,18 +155,18 @@ def test_results_do_not_depend_on_threads():
     matrix = si.pack_matrix(random(448, 448, 1, 1))
     taps = si.pack_depthwise(random(448, 1, 3, 3))
     parts = matrix, None, matrix, None, 448
-    results = []
-    for count in (1, 2, 5):
+
+    def run(count):
         torch.set_num_threads(count)
-        results.append(
-            (
-                si.dense_conv2d(x, matrix, None, 448),
-                si.feed_forward(x, *parts, filter=taps, add=x),
-                si.depthwise_conv2d(x, taps),
-            )
+        return (
+            si.dense_conv2d(x, matrix, None, 448),
+            si.feed_forward(x, *parts, filter=taps, add=x),
+            si.depthwise_conv2d(x, taps),
         )
-    for others in results[1:]:
-        assert all(map(torch.equal, results[0], others))
+
+    wanted = run(1)
+    for count in (2, 5):
+        assert all(map(torch.equal, run(count), wanted))
 
 
 def test_a_damaged_image_spoils_no_other():
@@ -268,20 +188,10 @@ def test_a_damaged_image_spoils_no_other():
         assert a[1].isnan().all()
 
 
+@pytest.mark.parametrize('name', INFERENCE)
 @pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
-def test_opcheck(layout):
-    ops, check = torch.ops.selective_scan, torch.library.opcheck
-    x = random(2, 20, 5, 7)
-    if layout == 'channels_last':
-        x = x.contiguous(memory_format=torch.channels_last)
-    taps = si.pack_depthwise(random(20, 1, 3, 3))
-    check(ops.depthwise_conv2d.default, (x, taps))
-    bands = si.pack_wavelet(random(80, 1, 3, 3))
-    check(ops.packed_wavelet_conv2d.default, (x, bands))
-    matrix = si.pack_matrix(random(24, 20, 3, 3))
-    sizes = 24, (3, 3), (2, 1), (1, 0), 'relu', None
-    check(ops.dense_conv2d.default, (x, matrix, None, *sizes))
-    first = si.pack_matrix(random(40, 20, 1, 1))
-    second = si.pack_matrix(random(20, 40, 1, 1))
-    parts = x, first, None, second, None, 40, 'relu', taps, random(32), x
-    check(ops.feed_forward.default, parts)
+def test_opcheck(name, layout):
+    case = dict(INFERENCE[name])
+    case['x'] = lay_out_map(case['x'], layout)
+    operator = getattr(torch.ops.selective_scan, name).default
+    torch.library.opcheck(operator, (), case)

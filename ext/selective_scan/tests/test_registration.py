@@ -3,7 +3,7 @@
 import pytest
 import selective_scan as ss
 import torch
-from cases import CASES, devices, fused_case, plain_case, run_with_grads
+from cases import CASES, devices, fused_case, run_with_grads
 
 ops = torch.ops.selective_scan
 every_device = pytest.mark.parametrize('device', devices())
@@ -11,38 +11,27 @@ every_function = pytest.mark.parametrize('name', CASES)
 layouts = pytest.mark.parametrize('layout', ['contiguous', 'channels_last'])
 
 
-def small_case(name, **where):
-    """Make the arguments that the operator takes, in its order."""
-    if name == 'selective_scan':
-        case = plain_case(2, 6, 5, 2, 2, **where)
-        case['delta'] = case['delta'].abs()  # decays without softplus, too
-        order = ('u', 'delta', 'A', 'B', 'C', 'D', 'delta_bias')
-        return {k: case[k] for k in order}
-    case = CASES[name](2, 6, 5, **where)
-    case.pop('scale', None)
-    return case
-
-
 @every_device
 @every_function
 @pytest.mark.parametrize('layout', ['contiguous', 'channels_last', 'strided'])
 def test_opcheck(name, layout, device):
-    tensors = list(small_case(name, layout=layout, device=device).values())
-    grad = torch.randn_like(tensors[0])
-    calls = [tensors]
+    sizes = (2, 6, 5, 2, 2) if name == 'selective_scan' else (2, 6, 5)
+    case = CASES[name](*sizes, layout=layout, device=device)
+    case.pop('scale', None)
+    calls = [case]
     if name == 'selective_scan':
-        calls = [[*tensors, True, True], [*tensors[:5], None, None, False]]
-    if name == 'gated_layer_norm':
-        calls = [[*tensors, 1e-5]]
-    for arguments in calls:
-        forward = [
-            x.detach().requires_grad_() if torch.is_tensor(x) else x
-            for x in arguments
-        ]
-        torch.library.opcheck(getattr(ops, name).default, tuple(forward))
-        torch.library.opcheck(
-            getattr(ops, f'{name}_backward').default, (grad, *arguments)
-        )
+        case['delta'] = case['delta'].abs()  # decays without softplus, too
+        some = {k: case[k] for k in ('u', 'delta', 'A', 'B', 'C')}
+        calls = [dict(case, delta_softplus=True, reverse=True), some]
+    grad = torch.randn_like(next(iter(case.values())))
+    for call in calls:
+        backward = getattr(ops, f'{name}_backward').default
+        torch.library.opcheck(backward, (grad,), call)
+        leaves = {
+            k: v.detach().requires_grad_() if torch.is_tensor(v) else v
+            for k, v in call.items()
+        }
+        torch.library.opcheck(getattr(ops, name).default, (), leaves)
 
 
 def test_second_derivative_is_refused():

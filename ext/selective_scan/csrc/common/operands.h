@@ -170,15 +170,6 @@ inline at::Tensor empty_like_layout(const at::Tensor& tensor) {
       .movedim(1, -1);
 }
 
-inline ChannelStrides channel_strides(const at::Tensor& tensor) {
-  return {tensor.stride(0), tensor.stride(1), tensor.stride(2)};
-}
-
-inline RowStrides row_strides(const at::Tensor& tensor) {
-  return {tensor.stride(0), tensor.stride(1), tensor.stride(2),
-          tensor.stride(3)};
-}
-
 template <typename T>
 const T* optional_data(const OptionalTensor& tensor) {
   return tensor.has_value() ? tensor->const_data_ptr<T>() : nullptr;

@@ -7,119 +7,91 @@ namespace selective_scan::cpu::SCAN_VARIANT {
 
 static_assert(kTile == kBlock, "a transposed tile must have the same form");
 
-// Tokens of a chunk: about 400 KB of float32 scratch, whole tiles.
-inline int64_t chunk_tokens(const ScanShape& shape) {
-  const int64_t fit = 3072 / (2 * shape.state + 3) / kTile * kTile;
-  const int64_t padded = ceil_div(shape.length, kTile) * kTile;
-  return smaller(fit < kTile ? kTile : fit, padded);
-}
-
-template <typename S>
-inline S* backward_scratch(const ScanShape& shape) {
-  const int64_t chunk = chunk_tokens(shape);
-  const int64_t chunks = ceil_div(shape.length, chunk);
-  const int64_t padded = ceil_div(shape.length, kTile) * kTile;
-  const int64_t parameters = 2 * shape.directions * Parameters<S>::size(shape);
-  const int64_t states = (chunks + 2) * shape.state * kBlock;
-  const int64_t kept = (3 * chunk + shape.state * (2 * chunk + 2)) * kBlock;
-  const int64_t sums = shape.directions > 1 ? padded * kBlock : 0;
-  return scratch<S>(parameters + states + kept + row_buffer_size(shape) +
-                    sums);
-}
-
-template <typename V, typename T>
+template <typename V>
 class BackwardBlock {
  public:
   using S = typename V::Scalar;
   using W = BlockTuple<V>;
 
-  BackwardBlock(const Operands& operands, const Gradients& gradients,
-                const BackwardPlan& plan)
-      : o_(operands), g_(gradients), plan_(plan), shape_(operands.shape) {
-    chunk_ = chunk_tokens(shape_);
+  BackwardBlock(const Operands& operands, const Gradients& gradients)
+      : o_(operands), g_(gradients), shape_(operands.shape) {
+    // About 400 KB of float32 scratch, whole tiles.
+    const int64_t fit = 3072 / (2 * shape_.state + 3) / kTile * kTile;
+    chunk_ = smaller(fit < kTile ? kTile : fit, o_.padded_length());
     chunks_ = ceil_div(shape_.length, chunk_);
-    S* memory = backward_scratch<S>(shape_);
-    for (int64_t k = 0; k < shape_.directions; ++k) {
-      const int64_t size = Parameters<S>::size(shape_);
+    const int64_t directions = shape_.directions;
+    const int64_t size = o_.parameters() * kBlock;
+    const int64_t states = shape_.state * kBlock, tokens = chunk_ * kBlock;
+    const int64_t all = directions > 1 ? o_.padded_length() * kBlock : 0;
+    S* memory = scratch<S>(2 * directions * size + (chunks_ + 2) * states +
+                           3 * tokens + (2 * chunk_ + 2) * states + all);
+    for (int64_t k = 0; k < directions; ++k) {
       packed_[k] = {take(memory, size), shape_.rank, shape_.state};
       sums_[k] = {take(memory, size), shape_.rank, shape_.state};
     }
-    const int64_t states = shape_.state * kBlock;
     hidden_ = take(memory, states);
     grad_hidden_ = take(memory, states);
     starts_ = take(memory, chunks_ * states);
-    delta_ = take(memory, chunk_ * kBlock);
-    slope_ = take(memory, chunk_ * kBlock);
-    u_ = take(memory, chunk_ * kBlock);
-    decay_ = take(memory, shape_.state * chunk_ * kBlock);
-    states_ = take(memory, shape_.state * (chunk_ + 2) * kBlock);
-    buffer_ = take(memory, row_buffer_size(shape_));
+    delta_ = take(memory, tokens);
+    slope_ = take(memory, tokens);
+    u_ = take(memory, tokens);
+    decay_ = take(memory, chunk_ * states);
+    states_ = take(memory, (chunk_ + 2) * states);
     grad_u_ = memory;
   }
 
   // A block of channels over a run of batch elements.
-  void run(int64_t index, int64_t block_group, int64_t batch_group,
-           int64_t batch_begin, int64_t batch_end) {
-    at_.block = channel_block(shape_, index, kBlock);
+  void run(int64_t index, int64_t block_group, int64_t batch_group) {
+    const int64_t batch = shape_.batch, groups = g_.batch_groups;
+    at_.block = channel_block(shape_, index);
     for (int64_t k = 0; k < shape_.directions; ++k) {
       pack_parameters(o_, k, at_.block, packed_[k]);
-      fill(sums_[k].data, Parameters<S>::size(shape_));
+      std::fill_n(sums_[k].data, o_.parameters() * kBlock, S(0));
     }
-    for (int64_t b = batch_begin; b < batch_end; ++b) {
-      at_.batch = b;
+    for (at_.batch = batch_group * batch / groups;
+         at_.batch < (batch_group + 1) * batch / groups; ++at_.batch) {
       for (int64_t k = shape_.directions - 1; k >= 0; --k) {
         at_.direction = k;
-        at_.set = shape_.set(k, at_.block.first);
+        at_.set = k * shape_.groups + at_.block.group;
         const int64_t place =
-            (block_group * shape_.batch + b) * shape_.sets() + at_.set;
+            (block_group * batch + at_.batch) * shape_.sets() + at_.set;
         rows_out_ =
-            static_cast<S*>(g_.rows) + place * plan_.rows * plan_.columns;
+            static_cast<S*>(g_.rows) + place * o_.rows() * o_.padded_length();
         direction();
       }
     }
-    S* out = static_cast<S*>(g_.parameters) + index * kBlock +
-             batch_group * shape_.directions * plan_.parameters *
-                 plan_.blocks * kBlock;
+    S* out =
+        static_cast<S*>(g_.parameters) + index * kBlock +
+        batch_group * shape_.directions * o_.parameters() * g_.blocks * kBlock;
     for (int64_t k = 0; k < shape_.directions; ++k) {
-      for (int64_t p = 0; p < plan_.parameters; ++p) {
-        copy(sums_[k].data + p * kBlock, kBlock, out);
-        out += plan_.blocks * kBlock;
+      for (int64_t p = 0; p < o_.parameters(); ++p) {
+        std::copy_n(sums_[k].data + p * kBlock, kBlock, out);
+        out += g_.blocks * kBlock;
       }
     }
   }
 
  private:
-  static void fill(S* memory, int64_t count) {
-    for (int64_t i = 0; i < count; ++i) memory[i] = S(0);
-  }
-  static void copy(const S* from, int64_t count, S* to) {
-    for (int64_t i = 0; i < count; ++i) to[i] = from[i];
-  }
-
   bool backwards() const { return shape_.reversed(at_.direction); }
 
   void direction() {
     const int64_t size = shape_.state * kBlock;
-    fill(hidden_, size);
-    fill(grad_hidden_, size);
+    std::fill_n(hidden_, size, S(0));
+    std::fill_n(grad_hidden_, size, S(0));
     for (int64_t step = 0; step < chunks_; ++step) {
-      copy(hidden_, size, starts_ + step * size);
+      std::copy_n(hidden_, size, starts_ + step * size);
       recompute_chunk(step);
     }
     for (int64_t step = chunks_ - 1; step >= 0; --step) {
-      if (step != chunks_ - 1) {
-        copy(starts_ + step * size, size, hidden_);
+      if (step < chunks_ - 1) {
+        std::copy_n(starts_ + step * size, size, hidden_);
         recompute_chunk(step);
       }
-      reverse_chunk();
+      for (int64_t i = ceil_div(chunk_count_, kTile) - 1; i >= 0; --i) {
+        enter_tile(i);
+        reverse_tile();
+      }
     }
-  }
-
-  // The chunk that the walk reaches as its step-th.
-  void enter_chunk(int64_t step) {
-    const int64_t chunk = backwards() ? chunks_ - 1 - step : step;
-    chunk_first_ = chunk * chunk_;
-    chunk_count_ = smaller(chunk_, shape_.length - chunk_first_);
   }
 
   // The tile that the walk reaches as its step-th within the chunk.
@@ -136,14 +108,15 @@ class BackwardBlock {
     return states_ + (n * (chunk_ + 2) + row) * kBlock;
   }
 
+  // The chunk that the walk reaches as its step-th.
   void recompute_chunk(int64_t step) {
-    enter_chunk(step);
+    chunk_first_ = (backwards() ? chunks_ - 1 - step : step) * chunk_;
+    chunk_count_ = smaller(chunk_, shape_.length - chunk_first_);
     const int64_t start = backwards() ? chunk_count_ + 1 : 0;
     for (int64_t n = 0; n < shape_.state; ++n) {
-      copy(hidden_ + n * kBlock, kBlock, state_row(n, start));
+      std::copy_n(hidden_ + n * kBlock, kBlock, state_row(n, start));
     }
-    const int64_t tiles = ceil_div(chunk_count_, kTile);
-    for (int64_t i = 0; i < tiles; ++i) {
+    for (int64_t i = 0; i < ceil_div(chunk_count_, kTile); ++i) {
       enter_tile(i);
       recompute_tile();
     }
@@ -154,71 +127,47 @@ class BackwardBlock {
     S* const delta = delta_ + place_ * kBlock;
     S* const slope = slope_ + place_ * kBlock;
     S* const u = u_ + place_ * kBlock;
-    load_u<V, T>(o_, at_, u);
-    const auto rows = load_shared_rows<V, T>(o_, at_, buffer_);
-    make_delta<V, T>(o_, at_, packed, rows.dt, delta);
-    if (shape_.softplus) {
-      for (int64_t i = 0; i < at_.tokens * kBlock; i += kBlock) {
-        W grows;
-        softplus_of(W::load(delta + i), &grows).store(delta + i);
-        grows.store(slope + i);
-      }
+    const int64_t end = at_.tokens * kBlock;
+    load_tile<V>(o_.u, at_, u);
+    make_delta<V>(o_, at_, packed, delta);
+    for (int64_t i = 0; shape_.softplus && i < end; i += kBlock) {
+      W grows;
+      softplus_of(W::load(delta + i), &grows).store(delta + i);
+      grows.store(slope + i);
     }
+    const Rows<S> B = rows_at<S>(o_.B, at_);
     for (int64_t n = 0; n < shape_.state; ++n) {
-      recompute_states(n, delta, u, packed.A(n), rows.B);
-    }
-  }
-
-  void recompute_states(int64_t n, const S* delta, const S* u, const S* A,
-                        const Rows<S>& B) {
-    S* const decay = decay_ + (n * chunk_ + place_) * kBlock;
-    S* const states = state_row(n, place_ + 1);
-    const W decay_rate = W::load(A);
-    for (int64_t i = 0; i < at_.tokens * kBlock; i += kBlock) {
-      exp_of(W::load(delta + i) * decay_rate).store(decay + i);
-    }
-    W state = W::load(hidden_ + n * kBlock);
-    const Walk walk(at_.tokens, backwards());
-    for (int64_t t = walk.first, left = at_.tokens; left > 0;
-         --left, t += walk.by) {
-      const int64_t i = t * kBlock;
-      const W b = W::set(B.at(n, t));
-      const W drive = W::load(delta + i) * W::load(u + i);
-      state = fma(W::load(decay + i), state, drive * b);
-      state.store(states + i);
-    }
-    state.store(hidden_ + n * kBlock);
-  }
-
-  void reverse_chunk() {
-    for (int64_t i = ceil_div(chunk_count_, kTile) - 1; i >= 0; --i) {
-      enter_tile(i);
-      reverse_tile();
+      S* const decay = decay_ + (n * chunk_ + place_) * kBlock;
+      S* const states = state_row(n, place_ + 1);
+      const W A = W::load(packed.A(n));
+      for (int64_t i = 0; i < end; i += kBlock) {
+        exp_of(W::load(delta + i) * A).store(decay + i);
+      }
+      W state = W::load(hidden_ + n * kBlock);
+      const Walk walk(at_.tokens, backwards());
+      for (int64_t t = walk.first, left = at_.tokens; left > 0;
+           --left, t += walk.by) {
+        const int64_t i = t * kBlock;
+        const W drive = W::load(delta + i) * W::load(u + i);
+        state = fma(W::load(decay + i), state, drive * W::set(B.at(n, t)));
+        state.store(states + i);
+      }
+      state.store(hidden_ + n * kBlock);
     }
   }
 
   void reverse_tile() {
-    const auto rows = load_shared_rows<V, T>(o_, at_, buffer_);
-    const auto* grad =
-        static_cast<const T*>(o_.grad) +
-        o_.grad_strides.at(at_.batch, at_.block.first, at_.first);
-    load_tile<V>(grad, o_.grad_strides.channel, o_.grad_strides.token,
-                 at_.block.width, at_.tokens, grad_y_);
-    if (shape_.state == 1) {
-      reverse_states<true>(0, rows);
-    } else {
-      fill(grad_drive_, at_.tokens * kBlock);
-      fill(grad_delta_, at_.tokens * kBlock);
-      for (int64_t n = 0; n < shape_.state; ++n)
-        reverse_states<false>(n, rows);
-    }
-    finish_tile(rows);
+    load_tile<V>(o_.grad, at_, grad_y_);
+    std::fill_n(grad_drive_, kTile * kBlock, S(0));
+    std::fill_n(grad_delta_, kTile * kBlock, S(0));
+    for (int64_t n = 0; n < shape_.state; ++n) reverse_state(n);
+    finish_tile();
+    if (shape_.rank > 0) finish_rank();
   }
 
-  // Gradients through state n: into grad_drive_ (of delta * u) and
-  // grad_delta_ (through the decay), which one state alone simply sets.
-  template <bool only>
-  void reverse_states(int64_t n, const SharedRows<S>& rows) {
+  // Add gradients through state n to grad_drive_ (of delta * u) and
+  // grad_delta_ (through the decay).
+  void reverse_state(int64_t n) {
     const int64_t before = backwards() ? 2 : 0;
     const S* const decay = decay_ + (n * chunk_ + place_) * kBlock;
     const S* const states = state_row(n, place_ + 1);
@@ -227,8 +176,10 @@ class BackwardBlock {
     const S* const u = u_ + place_ * kBlock;
     const S* const A = packed_[at_.direction].A(n);
     S* const A_sum = sums_[at_.direction].A(n);
-    S* const B_out = rows_out_ + (shape_.rank + n) * plan_.columns + at_.first;
-    S* const C_out = B_out + shape_.state * plan_.columns;
+    S* const B_out =
+        rows_out_ + (shape_.rank + n) * o_.padded_length() + at_.first;
+    S* const C_out = B_out + shape_.state * o_.padded_length();
+    const Rows<S> Bs = rows_at<S>(o_.B, at_), Cs = rows_at<S>(o_.C, at_);
     constexpr int vectors = kBlock / V::lanes;
     V carried[vectors], grad_A[vectors];
     each<vectors>([&](auto v) SCAN_INLINE_BODY {
@@ -239,8 +190,7 @@ class BackwardBlock {
     const Walk walk(at_.tokens, !backwards());
     for (int64_t t = walk.first, left = at_.tokens; left > 0;
          --left, t += walk.by) {
-      const V B = V::set(rows.B.at(n, t));
-      const V C = V::set(rows.C.at(n, t));
+      const V B = V::set(Bs.at(n, t)), C = V::set(Cs.at(n, t));
       V B_sum = V::set(S(0)), C_sum = V::set(S(0));
       each<vectors>([&](auto index) SCAN_INLINE_BODY {
         constexpr int v = index.value;
@@ -253,14 +203,9 @@ class BackwardBlock {
         carried[v] = g * V::load(decay + i);
         const V through_decay = carried[v] * V::load(earlier + i);
         grad_A[v] = fma(through_decay, d, grad_A[v]);
-        V drive = g * B;
-        V step_grad = through_decay * V::load(A + v * V::lanes);
-        if constexpr (!only) {
-          drive = drive + V::load(grad_drive_ + i);
-          step_grad = step_grad + V::load(grad_delta_ + i);
-        }
-        drive.store(grad_drive_ + i);
-        step_grad.store(grad_delta_ + i);
+        fma(g, B, V::load(grad_drive_ + i)).store(grad_drive_ + i);
+        fma(through_decay, V::load(A + v * V::lanes), V::load(grad_delta_ + i))
+            .store(grad_delta_ + i);
       });
       B_out[t] += sum(B_sum);
       C_out[t] += sum(C_sum);
@@ -272,8 +217,8 @@ class BackwardBlock {
     });
   }
 
-  // From the sums over states to the gradients of u, delta and dt.
-  void finish_tile(const SharedRows<S>& rows) {
+  // From the sums over states to the gradients of u and delta.
+  void finish_tile() {
     const bool begins = at_.direction == shape_.directions - 1;
     const bool ends = at_.direction == 0;
     const Parameters<S>& packed = packed_[at_.direction];
@@ -301,47 +246,37 @@ class BackwardBlock {
       grad_D.store(sums.D() + v);
       grad_bias.store(sums.bias() + v);
     }
-    if (ends) {
-      auto* to = static_cast<T*>(g_.u) +
-                 g_.u_strides.at(at_.batch, at_.block.first, at_.first);
-      store_tile<V>(grad_u, g_.u_strides.channel, g_.u_strides.token,
-                    at_.block.width, at_.tokens, to);
-    }
-    if (g_.delta != nullptr) {
-      auto* to = static_cast<T*>(g_.delta) +
-                 g_.delta_strides.at(at_.batch, at_.block.first, at_.first);
-      store_tile<V>(grad_delta_, g_.delta_strides.channel,
-                    g_.delta_strides.token, at_.block.width, at_.tokens, to);
-    }
-    if (shape_.rank > 0) finish_rank(rows.dt);
+    if (ends) store_tile<V>(grad_u, at_, g_.u);
+    if (g_.delta.data != nullptr) store_tile<V>(grad_delta_, at_, g_.delta);
   }
 
-  void finish_rank(const Rows<S>& dt) {
-    const Parameters<S>& packed = packed_[at_.direction];
-    multiply<V>(grad_delta_, at_.tokens, dt.data, dt.row, dt.token,
-                shape_.rank, static_cast<const S*>(nullptr),
+  // From the gradient of delta to those of dt_proj and dt.
+  void finish_rank() {
+    const Rows<S> dt = rows_at<S>(o_.dt, at_);
+    const int64_t rank = shape_.rank, length = o_.padded_length();
+    const S* const none = nullptr;
+    multiply<V>(grad_delta_, at_.tokens, dt.data, dt.row, dt.token, rank, none,
                 sums_[at_.direction].dt_proj());
     // Tokens side by side, so that the sum over channels needs no shuffles.
-    fill(grad_delta_ + at_.tokens * kBlock, (kTile - at_.tokens) * kBlock);
+    std::fill(grad_delta_ + at_.tokens * kBlock, grad_delta_ + kTile * kBlock,
+              S(0));
     for (int64_t t = 0; t < kTile; t += 8) {
       for (int64_t c = 0; c < kBlock; c += 8) {
         transpose8(grad_delta_ + t * kBlock + c, kBlock,
                    grad_drive_ + c * kTile + t, kTile);
       }
     }
-    multiply<V>(grad_drive_, at_.block.width, packed.dt_proj(), kBlock, 1,
-                shape_.rank, static_cast<const S*>(nullptr),
-                rows_out_ + at_.first, plan_.columns);
+    multiply<V>(grad_drive_, at_.block.width, packed_[at_.direction].dt_proj(),
+                kBlock, 1, rank, none, rows_out_ + at_.first, length);
   }
 
   const Operands& o_;
   const Gradients& g_;
-  const BackwardPlan& plan_;
   const ScanShape& shape_;
   int64_t chunk_, chunks_;
   Parameters<S> packed_[2], sums_[2];
   S *hidden_, *grad_hidden_, *starts_, *delta_, *slope_, *u_, *decay_;
-  S *states_, *buffer_, *grad_u_;
+  S *states_, *grad_u_;
   S* rows_out_ = nullptr;
   TilePlace at_{};
   int64_t chunk_first_ = 0, chunk_count_ = 0, place_ = 0;
@@ -350,19 +285,16 @@ class BackwardBlock {
   alignas(64) S grad_delta_[kTile * kBlock];
 };
 
-template <typename V, typename T>
-inline void backward(const Operands& o, const Gradients& g,
-                     const BackwardPlan& plan, int64_t begin, int64_t end) {
-  BackwardBlock<V, T> worker(o, g, plan);
-  const int64_t batch = o.shape.batch;
+template <typename V>
+inline void backward(const Operands& o, const Gradients& g, int64_t begin,
+                     int64_t end) {
+  BackwardBlock<V> worker(o, g);
   for (int64_t task = begin; task < end; ++task) {
-    const int64_t bg = task / plan.batch_groups;
-    const int64_t group = task % plan.batch_groups;
-    const int64_t first = bg * plan.blocks / plan.block_groups;
-    const int64_t last = (bg + 1) * plan.blocks / plan.block_groups;
-    for (int64_t block = first; block < last; ++block) {
-      worker.run(block, bg, group, group * batch / plan.batch_groups,
-                 (group + 1) * batch / plan.batch_groups);
+    const int64_t group = task / g.batch_groups;
+    const int64_t last = (group + 1) * g.blocks / g.block_groups;
+    for (int64_t block = group * g.blocks / g.block_groups; block < last;
+         ++block) {
+      worker.run(block, group, task % g.batch_groups);
     }
   }
 }

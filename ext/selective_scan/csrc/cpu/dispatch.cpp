@@ -51,10 +51,6 @@ std::atomic<const Variant*>& chosen() {
 
 const Variant& current_variant() { return *chosen().load(); }
 
-const FeatureMapKernels& feature_map_kernels() {
-  return current_variant().feature_map;
-}
-
 bool set_variant(const std::string& name) {
   const Variant* found = find_variant(name);
   if (found != nullptr) chosen().store(found);

@@ -49,7 +49,7 @@ void run_gated_norm(const at::Tensor& x, const at::Tensor& z,
                                 static_cast<float>(eps)};
   share_tasks(x.size(0) * x.size(1), ceil_div(kGrain, 16 * x.size(2)),
               [&](int64_t begin, int64_t end) {
-                cpu::feature_map_kernels().gated_norm(task, begin, end);
+                cpu::current_variant().gated_norm(task, begin, end);
               });
 }
 

@@ -12,26 +12,21 @@
 #include "../inference/filters.h"
 #include "gated_norm.h"
 #include "../inference/products.h"
-#include "../inference/dense_conv.h"
-#include "../inference/feed_forward.h"
 // clang-format on
 
 namespace selective_scan::cpu::SCAN_VARIANT {
 
-template <typename V, typename T>
-constexpr ScanKernels scan_kernels() {
-  return {&forward<V, T>, &backward<V, T>};
-}
-
 template <typename V>
 const Variant& variant_of(const char* name) {
-  static const Variant variant = {
-      name,
-      scan_kernels<V, float>(),
-      scan_kernels<V, Half>(),
-      scan_kernels<V, BFloat16>(),
-      {&depthwise<V>, &wavelet<V>, &wavelet_gradient<V>, &gated_norm<V>,
-       kTileRows<V>, &conv<V>, &feed_forward<V>}};
+  static const Variant variant = {name,
+                                  {&forward<V>, &backward<V>},
+                                  &depthwise<V>,
+                                  &wavelet<V>,
+                                  &wavelet_gradient<V>,
+                                  &gated_norm<V>,
+                                  kTileRows<V>,
+                                  &conv<V>,
+                                  &feed_forward<V>};
   return variant;
 }
 

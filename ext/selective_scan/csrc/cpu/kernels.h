@@ -2,9 +2,6 @@
 // instruction set has a table of its own, compiled in a file of its own.
 #pragma once
 
-#include <c10/util/BFloat16.h>
-#include <c10/util/Half.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
@@ -26,61 +23,97 @@ namespace selective_scan::cpu {
 constexpr int kBlock = 32;  // channels that a task works on at a time
 constexpr int kTile = 32;   // tokens that stay in the first-level cache
 
-// Tensors as pointers and strides. Parameters are contiguous, in the state's
-// type; any of delta, dt, D, bias, dt_proj may be null.
+// A tensor (batch, channels, length) or rows (batch, sets, rows, length) in
+// the state's type, strides in elements; the former has set == 0.
+template <typename Memory>  // void or const void
+struct View {
+  Memory* data = nullptr;
+  int64_t batch = 0, set = 0, row = 0, token = 0;
+
+  int64_t offset(int64_t b, int64_t s, int64_t r, int64_t t) const {
+    return b * batch + s * set + r * row + t * token;
+  }
+};
+
+// Any of delta, dt, D, bias and dt_proj may be null. Parameters are contiguous
+// and of the state's type.
 struct Operands {
   ScanShape shape;
-  const void* u = nullptr;
-  const void* delta = nullptr;
-  const void* dt = nullptr;
-  const void* B = nullptr;
-  const void* C = nullptr;
-  const void* grad = nullptr;
-  ChannelStrides u_strides, delta_strides, grad_strides;
-  RowStrides dt_strides, B_strides, C_strides;
+  View<const void> u, delta, dt, B, C, grad;
   const void* A = nullptr;
   const void* D = nullptr;
   const void* bias = nullptr;
   const void* dt_proj = nullptr;
-  void* y = nullptr;
-  ChannelStrides y_strides;
+  View<void> y;
+
+  int64_t padded_length() const {
+    return ceil_div(shape.length, kTile) * kTile;
+  }
+  // Rows dt, B and C of one set.
+  int64_t rows() const { return shape.rank + 2 * shape.state; }
+  // dt_proj, A, D and bias, per channel and direction.
+  int64_t parameters() const { return shape.rank + shape.state + 2; }
 };
 
-// How the backward pass is cut into tasks. It depends on the shape alone, so
-// that sums are taken in the same order whatever the number of threads.
-struct BackwardPlan {
-  int64_t blocks = 0;        // channel blocks in all
-  int64_t block_groups = 0;  // tasks along the channels
-  int64_t batch_groups = 0;  // tasks along the batch
-  int64_t rows = 0;          // dt, B and C rows of one set
-  int64_t columns = 0;       // tokens of a row of partial sums, padded
-  int64_t parameters = 0;    // parameter gradients per channel and direction
-};
-
-// Where the backward pass writes. Partial sums are in the state's type and
-// start at 0: rows (block_groups, batch, sets, rows, columns), parameters
-// (batch_groups, directions, parameters, blocks, kBlock).
+// Where the backward pass writes. Partial sums start at 0: rows (block_groups,
+// batch, sets, rows, padded length), parameters (batch_groups, directions,
+// parameters, blocks, kBlock). Tasks depend on the shape alone, so that sums
+// are taken in the same order whatever the number of threads.
 struct Gradients {
-  void* u = nullptr;
-  void* delta = nullptr;
-  ChannelStrides u_strides, delta_strides;
+  View<void> u, delta;
   void* rows = nullptr;
   void* parameters = nullptr;
+  int64_t blocks = 0;        // of channels in all
+  int64_t block_groups = 1;  // tasks along the channels
+  int64_t batch_groups = 1;  // tasks along the batch
 };
 
 struct ScanKernels {
   // Tasks are (channel block, batch) pairs, batch fastest.
   void (*forward)(const Operands&, int64_t begin, int64_t end);
   // Tasks are (block group, batch group) pairs, batch group fastest.
-  void (*backward)(const Operands&, const Gradients&, const BackwardPlan&,
-                   int64_t begin, int64_t end);
+  void (*backward)(const Operands&, const Gradients&, int64_t begin,
+                   int64_t end);
 };
 
-// All kernels for one instruction set; float64 is always plain.
+// A run of at most kBlock channels, all of one group.
+struct ChannelBlock {
+  int64_t group = 0;
+  int64_t first = 0;
+  int64_t width = 0;
+};
+
+inline int64_t blocks_per_group(const ScanShape& shape) {
+  return ceil_div(shape.channels / shape.groups, kBlock);
+}
+
+inline ChannelBlock channel_block(const ScanShape& shape, int64_t index) {
+  const int64_t channels = shape.channels / shape.groups;
+  const int64_t group = index / blocks_per_group(shape);
+  const int64_t offset = index % blocks_per_group(shape) * kBlock;
+  return {group, group * channels + offset,
+          smaller(kBlock, channels - offset)};
+}
+
+// All kernels for one instruction set; float64 is always plain. Filter tasks
+// are (image, channel block) pairs, blocks fastest. Products take at most
+// kProductRows rows at a time.
 struct Variant {
   const char* name;
-  ScanKernels scan_float, scan_half, scan_bfloat16;
-  FeatureMapKernels feature_map;
+  ScanKernels scan;
+  void (*depthwise)(const FilterTask&, int64_t begin, int64_t end);
+  void (*wavelet)(const FilterTask&, int64_t begin, int64_t end);
+  // Adds to sums (side, side, bands, kMapBlock) what one task gives, without
+  // both transforms' factors.
+  void (*wavelet_gradient)(const FilterTask&, const FilterTask& grad,
+                           int64_t index, float* sums);
+  void (*gated_norm)(const GatedNormTask&, int64_t begin, int64_t end);
+  int64_t tile_rows;  // that a product takes at once
+  // Those blocks of 16 outputs that it is given.
+  void (*conv)(const ConvTask&, Range rows, Range blocks);
+  // Two convolutions of kernel 1, the second one of what the first one gives.
+  void (*feed_forward)(const ConvTask& first, const ConvTask& second,
+                       Range rows);
 };
 
 const Variant& plain_variant();

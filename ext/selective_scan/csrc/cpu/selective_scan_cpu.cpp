@@ -1,7 +1,9 @@
 // The operators on the CPU: operands for the kernels, threads, final sums.
+// Kernels know float32 and float64; what has 16 bits is converted.
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include <algorithm>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -13,47 +15,30 @@
 namespace selective_scan {
 namespace {
 
-using cpu::BackwardPlan;
-using cpu::Gradients;
-using cpu::Operands;
-using cpu::ScanKernels;
-
-const ScanKernels& kernels_for(const at::Tensor& tensor) {
-  const auto& variant = cpu::current_variant();
-  switch (tensor.scalar_type()) {
-    case at::kDouble:
-      return cpu::plain_double_kernels();
-    case at::kHalf:
-      return variant.scan_half;
-    case at::kBFloat16:
-      return variant.scan_bfloat16;
-    default:
-      return variant.scan_float;
-  }
+const cpu::ScanKernels& kernels_for(const at::Tensor& tensor) {
+  return tensor.scalar_type() == at::kDouble ? cpu::plain_double_kernels()
+                                             : cpu::current_variant().scan;
 }
 
-// Operands with what they point into.
-struct Inputs {
-  Operands operands;
+template <typename Memory>
+cpu::View<Memory> view_of(const at::Tensor& x, Memory* data) {
+  return {data, x.stride(0), x.dim() == 4 ? x.stride(1) : 0, x.stride(-2),
+          x.stride(-1)};
+}
+
+// Operands with what they point into, u first.
+struct Inputs : cpu::Operands {
   std::vector<at::Tensor> owners;
 
-  Inputs(const ScanShape& shape, const at::Tensor& u, const at::Tensor& A,
-         const OptionalTensor& D, const OptionalTensor& bias) {
-    operands.shape = shape;
-    operands.u = keep(with_unit_stride(u), operands.u_strides);
-    operands.A = keep(A);
-    operands.D = keep(D);
-    operands.bias = keep(bias);
+  cpu::View<const void> keep(const at::Tensor& x) {
+    const auto wide = x.to(state_type(x.scalar_type()));
+    owners.push_back(x.dim() == 3 ? with_unit_stride(wide) : wide);
+    return view_of(owners.back(), owners.back().const_data_ptr());
   }
-  const void* keep(const OptionalTensor& parameter) {
-    if (!parameter.has_value()) return nullptr;
-    owners.push_back(parameter->contiguous());
+  const void* parameter(const OptionalTensor& tensor) {
+    if (!tensor.has_value()) return nullptr;
+    owners.push_back(tensor->contiguous());
     return owners.back().const_data_ptr();
-  }
-  const void* keep(const at::Tensor& tensor, ChannelStrides& strides) {
-    owners.push_back(tensor);
-    strides = channel_strides(tensor);
-    return tensor.const_data_ptr();
   }
 };
 
@@ -62,13 +47,15 @@ Inputs plain_inputs(const ScanShape& shape, const at::Tensor& u,
                     const at::Tensor& B, const at::Tensor& C,
                     const OptionalTensor& D,
                     const OptionalTensor& delta_bias) {
-  Inputs in(shape, u, A, D, delta_bias);
-  Operands& o = in.operands;
-  o.delta = in.keep(with_unit_stride(delta), o.delta_strides);
-  o.B = B.const_data_ptr();
-  o.B_strides = row_strides(B);
-  o.C = C.const_data_ptr();
-  o.C_strides = row_strides(C);
+  Inputs in;
+  in.shape = shape;
+  in.u = in.keep(u);
+  in.delta = in.keep(delta);
+  in.B = in.keep(B);
+  in.C = in.keep(C);
+  in.A = in.parameter(A);
+  in.D = in.parameter(D);
+  in.bias = in.parameter(delta_bias);
   return in;
 }
 
@@ -76,107 +63,96 @@ Inputs fused_inputs(const ScanShape& shape, const at::Tensor& u,
                     const at::Tensor& proj, const at::Tensor& dt_proj,
                     const at::Tensor& dt_bias, const at::Tensor& A,
                     const at::Tensor& D) {
-  Inputs in(shape, u, A, D, dt_bias);
-  Operands& o = in.operands;
-  const auto* rows = static_cast<const char*>(proj.const_data_ptr());
+  Inputs in;
+  in.shape = shape;
+  in.u = in.keep(u);
+  in.dt = in.B = in.C = in.keep(proj);
+  const auto* rows = static_cast<const char*>(in.dt.data);
   const auto row_bytes =
-      proj.stride(2) * static_cast<int64_t>(proj.element_size());
-  o.dt = rows;
-  o.B = rows + shape.rank * row_bytes;
-  o.C = rows + (shape.rank + shape.state) * row_bytes;
-  o.dt_strides = o.B_strides = o.C_strides = row_strides(proj);
-  o.dt_proj = in.keep(dt_proj);
+      in.dt.row * static_cast<int64_t>(in.owners.back().element_size());
+  in.B.data = rows + shape.rank * row_bytes;
+  in.C.data = rows + (shape.rank + shape.state) * row_bytes;
+  in.dt_proj = in.parameter(dt_proj);
+  in.A = in.parameter(A);
+  in.D = in.parameter(D);
+  in.bias = in.parameter(dt_bias);
   return in;
 }
 
-at::Tensor forward(Inputs& in, const at::Tensor& u) {
-  auto y = empty_like_layout(u);
-  if (y.numel() == 0) return y;
-  Operands& operands = in.operands;
-  operands.y = y.mutable_data_ptr();
-  operands.y_strides = channel_strides(y);
-  const ScanKernels& kernels = kernels_for(u);
-  const int64_t tasks =
-      count_blocks(operands.shape, cpu::kBlock) * operands.shape.batch;
-  share_tasks(tasks, 1, [&](int64_t begin, int64_t end) {
-    kernels.forward(operands, begin, end);
-  });
-  return y;
+// A result in the dtype and layout of an input.
+at::Tensor shaped_as(const at::Tensor& input, const at::Tensor& result) {
+  return result.scalar_type() == input.scalar_type()
+             ? result
+             : empty_like_layout(input).copy_(result);
 }
 
-int64_t at_least_one(int64_t n) { return n < 1 ? 1 : n; }
-
-BackwardPlan plan_backward(const ScanShape& shape) {
-  // Enough tasks for many threads, yet each worth the sums that it adds.
-  const int64_t steps = shape.batch * shape.channels * shape.length;
-  const int64_t tasks = at_least_one(smaller(steps / 8192, 64));
-  BackwardPlan plan;
-  plan.blocks = count_blocks(shape, cpu::kBlock);
-  plan.batch_groups = at_least_one(smaller(shape.batch, ceil_div(tasks, 4)));
-  plan.block_groups =
-      at_least_one(smaller(plan.blocks, ceil_div(tasks, plan.batch_groups)));
-  plan.rows = shape.rank + 2 * shape.state;
-  plan.columns = ceil_div(shape.length, cpu::kTile) * cpu::kTile;
-  plan.parameters = shape.rank + shape.state + 2;  // dt_proj, A, D, bias
-  return plan;
+at::Tensor forward(Inputs in, const at::Tensor& u) {
+  const auto y = empty_like_layout(in.owners.front());
+  if (y.numel() > 0) {
+    in.y = view_of(y, y.mutable_data_ptr());
+    const auto& kernels = kernels_for(y);
+    const int64_t blocks = in.shape.groups * cpu::blocks_per_group(in.shape);
+    share_tasks(blocks * in.shape.batch, 1, [&](int64_t begin, int64_t end) {
+      kernels.forward(in, begin, end);
+    });
+  }
+  return shaped_as(u, y);
 }
 
-// Partial sums of the backward pass, see cpu::Gradients.
-struct Partials {
-  BackwardPlan plan;
-  at::Tensor rows;
-  at::Tensor parameters;
+struct GradientSums {
+  at::Tensor u, delta;
+  at::Tensor rows;        // (batch, sets, rows, length)
+  at::Tensor parameters;  // (directions, parameters, channels)
 };
 
-Partials backward(Inputs& in, const at::Tensor& grad, const at::Tensor& grad_u,
-                  const at::Tensor& grad_delta) {
-  Operands& operands = in.operands;
-  operands.grad = in.keep(with_unit_stride(grad), operands.grad_strides);
-  const ScanShape& shape = operands.shape;
-  Partials partials;
-  partials.plan = plan_backward(shape);
-  const BackwardPlan& plan = partials.plan;
-  const auto options = grad.options().dtype(state_type(grad.scalar_type()));
-  partials.rows = at::zeros(
-      {plan.block_groups, shape.batch, shape.sets(), plan.rows, plan.columns},
-      options);
-  partials.parameters =
-      at::zeros({plan.batch_groups, shape.directions, plan.parameters,
-                 plan.blocks, cpu::kBlock},
+GradientSums backward(Inputs in, const at::Tensor& grad) {
+  const ScanShape& shape = in.shape;
+  cpu::Gradients gradients;
+  // Enough tasks for many threads, yet each worth the sums that it adds.
+  const int64_t steps = shape.batch * shape.channels * shape.length;
+  const int64_t tasks = std::clamp<int64_t>(steps / 8192, 1, 64);
+  const auto at_most = [](int64_t count, int64_t most) {
+    return std::max<int64_t>(1, std::min(count, most));
+  };
+  gradients.blocks = shape.groups * cpu::blocks_per_group(shape);
+  gradients.batch_groups = at_most(ceil_div(tasks, 4), shape.batch);
+  gradients.block_groups =
+      at_most(ceil_div(tasks, gradients.batch_groups), gradients.blocks);
+
+  GradientSums sums;
+  sums.u = empty_like_layout(in.owners.front());
+  const auto options = sums.u.options();
+  const auto rows = at::zeros({gradients.block_groups, shape.batch,
+                               shape.sets(), in.rows(), in.padded_length()},
+                              options);
+  const auto parameters =
+      at::zeros({gradients.batch_groups, shape.directions, in.parameters(),
+                 gradients.blocks, cpu::kBlock},
                 options);
-  if (grad_u.numel() == 0) return partials;
-  Gradients gradients;
-  gradients.u = grad_u.mutable_data_ptr();
-  gradients.u_strides = channel_strides(grad_u);
-  if (grad_delta.defined()) {
-    gradients.delta = grad_delta.mutable_data_ptr();
-    gradients.delta_strides = channel_strides(grad_delta);
+  gradients.u = view_of(sums.u, sums.u.mutable_data_ptr());
+  if (shape.rank == 0) {
+    sums.delta = empty_like_layout(in.owners[1]);
+    gradients.delta = view_of(sums.delta, sums.delta.mutable_data_ptr());
   }
-  gradients.rows = partials.rows.mutable_data_ptr();
-  gradients.parameters = partials.parameters.mutable_data_ptr();
-  const ScanKernels& kernels = kernels_for(grad);
-  share_tasks(plan.block_groups * plan.batch_groups, 1,
-              [&](int64_t begin, int64_t end) {
-                kernels.backward(operands, gradients, plan, begin, end);
-              });
-  return partials;
-}
-
-// Give the sums of rows from the first on to `out`.
-void finish_rows(const at::Tensor& sum, int64_t first, const at::Tensor& out) {
-  out.copy_(sum.narrow(2, first, out.size(2)).narrow(3, 0, out.size(3)));
-}
-
-// Sum parameters over batch groups: (directions, parameters, channels).
-at::Tensor finish_parameters(const ScanShape& shape,
-                             const Partials& partials) {
-  const auto sum = partials.parameters.sum(0);
-  const int64_t padded = sum.numel() / (sum.size(0) * sum.size(1));
+  if (sums.u.numel() > 0) {
+    in.grad = in.keep(grad);
+    gradients.rows = rows.mutable_data_ptr();
+    gradients.parameters = parameters.mutable_data_ptr();
+    const auto& kernels = kernels_for(sums.u);
+    share_tasks(gradients.block_groups * gradients.batch_groups, 1,
+                [&](int64_t begin, int64_t end) {
+                  kernels.backward(in, gradients, begin, end);
+                });
+  }
+  sums.rows = rows.sum(0).narrow(3, 0, shape.length);
   // The last block of a group may be wider than what is left of its channels.
-  return sum
-      .view({sum.size(0), sum.size(1), shape.groups, padded / shape.groups})
-      .narrow(3, 0, shape.channels_per_group())
-      .reshape({sum.size(0), sum.size(1), shape.channels});
+  const int64_t padded = cpu::blocks_per_group(shape) * cpu::kBlock;
+  sums.parameters =
+      parameters.sum(0)
+          .view({shape.directions, in.parameters(), shape.groups, padded})
+          .narrow(3, 0, shape.channels / shape.groups)
+          .flatten(2);
+  return sums;
 }
 
 at::Tensor selective_scan_cpu(const at::Tensor& u, const at::Tensor& delta,
@@ -186,8 +162,7 @@ at::Tensor selective_scan_cpu(const at::Tensor& u, const at::Tensor& delta,
                               bool delta_softplus, bool reverse) {
   const auto shape = check_selective_scan(u, delta, A, B, C, D, delta_bias,
                                           delta_softplus, reverse);
-  auto in = plain_inputs(shape, u, delta, A, B, C, D, delta_bias);
-  return forward(in, u);
+  return forward(plain_inputs(shape, u, delta, A, B, C, D, delta_bias), u);
 }
 
 at::Tensor bidirectional_scan_cpu(const at::Tensor& u, const at::Tensor& proj,
@@ -195,8 +170,7 @@ at::Tensor bidirectional_scan_cpu(const at::Tensor& u, const at::Tensor& proj,
                                   const at::Tensor& dt_bias,
                                   const at::Tensor& A, const at::Tensor& D) {
   const auto shape = check_bidirectional_scan(u, proj, dt_proj, dt_bias, A, D);
-  auto in = fused_inputs(shape, u, proj, dt_proj, dt_bias, A, D);
-  return forward(in, u);
+  return forward(fused_inputs(shape, u, proj, dt_proj, dt_bias, A, D), u);
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor,
@@ -210,25 +184,21 @@ selective_scan_backward_cpu(const at::Tensor& grad, const at::Tensor& u,
   const auto shape = check_selective_scan(u, delta, A, B, C, D, delta_bias,
                                           delta_softplus, reverse);
   check_alike("grad", grad, u);
-  auto in = plain_inputs(shape, u, delta, A, B, C, D, delta_bias);
-  auto grad_u = empty_like_layout(u), grad_delta = empty_like_layout(delta);
-  auto grad_B = empty_like_layout(B), grad_C = empty_like_layout(C);
-  const auto partials = backward(in, grad, grad_u, grad_delta);
-  const auto rows = partials.rows.sum(0);
-  finish_rows(rows, 0, grad_B);
-  finish_rows(rows, shape.state, grad_C);
-  const auto parameters = finish_parameters(shape, partials)[0];
+  const auto sums =
+      backward(plain_inputs(shape, u, delta, A, B, C, D, delta_bias), grad);
+  const auto parameters = sums.parameters[0];
   const auto parameter = [&](const OptionalTensor& given, int64_t place) {
     return given.has_value() ? parameters[place].clone()
                              : at::empty({0}, parameters.options());
   };
-  return {grad_u,
-          grad_delta,
-          parameters.narrow(0, 0, shape.state).t().contiguous(),
-          grad_B,
-          grad_C,
-          parameter(D, shape.state),
-          parameter(delta_bias, shape.state + 1)};
+  const int64_t state = shape.state;
+  return {shaped_as(u, sums.u),
+          shaped_as(delta, sums.delta),
+          parameters.narrow(0, 0, state).t().contiguous(),
+          empty_like_layout(B).copy_(sums.rows.narrow(2, 0, state)),
+          empty_like_layout(C).copy_(sums.rows.narrow(2, state, state)),
+          parameter(D, state),
+          parameter(delta_bias, state + 1)};
 }
 
 std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor, at::Tensor,
@@ -240,14 +210,12 @@ bidirectional_scan_backward_cpu(const at::Tensor& grad, const at::Tensor& u,
                                 const at::Tensor& D) {
   const auto shape = check_bidirectional_scan(u, proj, dt_proj, dt_bias, A, D);
   check_alike("grad", grad, u);
-  auto in = fused_inputs(shape, u, proj, dt_proj, dt_bias, A, D);
-  auto grad_u = empty_like_layout(u), grad_proj = empty_like_layout(proj);
-  const auto partials = backward(in, grad, grad_u, at::Tensor());
-  finish_rows(partials.rows.sum(0), 0, grad_proj);
-  const auto parameters = finish_parameters(shape, partials);
+  const auto sums =
+      backward(fused_inputs(shape, u, proj, dt_proj, dt_bias, A, D), grad);
+  const auto& parameters = sums.parameters;
   const auto rank = shape.rank, state = shape.state;
-  return {grad_u,
-          grad_proj,
+  return {shaped_as(u, sums.u),
+          empty_like_layout(proj).copy_(sums.rows),
           parameters.narrow(1, 0, rank).mT().contiguous(),
           parameters.select(1, rank + state + 1).clone(),
           parameters.narrow(1, rank, state).mT().contiguous(),

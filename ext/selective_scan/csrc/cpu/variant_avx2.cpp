@@ -1,4 +1,4 @@
-// The kernels with AVX2, FMA and F16C. The file is compiled for any processor;
+// The kernels with AVX2 and FMA. The file is compiled for any processor;
 // the pragma below lets the code after it use more, and it runs only where
 // dispatch.cpp found that. Standard headers, which kernels.h includes, must come
 // before it: their inline functions may be shared with code that runs anywhere.
@@ -9,10 +9,10 @@
 #if defined(SCAN_X86)
 
 #if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), \
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), \
                              apply_to = function)
 #else
-#pragma GCC target("avx2,fma,f16c")
+#pragma GCC target("avx2,fma")
 #endif
 
 #include "vec_avx2.h"

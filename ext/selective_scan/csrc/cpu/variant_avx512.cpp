@@ -6,14 +6,13 @@
 #if defined(SCAN_X86)
 
 #if defined(__clang__)
-#pragma clang attribute push(                                         \
-    __attribute__((                                                   \
-        target("avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl"))), \
+#pragma clang attribute push(                                               \
+    __attribute__((target("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl"))), \
     apply_to = function)
 #else
 // A false alarm of GCC 12 about its own intrinsics.
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC target("avx2,fma,f16c,avx512f,avx512dq,avx512bw,avx512vl")
+#pragma GCC target("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl")
 #endif
 
 #include "vec_avx512.h"

@@ -17,9 +17,6 @@
 
 namespace selective_scan::cpu::SCAN_VARIANT {
 
-using c10::BFloat16;
-using c10::Half;
-
 template <typename S, int N>
 struct Vec {
   using Scalar = S;
@@ -35,28 +32,9 @@ struct Vec {
   SCAN_INLINE static Vec load(const S* p) {
     return {*reinterpret_cast<const Memory*>(p)};
   }
-  template <typename T>
-  SCAN_INLINE static Vec load(const T* p) {
-    Vec r{};
-    widen(p, r);
-    return r;
-  }
   SCAN_INLINE void store(S* p) const { *reinterpret_cast<Memory*>(p) = v; }
-  template <typename T>
-  SCAN_INLINE void store(T* p) const {
-    narrow(*this, p);
-  }
   SCAN_INLINE Words words() const { return reinterpret_cast<Words>(v); }
 };
-
-template <typename T, typename S, int N>
-SCAN_INLINE void widen(const T* from, Vec<S, N>& to) {
-  for (int i = 0; i < N; ++i) to.v[i] = static_cast<S>(from[i]);
-}
-template <typename T, typename S, int N>
-SCAN_INLINE void narrow(const Vec<S, N>& from, T* to) {
-  for (int i = 0; i < N; ++i) to[i] = static_cast<T>(from.v[i]);
-}
 
 #define SCAN_VECTOR template <typename S, int N> SCAN_INLINE
 

@@ -1,5 +1,5 @@
-// What compilers do not make of generic vectors of 8 float32 lanes with AVX2,
-// FMA and F16C.
+// What compilers do not make of generic vectors of 8 float32 lanes with AVX2
+// and FMA.
 #pragma once
 
 #include "vec.h"
@@ -18,36 +18,6 @@ SCAN_INLINE float sum(Vec8 x) {
       _mm_add_ps(_mm256_castps256_ps128(x.v), _mm256_extractf128_ps(x.v, 1));
   const __m128 pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
   return _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)));
-}
-
-SCAN_INLINE __m128i load_words(const void* p) {
-  return _mm_loadu_si128(static_cast<const __m128i*>(p));
-}
-SCAN_INLINE void widen(const Half* p, Vec8& to) {
-  to.v = _mm256_cvtph_ps(load_words(p));
-}
-SCAN_INLINE void widen(const BFloat16* p, Vec8& to) {
-  to.v = _mm256_castsi256_ps(
-      _mm256_slli_epi32(_mm256_cvtepu16_epi32(load_words(p)), 16));
-}
-SCAN_INLINE void narrow(Vec8 x, Half* p) {
-  _mm_storeu_si128(
-      reinterpret_cast<__m128i*>(p),
-      _mm256_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
-}
-SCAN_INLINE void narrow(Vec8 x, BFloat16* p) {
-  const __m256i bits = _mm256_castps_si256(x.v);
-  const __m256i odd =
-      _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
-  __m256i rounded = _mm256_srli_epi32(
-      _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))),
-      16);
-  const __m256i nan =
-      _mm256_castps_si256(_mm256_cmp_ps(x.v, x.v, _CMP_UNORD_Q));
-  rounded = _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc0), nan);
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
-                   _mm_packus_epi32(_mm256_castsi256_si128(rounded),
-                                    _mm256_extracti128_si256(rounded, 1)));
 }
 
 SCAN_INLINE void transpose8(const float* src, int64_t src_stride, float* dst,

@@ -1,5 +1,5 @@
-// What surrounds a scan in a network, for inference in float32: operands of
-// the kernels on maps whose channels lie side by side, and their table.
+// What surrounds a scan in a network, in float32: operands of the kernels on
+// maps whose channels lie side by side.
 #pragma once
 
 #include <cstddef>
@@ -76,7 +76,6 @@ constexpr int64_t kProductRows = 48;  // that a task takes at a time
 // kernel_height runs of kernel_width * channels values each.
 struct ConvTask {
   MapView<const float> x;
-  int64_t x_channel = 1;  // stride between channels in elements
   int64_t batch = 0, channels = 0, height = 0, width = 0;
   int64_t kernel_height = 1, kernel_width = 1;
   int64_t row_stride = 1, column_stride = 1;
@@ -91,26 +90,5 @@ struct ConvTask {
   int64_t rows() const { return batch * out_height * out_width; }
   int64_t depth() const { return kernel_height * kernel_width * channels; }
 };
-
-// Filter tasks are (image, channel block) pairs, blocks fastest. Products take
-// at most kProductRows rows at a time, a convolution's those blocks of 16
-// outputs that it is given.
-struct FeatureMapKernels {
-  void (*depthwise)(const FilterTask&, int64_t begin, int64_t end);
-  void (*wavelet)(const FilterTask&, int64_t begin, int64_t end);
-  // Adds to sums (side, side, bands, kMapBlock) what one task gives, without
-  // both transforms' factors.
-  void (*wavelet_gradient)(const FilterTask&, const FilterTask& grad,
-                           int64_t index, float* sums);
-  void (*gated_norm)(const GatedNormTask&, int64_t begin, int64_t end);
-  int64_t tile_rows;  // that a product takes at once
-  void (*conv)(const ConvTask&, Range rows, Range blocks);
-  // Two convolutions of kernel 1, the second one of what the first one gives.
-  void (*feed_forward)(const ConvTask& first, const ConvTask& second,
-                       Range rows);
-};
-
-// The table of the variant in use.
-const FeatureMapKernels& feature_map_kernels();
 
 }  // namespace selective_scan::cpu

@@ -8,6 +8,7 @@
 
 #include "../common/map_operands.h"
 #include "../common/plain_wavelet.h"
+#include "../cpu/kernels.h"
 #include "../cpu/work_stealing.h"
 #include "feature_map_arguments.h"
 
@@ -30,48 +31,44 @@ FilterTask filter_task(const at::Tensor& x, int64_t side) {
   task.width = x.size(3);
   task.side = side;
   task.padded = padded_channels(x);
-  task.x = {x.const_data_ptr<float>(), x.stride(0), x.stride(2), x.stride(3)};
+  task.x = view_of(x, x.const_data_ptr<float>());
   return task;
 }
 
-// Filter a map with a weight (side, side[, bands], padded); `finish` adds to
-// the task what becomes of the sums.
-template <typename Finish>
-at::Tensor run_filter(const at::Tensor& x, const at::Tensor& weight,
-                      void (*kernel)(const FilterTask&, int64_t, int64_t),
-                      const Finish& finish) {
-  check_float(x, "x");
+// The same with a weight (side, side[, bands], padded).
+FilterTask filter_task(const at::Tensor& x, const at::Tensor& weight) {
   check_float(weight, "weight");
-  TORCH_CHECK_VALUE(x.dim() == 4,
-                    "x must be (batch, channels, height, width), got ",
-                    x.sizes());
   const int64_t side = weight.size(0);
   TORCH_CHECK_VALUE(
       weight.is_contiguous() && weight.size(1) == side && side % 2 == 1 &&
           weight.size(-1) == padded_channels(x),
       "weight must be contiguous, of an odd square side and padded to ",
       padded_channels(x), " channels, got ", weight.sizes());
-  const auto usable = with_adjacent_channels(x);
-  auto task = filter_task(usable, side);
-  finish(task);
-  auto y = empty_map(x, x.sizes());
-  if (y.numel() == 0) return y;
+  auto task = filter_task(x, side);
   task.weight = weight.const_data_ptr<float>();
-  task.y = {y.mutable_data_ptr<float>(), y.stride(0), y.stride(2),
-            y.stride(3)};
-  const int64_t work = task.height * task.width * side * side * kMapBlock;
-  share_tasks(task.batch * cpu::blocks_of(task.channels), grain(work),
+  return task;
+}
+
+at::Tensor run_filter(FilterTask task, const at::Tensor& x,
+                      void (*kernel)(const FilterTask&, int64_t, int64_t)) {
+  const auto y = empty_map(x, x.sizes());
+  if (y.numel() == 0) return y;
+  task.y = view_of(y, y.mutable_data_ptr<float>());
+  const int64_t cells = task.height * task.width * task.side * task.side;
+  share_tasks(task.batch * cpu::blocks_of(task.channels),
+              grain(cells * kMapBlock),
               [&](int64_t begin, int64_t end) { kernel(task, begin, end); });
   return y;
 }
 
 at::Tensor packed_wavelet_conv2d(const at::Tensor& x,
                                  const at::Tensor& weight) {
+  const auto map = checked_map(x);
   TORCH_CHECK_VALUE(weight.dim() == 4 && weight.size(2) == 4,
                     "weight must be (side, side, 4, channels), got ",
                     weight.sizes());
-  return run_filter(x, weight, cpu::feature_map_kernels().wavelet,
-                    [](FilterTask&) {});
+  return run_filter(filter_task(map, weight), map,
+                    cpu::current_variant().wavelet);
 }
 
 at::Tensor filtered(const at::Tensor& x, const at::Tensor& weight,
@@ -84,8 +81,7 @@ at::Tensor filtered(const at::Tensor& x, const at::Tensor& weight,
       weight.reshape({channels, 4, side, side}).permute({2, 3, 1, 0});
   const int64_t missing = padded_channels(x) - channels;
   const auto y = packed_wavelet_conv2d(
-      x.to(at::kFloat),
-      at::constant_pad_nd(bands, {0, missing}).contiguous());
+      x.to(at::kFloat), at::constant_pad_nd(bands, {0, missing}).contiguous());
   const bool fits = like.scalar_type() == at::kFloat;
   return fits && adjacent_channels(like) ? y : empty_like_map(like).copy_(y);
 }
@@ -96,7 +92,8 @@ at::Tensor filter_gradient(const at::Tensor& grad, const at::Tensor& x,
                            int64_t side) {
   const auto map = with_adjacent_channels(x.to(at::kFloat));
   const auto map_grad = with_adjacent_channels(grad.to(at::kFloat));
-  const auto task = filter_task(map, side), grads = filter_task(map_grad, side);
+  const auto task = filter_task(map, side),
+             grads = filter_task(map_grad, side);
   const int64_t channels = x.size(1), blocks = cpu::blocks_of(channels);
   const int64_t groups = smaller(x.size(0), ceil_div(32, blocks));
   const auto sums =
@@ -106,8 +103,8 @@ at::Tensor filter_gradient(const at::Tensor& grad, const at::Tensor& x,
     for (int64_t i = begin; i < end; ++i) {
       float* own = first + i * side * side * 4 * kMapBlock;
       for (int64_t b = i / blocks; b < x.size(0); b += groups) {
-        cpu::feature_map_kernels().wavelet_gradient(
-            task, grads, b * blocks + i % blocks, own);
+        cpu::current_variant().wavelet_gradient(task, grads,
+                                                b * blocks + i % blocks, own);
       }
     }
   });
@@ -144,19 +141,18 @@ at::Tensor depthwise_conv2d(const at::Tensor& x, const at::Tensor& weight,
                             const std::string& activation,
                             const OptionalTensor& scale,
                             const OptionalTensor& shift) {
+  const auto map = checked_map(x);
   TORCH_CHECK_VALUE(weight.dim() == 3,
                     "weight must be (side, side, channels), got ",
                     weight.sizes());
-  Owners owners;
-  return run_filter(
-      x, weight, cpu::feature_map_kernels().depthwise, [&](FilterTask& task) {
-        task.bias = owners.parameter(bias, "bias", task.padded);
-        task.scale = owners.parameter(scale, "scale", task.padded);
-        task.shift = owners.parameter(shift, "shift", task.padded);
-        TORCH_CHECK_VALUE(task.scale != nullptr || !shift.has_value(),
-                          "shift must stand beside scale, which is None");
-        task.activation = activation_of(activation);
-      });
+  auto task = filter_task(map, weight);
+  task.bias = checked_parameter(bias, "bias", task.padded);
+  task.scale = checked_parameter(scale, "scale", task.padded);
+  task.shift = checked_parameter(shift, "shift", task.padded);
+  TORCH_CHECK_VALUE(scale.has_value() || !shift.has_value(),
+                    "shift must stand beside scale, which is None");
+  task.activation = activation_of(activation);
+  return run_filter(task, map, cpu::current_variant().depthwise);
 }
 
 TORCH_LIBRARY_IMPL(selective_scan, CPU, m) {

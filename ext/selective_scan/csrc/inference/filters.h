@@ -31,13 +31,6 @@ template <typename V, int N = kLine<V>>
 SCAN_INLINE SimdTuple<V, N> load_line(const float* from, int64_t width) {
   using L = SimdTuple<V, N>;
   if (width == N * V::lanes) return L::load(from);
-  if constexpr (N == 2) {
-    if (width == V::lanes) {
-      L line = L::set(0.0f);
-      line.first = V::load(from);
-      return line;
-    }
-  }
   alignas(64) float line[N * V::lanes] = {};
   std::memcpy(line, from, static_cast<size_t>(width) * sizeof(float));
   return L::load(line);
@@ -49,12 +42,6 @@ SCAN_INLINE void store_line(const SimdTuple<V, N>& value, float* to,
   if (width == N * V::lanes) {
     value.store(to);
     return;
-  }
-  if constexpr (N == 2) {
-    if (width == V::lanes) {
-      value.first.store(to);
-      return;
-    }
   }
   alignas(64) float line[N * V::lanes];
   value.store(line);
