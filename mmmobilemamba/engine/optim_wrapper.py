@@ -23,8 +23,17 @@ class CPUAmpOptimWrapper(OptimWrapper):
     non-maximum suppression reads.
 
     Args:
+        dtype (str or torch.dtype): As ``AmpOptimWrapper`` takes it; bfloat16
+            is the only one. Defaults to ``'bfloat16'``.
         **kwargs: Arguments of :class:`mmengine.optim.OptimWrapper`.
     """
+
+    def __init__(
+        self, dtype: str | torch.dtype = 'bfloat16', **kwargs
+    ) -> None:
+        if dtype not in ('bfloat16', torch.bfloat16):
+            raise ValueError(f'On a CPU dtype must be bfloat16, got {dtype}.')
+        super().__init__(**kwargs)
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:

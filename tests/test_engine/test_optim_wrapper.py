@@ -29,6 +29,8 @@ def test_bfloat16_but_for_mmcv_operators():
     rois = torch.tensor([[0.0, 1.0, 1.0, 6.0, 6.0]])
     own = model.head.forward
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match='float16'):
+        CPUAmpOptimWrapper('float16', optimizer=optimizer)
     wrapper = CPUAmpOptimWrapper(optimizer=optimizer)
     with wrapper.optim_context(model):
         feats, aligned, scores = model(image, rois)
