@@ -60,7 +60,7 @@ PlainGradients run_plain(const OptionalTensor& grad, const Tensor& u,
     with_layout<P>(shape.length, [&](auto layout) {
       using L = decltype(layout);
       const int64_t blocks =
-          ceil_div(shape.channels_per_group(), L::kChannels);
+          ceil_div(shape.channels / shape.groups, L::kChannels);
       o.chunks = narrow(ceil_div(shape.length, L::kChunk));
       Tensor carries;
       if (o.chunks > 1) {
