@@ -155,7 +155,8 @@ def _set_visualization(cfg: Config, args: Namespace) -> None:
     backends = dict(vis_backends=[dict(type='LocalVisBackend')])
     cfg.visualizer = drawing_config(cfg.get('visualizer') or backends, scope)
     hooks = cfg.setdefault('default_hooks', ConfigDict())
-    hook = hooks.setdefault('visualization', ConfigDict(type=hook_type))
+    hook = hooks.get('visualization') or ConfigDict(type=hook_type)
+    hooks.visualization = hook
     hook.update(show=args.show, interval=1, wait_time=args.wait_time)
     hook['enable' if scope == 'mmpretrain' else 'draw'] = True
     folder = osp.abspath(args.show_dir) if args.show_dir else None

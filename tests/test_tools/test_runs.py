@@ -1,5 +1,6 @@
 """Train, resume, evaluate and draw with tiny networks of each library."""
 
+import json
 import pickle
 import re
 
@@ -96,6 +97,25 @@ def test_evaluates_writes_and_draws(trained, tool, tmp_path):
     predictions = pickle.loads((tmp_path / 'found.pkl').read_bytes())
     assert len(predictions) == count
     assert name == 'cls' or 'masks' in predictions[0]['pred_instances']
+
+
+def test_images_without_annotations(det, workspace, tool, tmp_path):
+    """As of COCO's test-dev: predictions are written, nothing is measured."""
+    file = workspace / 'shapes/annotations/instances_val.json'
+    content = json.loads(file.read_text())
+    del content['annotations']
+    (tmp_path / 'dev.json').write_text(json.dumps(content))
+    options = [
+        f'test_dataloader.dataset.ann_file={tmp_path}/dev.json',
+        f'test_evaluator.ann_file={tmp_path}/dev.json',
+        f'test_evaluator.outfile_prefix={tmp_path}/found',
+        'test_evaluator.format_only=True',
+    ]
+    paths = [str(workspace / 'det.py'), str(det / 'epoch_1.pth')]
+    tool('test').main([*paths, '--cfg-options', *options])
+    found = json.loads((tmp_path / 'found.segm.json').read_text())
+    images = {image['id'] for image in content['images']}
+    assert found and {mask['image_id'] for mask in found} <= images
 
 
 # MMDetection cannot merge masks.
