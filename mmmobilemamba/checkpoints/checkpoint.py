@@ -152,7 +152,10 @@ def load_weights(
     try:
         # A plain dict: torch then adds BatchNorm's counters, which files of
         # old versions lack.
-        tensors = state_dict_from_published(tensors)
+        tensors = dict(tensors)
+        # SHViT's own names look like published ones of MobileMamba.
+        if not tensors.keys() & wanted.keys():
+            tensors = state_dict_from_published(tensors)
         fitting = {
             name: value
             for name, value in tensors.items()

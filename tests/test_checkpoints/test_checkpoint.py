@@ -8,7 +8,10 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from mmmobilemamba.checkpoints import key_map
-from mmmobilemamba.checkpoints.checkpoint import load_checkpoint
+from mmmobilemamba.checkpoints.checkpoint import (
+    load_checkpoint,
+    load_weights,
+)
 from mmmobilemamba.checkpoints.key_map import state_dict_from_published
 from mmmobilemamba.models.backbones import MobileMamba
 
@@ -113,6 +116,17 @@ def test_other_wavelets_are_refused(published, spoil):
     name = next(filter(key_map.is_haar_filter, published))
     with pytest.raises(ValueError, match=name):
         state_dict_from_published({**published, name: spoil(published[name])})
+
+
+def test_names_of_a_model_are_not_taken_for_published_ones():
+    """SHViT calls the parts of its stem as published MobileMambas do."""
+    model = nn.Module()
+    conv = nn.ModuleDict(dict(c=nn.Conv2d(3, 4, 3), bn=nn.BatchNorm2d(4)))
+    model.patch_embed = nn.Sequential(conv)
+    saved = {name: x + 1 for name, x in model.state_dict().items()}
+    assert key_map.is_published(saved)
+    load_weights(model, saved, 'shvit.pth')
+    assert torch.equal(conv['c'].weight, saved['patch_embed.0.c.weight'])
 
 
 def test_published_files_are_told_from_those_of_other_networks():
