@@ -1,7 +1,7 @@
 """Operators of the network; the compiled extension is optional."""
 
 # ruff: noqa: F401
-from .backend import (
+from .scan import (
     BACKENDS,
     ENV_NAME,
     INSTALL_COMMAND,
@@ -9,5 +9,10 @@ from .backend import (
     is_exporting,
     scan_backend,
 )
-from .scan import MAX_TOKENS, bidirectional_scan, export_form, gated_layer_norm
+from .scan_pytorch import (
+    MAX_TOKENS,
+    bidirectional_scan,
+    export_form,
+    gated_layer_norm,
+)
 from .wavelet import wavelet_conv2d

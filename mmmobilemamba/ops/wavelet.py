@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import scan
-from .backend import extension_for
+from . import scan_pytorch
+from .scan import extension_for
 
 
 def _haar(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> tuple[Tensor, ...]:
@@ -24,7 +24,7 @@ def haar_dwt2d(x: Tensor) -> Tensor:
     """Transform (batch, channels, H, W) to (batch, 4 * channels, ceil(H / 2),
     ceil(W / 2)); odd sides get a row or column of zeros at their end."""
     height, width = x.shape[2:]
-    if scan.size_is_free or height % 2 or width % 2:
+    if scan_pytorch.size_is_free or height % 2 or width % 2:
         x = F.pad(x, (0, width % 2, 0, height % 2))
     rows = x[..., ::2, :] * 0.5, x[..., 1::2, :] * 0.5
     bands = _haar(*(row[..., i::2] for row in rows for i in (0, 1)))
@@ -36,7 +36,7 @@ def haar_iwt2d(x: Tensor, size: tuple[int, int]) -> Tensor:
     a, b, c, d = _haar(*(x * 0.5).unflatten(1, (-1, 4)).unbind(2))
     rows = [torch.stack(pair, dim=-1).flatten(-2) for pair in ((a, b), (c, d))]
     y = torch.stack(rows, dim=3).flatten(2, 3)
-    if scan.size_is_free or y.shape[2:] != size:
+    if scan_pytorch.size_is_free or y.shape[2:] != size:
         y = y[:, :, : size[0], : size[1]]
     return y
 

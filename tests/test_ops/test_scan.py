@@ -8,12 +8,15 @@ import torch
 from mmmobilemamba.ops import (
     BACKENDS,
     ENV_NAME,
-    backend,
     bidirectional_scan,
     find_extension,
+    scan,
     scan_backend,
 )
-from mmmobilemamba.ops.scan import linear_recurrence, recurrence_loop
+from mmmobilemamba.ops.scan_pytorch import (
+    linear_recurrence,
+    recurrence_loop,
+)
 
 # Relative to the largest value of the float64 reference.
 TOLERANCE = {
@@ -90,10 +93,10 @@ def test_merged_steps_give_the_loop(length, reverse):
 def said(monkeypatch):
     """Keep the warnings."""
     messages = []
-    backend._warn_once.cache_clear()
-    monkeypatch.setattr(backend, 'print_log', lambda x, *_: messages.append(x))
+    scan._warn_once.cache_clear()
+    monkeypatch.setattr(scan, 'print_log', lambda x, *_: messages.append(x))
     yield messages
-    backend._warn_once.cache_clear()
+    scan._warn_once.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -107,7 +110,7 @@ def test_choice_of_the_backend(monkeypatch, said, version, named):
     if version:
         module.__version__ = version
     monkeypatch.setitem(sys.modules, 'selective_scan', module)
-    monkeypatch.setattr(backend, '_extension', None)
+    monkeypatch.setattr(scan, '_extension', None)
     monkeypatch.delenv(ENV_NAME, raising=False)
     assert [scan_backend(), scan_backend()] == ['parallel', 'parallel']
     assert len(said) == 1 and named in said[0]
