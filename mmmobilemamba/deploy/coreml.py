@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ..ops import export_form
 from . import METADATA
 from .arguments import ExportOptions
 from .images import random_image
@@ -54,7 +53,7 @@ def export_coreml(
     network = build_network(model, kind, options)
     image = random_image(metadata, options.size, seed=0).float()
     names = list(network(image))
-    with torch.no_grad(), export_form():
+    with torch.no_grad():
         traced = torch.export.export(network, (image,))
         traced = traced.run_decompositions(_DECOMPOSITIONS)
     tensor = ct.TensorType(name='image', shape=shape)

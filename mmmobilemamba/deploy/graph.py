@@ -14,7 +14,7 @@ from onnx import helper
 from torch import Tensor, nn
 from torch.onnx import symbolic_helper
 
-from ..ops import export_form
+from ..ops.scan_pytorch import export_form
 from ..version import __version__
 from . import METADATA
 

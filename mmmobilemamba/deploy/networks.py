@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
 from ..apis.input_size import input_channels
-from ..ops import MAX_TOKENS
+from ..ops.scan_pytorch import MAX_TOKENS
 from .arguments import MIN_SIDE, ExportOptions
 
 # The scan of a graph of free size holds for so many cells of 16x16 pixels;

@@ -9,10 +9,5 @@ from .scan import (
     is_exporting,
     scan_backend,
 )
-from .scan_pytorch import (
-    MAX_TOKENS,
-    bidirectional_scan,
-    export_form,
-    gated_layer_norm,
-)
+from .scan_pytorch import bidirectional_scan, gated_layer_norm
 from .wavelet import wavelet_conv2d
