@@ -21,7 +21,7 @@ from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-from ..apis.config import load_config
+from ..apis.config import load_config, scope_of
 from ..apis.inference import build_model, load_model, read_image
 from ..apis.input_size import input_channels, usual_size
 from ..checkpoints.checkpoint import (
@@ -236,6 +236,5 @@ def read_rgb(path: str | os.PathLike, size: tuple[int, int]) -> Tensor:
 
 
 def host_of(model: nn.Module) -> str | None:
-    """Return the library of :data:`HOSTS` that a model's class is from."""
-    packages = (k.__module__.partition('.')[0] for k in type(model).__mro__)
-    return next((name for name in packages if name in HOSTS), None)
+    """Return the host library that a model's class is from."""
+    return scope_of(type(model))

@@ -30,7 +30,7 @@ def load_config(
     cfg = Config.fromfile(_find_config(os.fspath(path)))
     cfg.merge_from_dict(cfg_options or {})
     kind = (cfg.get('model') or {}).get('type')
-    scope = cfg.get('default_scope') or _scope_of(kind)
+    scope = cfg.get('default_scope') or scope_of(kind)
     if scope:
         cfg.default_scope = scope
     if scope in HOST_REQUIREMENTS and import_host(scope) is None:
@@ -51,8 +51,8 @@ def _find_config(name: str) -> str:
     return name
 
 
-def _scope_of(kind: type | str | None) -> str | None:
-    """Return the host library whose model a type is."""
+def scope_of(kind: type | str | None) -> str | None:
+    """Return the host library whose model a type is, by name or class."""
     if isinstance(kind, str):
         scope = kind.partition('.')[0]
         if scope in HOST_REQUIREMENTS:

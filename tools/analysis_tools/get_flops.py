@@ -31,13 +31,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--deploy', action='store_true', help='fuse the backbone first')
     add_cfg_options(parser)
     args = parser.parse_args(argv)
+    if args.shape and len(args.shape) > 2:
+        parser.error(f'--shape takes one or two sides, got {args.shape}')
     torch.manual_seed(0)  # of the proposals that are kept
     with user_errors(parser):
         cfg = load_config(args.config, args.cfg_options)
         model = build_model(cfg)
         optimize_backbone(model, args.deploy)
-        height, *width = args.shape or usual_size(cfg)
-        shape = padded((height, *(width or [height])), cfg)
+        sides = args.shape or usual_size(cfg)
+        shape = padded((sides[0], sides[-1]), cfg)
         cost = count_complexity(model, shape)
     if args.table:
         options = dict(max_depth=args.table, show_param_shapes=False)
