@@ -165,9 +165,11 @@ def test_flexible_runner(workspace, tool, tmp_path, monkeypatch):
     last = tmp_path / 'run' / 'epoch_2.pth'
     assert read_checkpoint(last)['meta']['epoch'] == 2
     scores = []
-    for name, options in (('other', FLEXIBLE), ('usual', [])):
-        where = ['--work-dir', name, '--deploy']
-        tool('test').main([args[0], str(last), *where, *options])
+    for name, options in (('other', FLEXIBLE), ('usual', ['--cfg-options'])):
+        where = ['--work-dir', name, '--deploy', *options]
+        # Runs of one name within a second share a log.
+        where += [f'experiment_name={name}']
+        tool('test').main([args[0], str(last), *where])
         scores += re.findall(
             r'accuracy/top1: (\S+)', read_log(tmp_path / name)
         )
