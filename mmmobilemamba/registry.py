@@ -9,6 +9,8 @@ an ImportError raised here, hence nothing but mmengine is imported; the
 import importlib.util
 import logging
 import sys
+from importlib import metadata
+from traceback import walk_tb
 from types import ModuleType
 
 from mmengine import registry as root
@@ -22,6 +24,11 @@ HOST_REQUIREMENTS = {
     'mmdet': 'mmdet==3.3.0',
     'mmseg': 'mmsegmentation==1.2.2',
 }
+# Its operators are compiled only where they are asked for.
+MMCV_REQUIREMENT = (
+    '"setuptools<82" ninja && MMCV_WITH_OPS=1 pip install --no-deps '
+    '--force-reinstall --no-build-isolation --no-binary mmcv mmcv==2.1.0'
+)
 # Host library that is there and cannot be imported -> why, and the cure.
 HOST_FAULTS: dict[str, tuple[str, str]] = {}
 
@@ -65,11 +72,30 @@ def _hide(host: str, error: Exception) -> None:
             del sys.modules[module]
     sys.modules[host] = None  # importing it is an ImportError from here on
     reason = f'{type(error).__name__}: {error}'.partition('\n')[0]
-    # A newer transformers is what breaks mmpretrain most often.
-    cure = f'pip install "{HOST_REQUIREMENTS[host]}" "transformers<5"'
+    cure = f'pip install {_to_mend(host, error)}'
     HOST_FAULTS[host] = (reason, cure)
     text = f'{host} is left out, since it does not import: {reason}. {cure}'
     print_log(text, 'current', logging.WARNING)
+
+
+def _to_mend(host: str, error: Exception) -> str:
+    """Return what to install where a host or what it builds on is broken."""
+    installed = metadata.packages_distributions()
+    below = walk_tb(error.__traceback__.tb_next)  # what was imported from here
+    names = [frame.f_globals['__name__'] for frame, _ in below]
+    if isinstance(error, ImportError):
+        names.append(error.name or '')
+    roots = [name.partition('.')[0] for name in names]
+    missing = roots[-1:] if isinstance(error, ModuleNotFoundError) else []
+    # torch and mmengine refuse what others ask of them.
+    known = installed.keys() - {'torch', 'mmengine'} | {*missing}
+    root = [host, *(x for x in roots if x in known)][-1]
+    if root == 'mmcv':
+        return MMCV_REQUIREMENT
+    # A newer transformers is what breaks mmpretrain most often.
+    if root in (*HOST_REQUIREMENTS, 'transformers'):
+        return f'"{HOST_REQUIREMENTS[host]}" "transformers<5"'
+    return f'--force-reinstall {installed.get(root, [root])[0]}'
 
 
 MODELS = _child('model', root.MODELS, 'models')

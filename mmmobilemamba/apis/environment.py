@@ -10,17 +10,20 @@ from mmengine.utils import dl_utils
 
 from ..checkpoints.forks import installed_version
 from ..ops import ENV_NAME, INSTALL_COMMAND, find_extension, scan_backend
-from ..registry import HOST_FAULTS, HOST_REQUIREMENTS, import_host
+from ..registry import (
+    HOST_FAULTS,
+    HOST_REQUIREMENTS,
+    MMCV_REQUIREMENT,
+    import_host,
+)
 from ..version import __version__
 
-_MMCV = '"setuptools<82" ninja && MMCV_WITH_OPS=1 pip install --no-deps '
-_MMCV += '--force-reinstall --no-build-isolation --no-binary mmcv mmcv==2.1.0'
 # Distribution -> module, what to give to pip install. mmengine reports itself,
 # torch and OpenCV, without which nothing would run here.
 _PACKAGES = {
     'torchvision': ('torchvision', 'torchvision==0.26.0'),
     'numpy': ('numpy', 'numpy'),
-    'mmcv': ('mmcv.ops', _MMCV),  # compiled only where asked for
+    'mmcv': ('mmcv.ops', MMCV_REQUIREMENT),
     'mmpretrain': ('mmpretrain', HOST_REQUIREMENTS['mmpretrain']),
     'mmdet': ('mmdet', HOST_REQUIREMENTS['mmdet']),
     # It imports both others without requiring what they need.

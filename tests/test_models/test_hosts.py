@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+from mmmobilemamba.registry import _to_mend
+
 # As with transformers 5; MMDetection falls over it by itself.
 CODE = """
 import sys
@@ -48,3 +50,22 @@ def test_broken_host_is_left_out(repo):
     assert run.returncode == 0, run.stderr
     (said,) = [x for x in run.stdout.splitlines() if 'is left out' in x]
     assert 'mmpretrain' in said and 'no such keyword' in said
+
+
+@pytest.mark.parametrize(
+    ('module', 'error', 'cure'),
+    [
+        ('mmpretrain.models', 'TypeError()', '"transformers<5"'),
+        ('pycocotools.mask', 'ValueError()', '--force-reinstall pycocotools'),
+        ('cv2', 'ImportError(name="cv2")', '--force-reinstall opencv'),
+        ('absent', 'ModuleNotFoundError(name="absent.x")', 'reinstall absent'),
+        ('mmcv.ops', 'ModuleNotFoundError(name="mmcv._ext")', 'MMCV_WITH_OPS'),
+        ('mmengine', 'KeyError()', '"mmdet==3.3.0"'),
+    ],
+)
+def test_cure_is_of_what_is_broken(module, error, cure):
+    """The innermost library counts, or the one that is missing."""
+    try:
+        exec(f'raise {error}', dict(__name__=module))
+    except Exception as raised:
+        assert cure in _to_mend('mmdet', raised)
