@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         setup_distributed(cfg)
         runner = options.build_runner(cfg)
         settle_start(runner, weights)
-        options.check_batches(runner)
+        options.check_training(runner)
         check_strides(model_of(runner))
         runner.logger.info(
             'To look for faults in the data: '

@@ -8,7 +8,7 @@ from copy import deepcopy
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
-from mmengine.registry import RUNNERS
+from mmengine.registry import OPTIMIZERS, RUNNERS
 from mmengine.runner import Runner
 
 from ..datasets.data_paths import first_dataset, type_name
@@ -96,8 +96,14 @@ def build_runner(cfg: Config) -> Runner:
     return RUNNERS.get(cfg.get('runner_type', 'Runner')).from_cfg(cfg)
 
 
-def check_batches(runner: Runner) -> None:
-    """Raise a ValueError where a training has no batch to train on."""
+def check_training(runner: Runner) -> None:
+    """Raise a ValueError where a training has no batch, or its optimizer's
+    type is unknown, of which mmengine says "None is not a callable"."""
+    optimizer = runner.cfg.optim_wrapper.get('optimizer') or {}
+    kind = optimizer.get('type', '')
+    with OPTIMIZERS.switch_scope_and_registry(None) as registry:
+        if kind and isinstance(kind, str) and registry.get(kind) is None:
+            raise ValueError(f'optim_wrapper.optimizer.type={kind!r} is none.')
     loader = runner.train_dataloader
     if not len(loader):
         raise ValueError(
@@ -185,6 +191,14 @@ def _set_tta(cfg: Config) -> None:
     get a horizontal flip where the config says nothing."""
     dataset = first_dataset(cfg.test_dataloader.dataset)
     scope = cfg.get('default_scope')
+    head = cfg.model.get('roi_head') or {}
+    if 'tta_model' not in cfg and head.get('mask_head'):
+        raise ValueError(
+            'MMDetection cannot merge the masks of --tta; evaluate boxes: '
+            '--allow-partial --cfg-options model.roi_head.mask_head=None '
+            'model.roi_head.mask_roi_extractor=None '
+            'test_evaluator.metric=bbox'
+        )
     if scope in _TTA_MODELS:
         *steps, pack = deepcopy(dataset.pipeline)
         pack.pop('meta_keys', None)  # the default ones have the flip

@@ -60,6 +60,7 @@ def refuse(tool, capsys, monkeypatch, tmp_path, workspace, state):
 
 CLASSES = 'train_dataloader.dataset.classes=[a,b,c]'
 BATCH = 'train_dataloader.batch_size=99 train_dataloader.drop_last=True'
+OPTIMIZER = 'optim_wrapper.optimizer.type'
 FILES = (
     'val_evaluator.ann_file=gone.json '
     'train_dataloader.dataset.dataset.ann_file=none.json '
@@ -80,7 +81,9 @@ KEYS = ' '.join(part.partition('=')[0] for part in FILES.split())
         (f'train cls.py --cfg-options {BATCH}', '8 samples 99'),
         (f'train cls.py --cfg-options {CLASSES}', 'class'),
         ('train cls.py --cfg-options model.neck.type=NoNeck', 'NoNeck'),
+        (f'train cls.py --cfg-options {OPTIMIZER}=Adamm', OPTIMIZER),
         ('test cls.py fitting.pth --tta --show-dir drawn', '--tta'),
+        ('test det.py fitting.pth --tta', 'model.roi_head.mask_head=None'),
         ('test cls.py part.pth', 'head.fc.bias'),
         ('test cls.py net.onnx --cfg-options model.a=1', 'model.a net.onnx'),
         (
