@@ -15,8 +15,8 @@ about = session.get_modelmeta().custom_metadata_map.get('mmmobilemamba', '{}')
 about, image = json.loads(about), cv2.imread(source)
 if image is None:
     sys.exit(f'{source} is no image that OpenCV reads')
-if not about.get('preprocess'):
-    sys.exit(f'{network}: export it with --preprocess')
+if not about.get('preprocess') or about['channels'] != 3:
+    sys.exit(f'{network}: export a network of RGB images with --preprocess')
 size, names = about['size'], about['classes'] or range(10000)
 scaled = cv2.resize(image, size[::-1]) if size else image  # None: any size
 found = session.run(None, {'image': scaled.transpose(2, 0, 1)[None]})
