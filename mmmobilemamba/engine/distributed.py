@@ -88,15 +88,19 @@ def setup_distributed(cfg: Config) -> None:
     # None is torch's half an hour.
     timeout = None if seconds is None else timedelta(seconds=seconds)
     distributed.init_process_group('gloo', timeout=timeout)
-    # FlexibleRunner asks its strategy; None is DistributedDataParallel's.
+    # FlexibleRunner asks its strategy, and makes one of DDP where there is
+    # none. Types are names or classes.
+    if 'FlexibleRunner' in str(cfg.get('runner_type')):
+        cfg.strategy = cfg.get('strategy') or dict(type='DDPStrategy')
     strategy = cfg.get('strategy')
     if strategy is None:
         wrapper = cfg.setdefault('model_wrapper_cfg', ConfigDict())
-    elif str(strategy.get('type')).endswith('DDPStrategy'):
+    elif 'DDPStrategy' in str(strategy.get('type')):
         wrapper = strategy.setdefault('model_wrapper', ConfigDict())
     else:
         return
-    if wrapper.get('type') in (None, 'MMDistributedDataParallel'):
+    host = MMDistributedDataParallel
+    if wrapper.get('type') in (None, host, host.__name__):
         wrapper.type = 'mmmobilemamba.CPUDistributedDataParallel'
         wrapper.setdefault(
             'find_unused_parameters', cfg.get('find_unused_parameters', False)

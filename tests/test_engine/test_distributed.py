@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 import torch
+from mmengine._strategy import DDPStrategy
 from mmengine.config import Config
 from torch.utils.data import DataLoader
 
@@ -47,8 +48,10 @@ def test_slurm_without_gpus(setup):
     # place for it.
     wrapper = dict(type='MMSeparateDistributedDataParallel')
     assert setup(model_wrapper_cfg=wrapper)[0].model_wrapper_cfg == wrapper
-    cfg, _ = setup(strategy=dict(type='DDPStrategy'))
-    assert cfg.strategy.model_wrapper.type == WRAPPER
+    for kind in ('DDPStrategy', DDPStrategy, None):
+        strategy = kind and dict(type=kind)
+        cfg, _ = setup(runner_type='FlexibleRunner', strategy=strategy)
+        assert cfg.strategy.model_wrapper.type == WRAPPER
 
 
 def test_slurm_on_several_nodes(setup, tmp_path):
