@@ -48,14 +48,15 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         if prefix:
             return
         backbone = getattr(module, 'backbone', None)
-        if not hasattr(backbone, 'get_layer_depth'):
-            raise ValueError(
-                f'{type(module).__name__} has no backbone with '
-                'get_layer_depth, which layer_decay_rate goes by.'
-            )
         names = {p: name for name, p in module.named_parameters()}
         for group in params:
             name = names[group['params'][0]]
-            depth, layers = backbone.get_layer_depth(name, 'backbone.')
+            try:
+                depth, layers = backbone.get_layer_depth(name, 'backbone.')
+            except (AttributeError, NotImplementedError) as error:
+                raise ValueError(
+                    f'{type(module).__name__} has no backbone whose '
+                    'get_layer_depth says what layer_decay_rate goes by.'
+                ) from error
             scale = self.decay_rate ** (layers - 1 - depth)
             group['lr'] = group.get('lr', self.base_lr) * scale
