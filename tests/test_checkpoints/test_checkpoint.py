@@ -4,6 +4,7 @@ import golden
 import pytest
 import torch
 from golden import made_state_dict
+from mmengine.model import PretrainedInit
 from mmengine.registry import MODELS
 from torch import nn
 
@@ -27,7 +28,9 @@ def pretrain(tmp_path):
 
     def call(content, **kwargs):
         torch.save(content, tmp_path / 'x.pth')
-        init_cfg = dict(type='Pretrained', checkpoint=str(tmp_path / 'x.pth'))
+        # Mostly a name and no list; mmengine takes the others, too.
+        init_cfg = dict(type=PretrainedInit, checkpoint=f'{tmp_path}/x.pth')
+        init_cfg = [dict(type='Xavier', layer='Conv2d'), init_cfg]
         kwargs.update(type='mmmobilemamba.MobileMamba', arch='t2')
         model = MODELS.build(dict(kwargs, init_cfg=init_cfg))
         model.init_weights()

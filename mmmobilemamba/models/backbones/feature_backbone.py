@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -84,8 +84,11 @@ class FeatureBackbone(BaseModule):
 
     def init_weights(self) -> None:
         """Initialise as configured; a pretrained file has to fit."""
-        cfg = self.init_cfg
-        if isinstance(cfg, dict) and cfg['type'] == 'Pretrained':
+        cfgs = self.init_cfg or []
+        cfgs = [cfgs] if isinstance(cfgs, dict) else cfgs
+        files = ('Pretrained', PretrainedInit)
+        cfg = next((cfg for cfg in cfgs if cfg['type'] in files), None)
+        if cfg:  # takes the place of all others
             path, prefix = cfg['checkpoint'], cfg.get('prefix')
             tensors = read_state_dict(path)
             self._load(backbone_tensors(tensors, prefix, heads=True), path)
