@@ -13,7 +13,9 @@ _USUAL = dict(mmdet=(800, 1280), mmseg=(512, 512), mmpretrain=(224, 224))
 def input_channels(model: nn.Module) -> int:
     """Return the channels of a model's images, by its first convolution."""
     convs = (m for m in model.modules() if isinstance(m, nn.Conv2d))
-    return next((conv.in_channels for conv in convs), 3)
+    # YOLOX's Focus puts four pixels into one.
+    focus = any(type(m).__name__ == 'Focus' for m in model.modules())
+    return next((m.in_channels for m in convs), 3) // (4 if focus else 1)
 
 
 def usual_size(cfg: Config) -> tuple[int, int]:
@@ -38,8 +40,7 @@ def padded(size: tuple[int, int], cfg: Config) -> tuple[int, int]:
     """Round a size up as the data preprocessor of a config pads it."""
     settings = cfg.model.get('data_preprocessor') or {}
     divisor = settings.get('pad_size_divisor', 1)
-    height, width = (-(-side // divisor) * divisor for side in size)
-    return height, width
+    return tuple(-(-side // divisor) * divisor for side in size)
 
 
 def first_size(cfg: Config) -> tuple[int, int]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -41,11 +42,16 @@ def check_strides(model: nn.Module) -> None:
     except Exception:
         return
     neck = getattr(detector, 'neck', None)
-    cure = (
-        "neck=dict(type='mmmobilemamba.DeconvFPN', "
-        f'in_channels={channels}, in_strides={strides}, '
-        f'out_channels={getattr(neck, "out_channels", 256)}, out_strides='
-    )
+    width = np.max(getattr(neck, 'out_channels', 256))
+
+    def cure(levels: list) -> str:
+        doubling = [2 ** round(np.log2(stride)) for stride in sorted(levels)]
+        return (
+            "neck=dict(type='mmmobilemamba.DeconvFPN', in_channels="
+            f'{channels}, in_strides={strides}, out_channels={width}, '
+            f'out_strides={doubling}), here or in a PyramidBackbone'
+        )
+
     try:
         _, real = _measure(detector, detector.extract_feat, size)
     except Exception as error:
@@ -53,7 +59,7 @@ def check_strides(model: nn.Module) -> None:
         if isinstance(wanted, list | tuple) and list(wanted) != channels:
             raise ValueError(
                 f'The neck {type(neck).__name__} is for maps of {wanted} '
-                f'channels and gets {channels}; {cure}{levels}) fits.'
+                f'channels and gets {channels}; {cure(levels)} fits.'
             ) from error
         return
     for name, wanted, _ in parts:
@@ -66,7 +72,7 @@ def check_strides(model: nn.Module) -> None:
                 f'model.{name} counts on maps of strides {wanted} pixels and '
                 f'gets {real}: its places in the image would be wrong. Give '
                 'it these, or, if other parts count on the same, make those '
-                f'by {cure}{wanted}).'
+                f'by {cure(wanted)}.'
             )
 
 

@@ -7,6 +7,7 @@ import torch
 from mmengine.hub import get_config
 from mmengine.registry import MODELS, DefaultScope
 
+from mmmobilemamba.apis.input_size import input_channels
 from mmmobilemamba.apis.strides import check_strides
 
 pytest.importorskip('mmdet')
@@ -31,6 +32,9 @@ RETINA = 'retinanet/retinanet_r50_fpn_1x_coco'
 FASTER = 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco'
 FCOS = 'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco'
 MASK2FORMER = 'mask2former/mask2former_r50_8xb2-lsj-50e_coco'
+YOLACT = 'yolact/yolact_r50_1xb8-55e_coco'
+YOLOX = 'yolox/yolox_tiny_8xb8-300e_coco'
+YOLOV3 = 'yolo/yolov3_mobilenetv2_8xb24-ms-416-300e_coco'
 FINE = [4, 8, 16, 32, 64]
 ANCHORS = 'bbox_head.anchor_generator.strides'
 ROI_STRIDES = 'roi_head.bbox_roi_extractor.featmap_strides'
@@ -56,6 +60,8 @@ RPN = 'model.rpn_head 4, 8 2, 4 DeconvFPN'
 ROIS = f'model.{ROI_STRIDES.rpartition(".")[0]} 4, 8 16, 32'
 DECODER = 'model.panoptic_head.pixel_decoder 4, 8 16, 32 DeconvFPN'
 R18_FPN = dict(FPN, in_channels=[64, 64, 128, 256, 512])
+NECK3 = dict(type='YOLOV3Neck', num_scales=3, in_channels=CHANNELS[::-1])
+NECK3['out_channels'] = [96, 96, 96]
 R50_FPN = dict(FPN, in_channels=[256, 512, 1024, 2048])
 
 
@@ -69,6 +75,9 @@ R50_FPN = dict(FPN, in_channels=[256, 512, 1024, 2048])
         (RETINA, (PYRAMID(neck=DECONV(num_coarser=2)), None), {}, HEAD),
         (MASK2FORMER, (BARE, None), NEW_INPUT, DECODER),
         (RETINA, (BARE, R50_FPN), {}, 'FPN 256, 512 16, 24, 32 DeconvFPN'),
+        # Strides that are no powers of two, and coarse ones first.
+        (YOLACT, (BARE, FPN), {}, '110.0 out_strides=[8, 64, 128])'),
+        (YOLOV3, (BARE, NECK3), {}, 'out_channels=96, out_strides=[8,'),
     ],
 )
 def test_wrong_strides_are_named(base, parts, changes, named):
@@ -101,6 +110,10 @@ def test_right_ones_pass(base, parts, changes):
     same = partial(torch.testing.assert_close, rtol=0, atol=0, equal_nan=True)
     same(dict(model.state_dict()), before)
     assert model.training and model.backbone.training
+
+
+def test_channels_of_a_network_that_packs_pixels():
+    assert input_channels(build(YOLOX)) == 3
 
 
 def test_strides_that_cannot_be_measured_pass(monkeypatch):
