@@ -16,7 +16,6 @@ from mmengine.structures import BaseDataElement
 
 from mmmobilemamba.analysis.run_logs import draw_curves, read_run
 from mmmobilemamba.apis.config import load_config
-from mmmobilemamba.apis.options import build_runner
 from mmmobilemamba.apis.training import run_training, write_training_config
 from mmmobilemamba.checkpoints.checkpoint import load_checkpoint
 from mmmobilemamba.checkpoints.safe_loading import allow_mmengine_checkpoints
@@ -92,7 +91,7 @@ def evaluate(
     cfg.work_dir = str(Path(cfg.work_dir) / 'evaluation')
     # The training's log has told the rest; the summary names the metrics.
     cfg.log_level = 'WARNING'
-    runner = build_runner(cfg)
+    runner = Runner.from_cfg(cfg)
     if checkpoint is None:
         runner.model.init_weights()
     else:

@@ -3,6 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
+from mmengine.registry import RUNNERS
+
 from mmmobilemamba.apis import command_line, options
 from mmmobilemamba.apis.config import load_config
 from mmmobilemamba.apis.inference import optimize_backbone
@@ -70,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         options.set_test_options(cfg, args)
         set_data_checks(cfg, ('test',))
         setup_distributed(cfg)
-        runner = options.build_runner(cfg)
+        runner = RUNNERS.build(cfg)
         if args.show_dir or (args.out and cfg.default_scope == 'mmseg'):
             options.check_image_names(runner)
         model = model_of(runner)

@@ -3,6 +3,8 @@
 import argparse
 from collections.abc import Sequence
 
+from mmengine.registry import RUNNERS
+
 from mmmobilemamba.apis import command_line, options
 from mmmobilemamba.apis.config import load_config
 from mmmobilemamba.apis.strides import check_strides
@@ -51,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_data(cfg, ('train', 'val'))
         set_data_checks(cfg, ('train', 'val'), args.max_faulty)
         setup_distributed(cfg)
-        runner = options.build_runner(cfg)
+        runner = RUNNERS.build(cfg)
         settle_start(runner, weights)
         options.check_training(runner)
         check_strides(model_of(runner))

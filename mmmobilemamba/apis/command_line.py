@@ -11,7 +11,7 @@ import torch
 from mmengine.config import DictAction
 from mmengine.logging import print_log
 
-# AssertionError: of the host libraries, for what a config says.
+# Hosts' AssertionErrors, and 'ConfigDict' below, are of what a config says.
 _INPUT_ERRORS = (OSError, ValueError, TypeError, ImportError, AssertionError)
 _GOES_ON = 'Checkpoints stay as they are: --resume goes on from the latest.'
 
@@ -60,7 +60,7 @@ def user_errors(parser: ArgumentParser, running: bool = False) -> Iterator:
             text = error.args[0]  # mmengine's, for an unknown type
         elif running:
             text = _of_run(error, text)
-        elif not isinstance(error, _INPUT_ERRORS):
+        elif not isinstance(error, _INPUT_ERRORS) and 'ConfigDict' not in text:
             text = None
         if text is None:
             raise

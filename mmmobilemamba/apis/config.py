@@ -44,10 +44,9 @@ def _find_config(name: str) -> str:
     """Return the file of a config of ours by its name, or what was given."""
     package = Path(__file__).parents[1]
     if os.path.basename(name) == name and not name.endswith('.py'):
-        for file in package.parent.glob(f'configs/**/{name}.py'):
-            return str(file)
-        for file in package.glob(f'.mim/configs/**/{name}.py'):
-            return str(file)
+        for folder in (package.parent / 'configs', package / '.mim/configs'):
+            for file in folder.rglob(f'{name}.py'):
+                return str(file)
     return name
 
 

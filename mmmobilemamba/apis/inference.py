@@ -110,9 +110,8 @@ def load_sample(model: nn.Module, path: str) -> dict:
     reads, for ``test_step`` of a model of :func:`load_model`."""
     steps = first_dataset(model.cfg.test_dataloader.dataset).pipeline
     steps = [step for step in steps if 'Annotations' not in str(step['type'])]
-    with registry.DefaultScope.overwrite_default_scope(
-        model.cfg.default_scope
-    ):
+    scope = model.cfg.default_scope
+    with registry.DefaultScope.overwrite_default_scope(scope):
         return pseudo_collate([Compose(steps)(dict(img_path=path, img_id=0))])
 
 

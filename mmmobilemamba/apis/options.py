@@ -8,7 +8,7 @@ from copy import deepcopy
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
-from mmengine.registry import OPTIMIZERS, RUNNERS
+from mmengine.registry import OPTIMIZERS
 from mmengine.runner import Runner
 
 from ..datasets.data_paths import first_dataset, type_name
@@ -49,8 +49,8 @@ def set_train_options(cfg: Config, args: Namespace) -> str | None:
         randomness.update(deterministic=True, seed=randomness.get('seed') or 0)
         # cuBLAS reads it when it starts; torch refuses to go on without.
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
-    hooks = cfg.setdefault('default_hooks', ConfigDict())
-    hook = hooks.setdefault('checkpoint', ConfigDict(type='CheckpointHook'))
+    default = ConfigDict(type='CheckpointHook')
+    hook = cfg.default_hooks.setdefault('checkpoint', default)
     if type_name(hook) == 'CheckpointHook':
         hook.type = 'mmmobilemamba.ResumableCheckpointHook'
     return weights
@@ -77,6 +77,7 @@ def _set_run_options(cfg: Config, args: Namespace) -> None:
     cfg.launcher = args.launcher
     name = osp.splitext(osp.basename(str(cfg.filename)))[0]
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or f'work_dirs/{name}'
+    cfg.default_hooks = cfg.get('default_hooks') or {}
     set_loader_defaults(cfg)
 
 
@@ -91,19 +92,15 @@ def set_loader_defaults(cfg: Config) -> None:
             loader.setdefault('persistent_workers', workers > 0)
 
 
-def build_runner(cfg: Config) -> Runner:
-    """Build the Runner of a config, or the one that ``runner_type`` names."""
-    return RUNNERS.get(cfg.get('runner_type', 'Runner')).from_cfg(cfg)
-
-
 def check_training(runner: Runner) -> None:
-    """Raise a ValueError for a training without optimizer or batches."""
-    optimizer = runner.cfg.optim_wrapper.get('optimizer') or {}
-    kind = optimizer.get('type', '')
+    """Build what a training needs; what it lacks is a ValueError."""
+    kind = runner.cfg.optim_wrapper.get('optimizer', {}).get('type')
     with OPTIMIZERS.switch_scope_and_registry(None) as registry:
-        if kind and isinstance(kind, str) and registry.get(kind) is None:
+        if isinstance(kind, str) and registry.get(kind) is None:
             raise ValueError(f'optim_wrapper.optimizer.type={kind!r} is none.')
-    loader = runner.train_dataloader
+    if isinstance(runner, Runner):  # strategies have ways of their own
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    loader, _ = runner.train_dataloader, runner.val_loop
     if not len(loader):
         raise ValueError(
             f'The training set has {len(loader.dataset)} samples, fewer than '
@@ -118,9 +115,7 @@ def check_image_names(runner: Runner) -> None:
         path = str(dataset.get_data_info(index).get('img_path', index))
         other = known.setdefault(osp.basename(path), path)
         if other != path:
-            raise ValueError(
-                f'{path} has the name of {other}, and would overwrite it.'
-            )
+            raise ValueError(f'{path} would overwrite {other}, of its name.')
 
 
 def _set_precision(cfg: Config, amp: bool, dtype: str | None) -> None:
@@ -159,11 +154,10 @@ def _set_visualization(cfg: Config, args: Namespace) -> None:
     hook_type, _ = _DRAWING.get(scope, _DRAWING['mmdet'])
     backends = dict(vis_backends=[dict(type='LocalVisBackend')])
     cfg.visualizer = drawing_config(cfg.get('visualizer') or backends, scope)
-    hooks = cfg.setdefault('default_hooks', ConfigDict())
-    hook = hooks.get('visualization') or ConfigDict(type=hook_type)
-    hooks.visualization = hook
+    hook = cfg.default_hooks.get('visualization') or ConfigDict(type=hook_type)
     hook.update(show=args.show, interval=1, wait_time=args.wait_time)
     hook['enable' if scope == 'mmpretrain' else 'draw'] = True
+    cfg.default_hooks.visualization = hook
     folder = osp.abspath(args.show_dir) if args.show_dir else None
     if folder and scope == 'mmseg':  # through its visualizer's backends
         cfg.visualizer.save_dir = folder

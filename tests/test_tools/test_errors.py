@@ -37,7 +37,8 @@ def refuse(tool, capsys, monkeypatch, tmp_path, workspace, state):
     for name, tensors in weights.items():
         torch.save(dict(meta={}, state_dict=tensors), f'{name}.pth')
     (tmp_path / 'x.png').write_text('no pixels')
-    (tmp_path / 'net.onnx').touch()
+    for name in ('net.onnx', 'empty.py'):
+        (tmp_path / name).touch()
     (tmp_path / 'empty').mkdir()
 
     def call(line, fails=None, ends=SystemExit):
@@ -61,6 +62,7 @@ def refuse(tool, capsys, monkeypatch, tmp_path, workspace, state):
 CLASSES = 'train_dataloader.dataset.classes=[a,b,c]'
 BATCH = 'train_dataloader.batch_size=99 train_dataloader.drop_last=True'
 OPTIMIZER = 'optim_wrapper.optimizer.type'
+DECAY = 'optim_wrapper.paramwise_cfg.norm_decay_mult'
 FILES = (
     'val_evaluator.ann_file=gone.json '
     'train_dataloader.dataset.dataset.ann_file=none.json '
@@ -82,6 +84,9 @@ KEYS = ' '.join(part.partition('=')[0] for part in FILES.split())
         (f'train cls.py --cfg-options {CLASSES}', 'class'),
         ('train cls.py --cfg-options model.neck.type=NoNeck', 'NoNeck'),
         (f'train cls.py --cfg-options {OPTIMIZER}=Adamm', OPTIMIZER),
+        ('train cls.py --cfg-options val_evaluator.a=1', 'Accuracy'),
+        (f'train cls.py --cfg-options {DECAY}=0', 'base_wd'),
+        ('train empty.py', 'optim_wrapper'),
         ('test cls.py fitting.pth --tta --show-dir drawn', '--tta'),
         ('test det.py fitting.pth --tta', 'model.roi_head.mask_head=None'),
         ('test cls.py part.pth', 'head.fc.bias'),

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.registry import RUNNERS
 
 from mmmobilemamba.analysis.run_logs import LEADING_METRICS
 from mmmobilemamba.apis.command_line import add_cfg_options, user_errors
 from mmmobilemamba.apis.config import load_config
-from mmmobilemamba.apis.options import build_runner, set_loader_defaults
+from mmmobilemamba.apis.options import set_loader_defaults
 from mmmobilemamba.datasets.data_paths import check_data
 
 
@@ -27,7 +28,7 @@ def make_measure(
     def measure(path: Path) -> tuple[str, float]:
         run = cfg.copy()
         use_onnx(run, path)
-        found = build_runner(run).test()
+        found = RUNNERS.build(run).test()
         for name, scale in LEADING_METRICS.items():
             if name in found:
                 return name, found[name] * scale
