@@ -45,7 +45,8 @@ def _child(kind: str, parent: Registry, location: str) -> Registry:
 def import_host(name: str) -> ModuleType | None:
     """Import a host library, or make one that cannot be look absent.
 
-    They import each other, and an error in one would end all of them.
+    They import each other, and an error in one would end all of them; it is
+    the one that is at fault that is hidden.
 
     Args:
         name (str): ``'mmpretrain'``, ``'mmdet'`` or ``'mmseg'``.
@@ -55,15 +56,29 @@ def import_host(name: str) -> ModuleType | None:
         broken.
     """
     for host in HOST_REQUIREMENTS:
-        there = importlib.util.find_spec(host) is not None
-        if there:
+        while importlib.util.find_spec(host) is not None:
             try:
                 importlib.import_module(f'{host}.models')
+                break
             except Exception as error:
-                _hide(host, error)
+                # Without the one at fault this one may do.
+                _hide(_at_fault(host, error), error)
         if host == name:
             break
-    return sys.modules.get(name) if there else None
+    return sys.modules.get(name) if importlib.util.find_spec(name) else None
+
+
+def _at_fault(host: str, error: Exception) -> str:
+    """Return the innermost host library that an import went through."""
+    hosts = [x for x in _importers(error) if x in HOST_REQUIREMENTS]
+    return [host, *(x for x in hosts if x not in HOST_FAULTS)][-1]
+
+
+def _importers(error: Exception) -> list[str]:
+    """Return the packages that were imported from here, outermost first."""
+    below = walk_tb(error.__traceback__.tb_next)
+    names = (frame.f_globals['__name__'] for frame, _ in below)
+    return [name.partition('.')[0] for name in names]
 
 
 def _hide(host: str, error: Exception) -> None:
@@ -81,11 +96,9 @@ def _hide(host: str, error: Exception) -> None:
 def _to_mend(host: str, error: Exception) -> str:
     """Return what to install where a host or what it builds on is broken."""
     installed = metadata.packages_distributions()
-    below = walk_tb(error.__traceback__.tb_next)  # what was imported from here
-    names = [frame.f_globals['__name__'] for frame, _ in below]
+    roots = _importers(error)
     if isinstance(error, ImportError):
-        names.append(error.name or '')
-    roots = [name.partition('.')[0] for name in names]
+        roots.append((error.name or '').partition('.')[0])
     missing = roots[-1:] if isinstance(error, ModuleNotFoundError) else []
     # torch and mmengine refuse what others ask of them.
     known = installed.keys() - {'torch', 'mmengine'} | {*missing}

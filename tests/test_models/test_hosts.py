@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from mmmobilemamba.registry import _to_mend
+from mmmobilemamba.registry import _at_fault, _to_mend
 
 # As with transformers 5; MMDetection falls over it by itself.
 CODE = """
@@ -69,3 +69,11 @@ def test_cure_is_of_what_is_broken(module, error, cure):
         exec(f'raise {error}', dict(__name__=module))
     except Exception as raised:
         assert cure in _to_mend('mmdet', raised)
+
+
+def test_innermost_host_is_left_out():
+    """MMPretrain imports MMDetection, and works without."""
+    try:
+        exec('raise ValueError', dict(__name__='mmdet.models'))
+    except ValueError as error:
+        assert _at_fault('mmpretrain', error) == 'mmdet'
