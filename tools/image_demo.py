@@ -64,10 +64,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     for path in images:
         try:
             image = inference.read_image(path)
+            sample = inference.predict(model, str(path))
         except ValueError as error:
             print(f'skipped: {error}')
             continue
-        sample = inference.predict(model, str(path))
         target = out_dir / path.name
         print('replaced:' if target.exists() else 'drawn:', target)
         inference.draw(model, image, sample, str(target), args.score_thr)
