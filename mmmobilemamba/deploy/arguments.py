@@ -93,10 +93,16 @@ def read_export_arguments(
     check_checkpoint_file(checkpoint)
     allow_mmengine_checkpoints()
     cfg = load_config(config, cfg_options)
+    scope = cfg.get('default_scope')
+    if scope not in KINDS or not cfg.get('test_dataloader'):
+        raise ValueError(
+            f'{config} needs a test_dataloader, and a model of '
+            f'{", ".join(KINDS)} or a default_scope.'
+        )
     args['size'] = tuple(args['size'] or image_size(cfg))
     options = ExportOptions(**args)
     model = load_model(cfg, checkpoint, 'cpu')
-    kind = 'backbone' if options.backbone else KINDS[cfg.default_scope]
+    kind = 'backbone' if options.backbone else KINDS[scope]
     return model, kind, out, options
 
 
