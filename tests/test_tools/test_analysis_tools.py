@@ -60,6 +60,9 @@ test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
     assert 'RGB' in call('erf', 'grey.py', *more, '--images', IMAGE)
     call('vis_cam', IMAGE, 'grey.py', '--out', 'b/cam.png', *CPU)
     shown(tmp_path / 'b/cam.png')
+    text = (tmp_path / 'grey.py').read_text().replace('grayscale', 'color')
+    (tmp_path / 'rgb.py').write_text(text)
+    assert 'channels' in call('vis_cam', IMAGE, 'rgb.py', *CPU)
 
 
 def test_benchmark(call, tmp_path):
@@ -99,10 +102,13 @@ def test_erf(call, tmp_path):
         ('erf seg.py --size 64 --out a.txt', 'txt'),
         ('erf seg.py --names a b', '--names'),
         ('erf seg.py --stages 3 --size 64', 'Stage 3'),
+        ('erf t2@31 --size 64', '31x31'),
+        ('erf t2 t2 --size 64', '--names'),
         (f'benchmark t2 --baseline {PEER}', 'test_efficientnet'),
         ('benchmark t2,cuda_graph=yes --device cpu', '--device cuda'),
         ('benchmark t2,deploy=maybe', 'yes, no'),
         ('vis_cam seg.py seg.py', 'seg.py'),
+        (f'vis_cam {IMAGE} seg.py@64', 'seg.py@64'),
         ('analyze_logs gone', 'gone'),
     ],
 )
@@ -129,3 +135,6 @@ def test_analyze_logs(call, tmp_path):
     assert said.startswith((tmp_path / 'a.md').read_text())
     shown(tmp_path / 'figures/curves.png')
     assert 'mIoU' in call('analyze_logs', 'run', '--keys', 'mIoU')
+    assert 'suffix' in call('analyze_logs', 'run', '--out', 'figures')
+    (folder / 'scalars.json').write_text('\0\0\n')
+    assert 'scalars.json' in call('analyze_logs', 'run')
