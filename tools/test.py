@@ -77,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not onnx:
             load_checkpoint(model, args.checkpoint, args.allow_partial)
         model.eval()
-        optimize_backbone(model, args.deploy, args.compile)
+        # An exported file is fused.
+        optimize_backbone(model, args.deploy and not onnx, args.compile)
         bound_memory(model)
     with command_line.user_errors(parser, running=True):
         runner.test()

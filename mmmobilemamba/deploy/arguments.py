@@ -51,8 +51,11 @@ def add_runtime_arguments(parser: ArgumentParser) -> None:
 
 def runtime_of(args: Namespace) -> dict:
     """Return ``runtime`` and ``threads``; refuse options of no effect."""
-    options = args.cfg_options if is_onnx(args.checkpoint) else None
-    for key in options or ():
+    onnx = is_onnx(args.checkpoint)
+    for name in ('compile',) if onnx else ('runtime', 'threads'):
+        if getattr(args, name):
+            raise ValueError(f'--{name} is of no use to {args.checkpoint}.')
+    for key in (args.cfg_options if onnx else None) or ():
         if key.startswith('model.') and not key.startswith(_STILL_READ):
             raise ValueError(
                 f'--cfg-options {key} would change nothing: the network is '

@@ -85,6 +85,8 @@ KEYS = ' '.join(part.partition('=')[0] for part in FILES.split())
         ('test cls.py fitting.pth --tta --show-dir drawn', '--tta'),
         ('test det.py fitting.pth --tta', 'model.roi_head.mask_head=None'),
         ('test cls.py part.pth', 'head.fc.bias'),
+        ('test cls.py part.pth --runtime openvino', '--runtime'),
+        ('test cls.py net.onnx --compile', '--compile'),
         ('test cls.py net.onnx --cfg-options model.a=1', 'model.a net.onnx'),
         (
             'image_demo full cls.py net.onnx --cfg-options model.a=1',

@@ -41,7 +41,8 @@ def plan(args: argparse.Namespace) -> list[tuple[Compared, Path, str]]:
     check_data(base, ('train', 'val'))
     if 'max_iters' in base.train_cfg:
         # By default mmengine notes all evaluations at epoch 0 then.
-        base.default_hooks.logger.log_metric_by_epoch = False
+        logger = dict(type='LoggerHook', log_metric_by_epoch=False)
+        base.merge_from_dict({'default_hooks.logger': logger})
     args.out, size = args.out.absolute(), first_size(base)
     results, trainings = [], []
     for text in dict.fromkeys(args.backbones):
