@@ -23,10 +23,9 @@ CLASSIFIER = 'own_data/mobilemamba-t2_image-folders-64px.py'
 def swapped(repo):
     """Give a function that puts a backbone into one of the configs."""
 
-    def call(config, name, channels=3):
+    def call(config, name, **backbone):
         cfg = Config.fromfile(repo / 'configs' / config)
-        if channels != 3:
-            cfg.model.backbone.in_channels = channels
+        cfg.model.backbone.update(backbone)
         swap_backbone(cfg, parse_network(name))
         return cfg
 
@@ -57,7 +56,7 @@ def test_ordinary_neck_takes_a_backbone_of_its_strides(swapped):
 
 def test_classifier_takes_the_channels_of_the_last_map(swapped):
     for name in ('host:resnet18', 'efficientvit_m0'):
-        model = build_model(swapped(CLASSIFIER, name, 4)).eval()
+        model = build_model(swapped(CLASSIFIER, name, in_channels=4)).eval()
         assert model(torch.zeros(2, 4, 64, 64)).shape == (2, 10)
 
 
