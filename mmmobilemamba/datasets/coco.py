@@ -38,7 +38,7 @@ def coco_faults(
     networks that need one of every object.
     """
     content = read_coco(path)
-    sound = {key: {} for key in _FIELDS}
+    sound = {key: {} for key in (*_FIELDS, 'files')}
     for key in _FIELDS:
         for number, entry in enumerate(content[key]):
             try:
@@ -68,9 +68,13 @@ def _fault_of(entry: dict, key: str, sound: dict, masks: bool) -> str | None:
         size = np.array([entry['height'], entry['width']])
         named = isinstance(entry['file_name'], str)
         whole = named and size.dtype.kind == 'i' and size.min() > 0
-        return None if whole else 'a wrong file_name, height or width'
+        if not whole:
+            return 'a wrong file_name, height or width'
+        other = sound['files'].setdefault(entry['file_name'], entry['id'])
+        return None if other == entry['id'] else f'the file of image {other}'
     if key == 'categories':
-        return None
+        named = isinstance(entry['name'], str)
+        return None if named else 'a name that is no text'
     # The evaluation takes 0 for "no match", and reckons with ids.
     crowd = entry['iscrowd']
     if entry['id'] == 0 or type(crowd) is not int or crowd not in (0, 1):

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import sys
 from collections.abc import Iterator, Sequence
 
 from mmengine.registry import init_default_scope
@@ -58,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     add('--out', help=text)
     add_cfg_options(parser)
     args = parser.parse_args(argv)
+    # A name of a file may be in another encoding.
+    sys.stdout.reconfigure(errors='backslashreplace')
     with user_errors(parser):
         cfg = load_config(args.config, args.cfg_options)
         check_data(cfg, args.splits)
@@ -67,18 +70,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     for report in audit(cfg, args.splits, args.workers, track):
         print_report(report)
         faults += [(report.key, *fault) for fault in report.faults]
-    if args.out:
-        with atomic_write(args.out) as draft, open(draft, 'w') as file:
-            writer = csv.writer(file)
-            writer.writerow(('data set', 'file', 'fault'))
-            writer.writerows(faults)
-        print(f'The faults are in {args.out}')
     print(f'Faults: {len(faults)}' if faults else 'No faults found.')
     for key, path, what in faults[:SHOWN]:
         told = path and path in what
         print(f'- {what}' if told else f'- {path or key}: {what}')
     if len(faults) > SHOWN:
         print(f'- and {len(faults) - SHOWN} more; --out takes all')
+    if args.out:
+        options = dict(encoding='utf-8', errors='backslashreplace')
+        with user_errors(parser), atomic_write(args.out) as draft:
+            with open(draft, 'w', **options) as file:
+                writer = csv.writer(file)
+                writer.writerow(('data set', 'file', 'fault'))
+                writer.writerows(faults)
+        print(f'The faults are in {args.out}')
     return min(len(faults), 1)
 
 
