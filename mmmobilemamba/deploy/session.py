@@ -11,6 +11,10 @@ import onnxruntime
 from . import METADATA
 
 
+class ImageSizeError(ValueError):
+    """An exported network holds for images of other sizes."""
+
+
 class Session:
     """An exported network, ready to run.
 
@@ -62,13 +66,17 @@ class Session:
 
         Takes images (batch, channels, H, W), uint8 pixels where the
         preprocessing is inside, and gives the outputs by name; raises
-        ValueError for another size than a network of free size holds for.
+        ImageSizeError for a size that the network does not hold for.
         """
         (height, width), least = image.shape[2:], self.metadata['min_size']
-        most = self.metadata.get('max_pixels')
-        # Of a free size; the runtimes check what is fixed.
+        size, most = map(self.metadata.get, ('size', 'max_pixels'))
+        if size and [*size] != [height, width]:
+            raise ImageSizeError(
+                f'The network takes images of {size[0]}x{size[1]}, got '
+                f'{height}x{width}: export it with --dynamic-size.'
+            )
         if most and (min(height, width) < least or height * width > most):
-            raise ValueError(
+            raise ImageSizeError(
                 f'The network takes sides of {least} or more and {most} '
                 f'pixels or fewer, got {height}x{width}.'
             )
