@@ -200,7 +200,10 @@ def _label_faults(reports: list[Report], ignore: int) -> Iterator[str]:
             f'label images hold {sorted(objects)} alone, of which {ignore} is '
             'ignored: look at reduce_zero_label, and at 255 for a class'
         )
-    classes = enumerate(reports[0].classes if objects else ())
-    never = [name for number, name in classes if not objects[number]]
+    classes = reports[0].classes if objects else ()
+    others = objects.keys() - {ignore, *range(len(classes))}
+    if classes and others:
+        yield f'labels {sorted(others)[:20]} have no name in metainfo.classes'
+    never = [name for n, name in enumerate(classes) if not objects[n]]
     if never:
         yield f'{len(never)} classes of metainfo never occur: {never[:20]}'

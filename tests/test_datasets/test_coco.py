@@ -72,7 +72,7 @@ def test_a_rare_class_is_in_both_for_any_seed(source, tmp_path, tool):
 
 def test_files_that_cannot_be_divided(source, tmp_path, tool, capsys):
     content = json.loads(source.read_text())
-    for images in (None, [], content['images'][1:]):
+    for images in (None, [], content['images'][1:], [None, 1]):
         source.write_text(json.dumps(dict(content, images=images)))
         with pytest.raises(SystemExit):
             tool['main']([str(source), str(tmp_path / 'other')])

@@ -12,6 +12,8 @@ from mmmobilemamba.apis.command_line import user_errors
 from mmmobilemamba.checkpoints.atomic import atomic_write
 from mmmobilemamba.datasets.coco import read_coco
 
+KEYS = ('images', 'annotations', 'categories')
+
 
 def split_coco(
     source: str | os.PathLike,
@@ -43,10 +45,12 @@ def split_coco(
             raise FileExistsError(f'{path} exists; remove it.')
     content = read_coco(source)
     images, objects = content['images'], content['annotations']
+    if not all(isinstance(x, dict) for key in KEYS for x in content[key]):
+        raise ValueError(f'{source} lists what is no entry: {{...}}.')
     if not 0 < val_share < 1 or len(images) < 2:
         what = f'a share {val_share} of {len(images)} images'
         raise ValueError(f'{source} cannot be divided by {what}.')
-    names = {x.get('id'): str(x['name']) for x in content['categories']}
+    names = {x.get('id'): str(x.get('name')) for x in content['categories']}
     rows = {image.get('id'): row for row, image in enumerate(images)}
     columns = {number: column for column, number in enumerate(names)}
     counts = np.zeros((len(images), len(names)), np.int64)
@@ -59,7 +63,7 @@ def split_coco(
     summary = {}
     for path, chosen in zip(paths, (~held_out, held_out)):
         part = [image for image, use in zip(images, chosen) if use]
-        ids = {image['id'] for image in part}
+        ids = {image.get('id') for image in part}
         inside = [x for x in objects if x['image_id'] in ids]
         text = json.dumps(dict(content, images=part, annotations=inside))
         with atomic_write(path) as draft:

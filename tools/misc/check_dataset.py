@@ -13,7 +13,12 @@ from mmmobilemamba.apis.config import load_config
 from mmmobilemamba.checkpoints.atomic import atomic_write
 from mmmobilemamba.datasets.audit import Report, audit
 from mmmobilemamba.datasets.checked_pipeline import heads_of
-from mmmobilemamba.datasets.data_paths import check_data, find_parts, type_name
+from mmmobilemamba.datasets.data_paths import (
+    check_data,
+    find_datasets,
+    find_parts,
+    type_name,
+)
 
 SHOWN = 20
 
@@ -64,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with user_errors(parser):
         cfg = load_config(args.config, args.cfg_options)
         check_data(cfg, args.splits)
+        if not any([*find_datasets(cfg, split)] for split in args.splits):
+            raise ValueError(f'{args.config} has no data of {args.splits}.')
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     found = one_class_faults(cfg.get('model') or {})
     faults = [('model', '', fault) for fault in found]
