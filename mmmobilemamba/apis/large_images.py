@@ -30,10 +30,8 @@ def bound_memory(model: nn.Module) -> None:
 
     if type(model) is EncoderDecoder and model.out_channels > 1:
         head = type(model.decode_head)
-        if (head.predict, head.predict_by_feat) == (
-            Base.predict,
-            Base.predict_by_feat,
-        ):
+        own = head.predict, head.predict_by_feat
+        if own == (Base.predict, Base.predict_by_feat):
             model.predict = partial(_predict, model)
 
 
@@ -82,11 +80,10 @@ def _windows(cfg: dict, size: tuple[int, int]) -> list[tuple]:
     """Return MMSegmentation's windows, or one, as what indexes images."""
     crop = cfg.crop_size if cfg.get('mode') == 'slide' else size
     height, width = map(min, crop, size)
+    steps = cfg.get('stride', size)
     tops, lefts = (
         [*range(0, side - part, step), side - part]
-        for side, part, step in zip(
-            size, (height, width), cfg.get('stride', size)
-        )
+        for side, part, step in zip(size, (height, width), steps)
     )
     return [
         (..., slice(top, top + height), slice(left, left + width))

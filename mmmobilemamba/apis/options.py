@@ -97,8 +97,7 @@ def build_runner(cfg: Config) -> Runner:
 
 
 def check_training(runner: Runner) -> None:
-    """Raise a ValueError where a training has no batch, or its optimizer's
-    type is unknown, of which mmengine says "None is not a callable"."""
+    """Raise a ValueError for a training without optimizer or batches."""
     optimizer = runner.cfg.optim_wrapper.get('optimizer') or {}
     kind = optimizer.get('type', '')
     with OPTIMIZERS.switch_scope_and_registry(None) as registry:
@@ -194,10 +193,9 @@ def _set_tta(cfg: Config) -> None:
     head = cfg.model.get('roi_head') or {}
     if 'tta_model' not in cfg and head.get('mask_head'):
         raise ValueError(
-            'MMDetection cannot merge the masks of --tta; evaluate boxes: '
-            '--allow-partial --cfg-options model.roi_head.mask_head=None '
-            'model.roi_head.mask_roi_extractor=None '
-            'test_evaluator.metric=bbox'
+            'MMDetection cannot merge masks; for boxes: --tta --allow-partial '
+            '--cfg-options model.roi_head.mask_head=None '
+            'model.roi_head.mask_roi_extractor=None test_evaluator.metric=bbox'
         )
     if scope in _TTA_MODELS:
         *steps, pack = deepcopy(dataset.pipeline)

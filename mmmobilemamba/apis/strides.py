@@ -97,6 +97,5 @@ def _measure(
     finally:
         detector.train(training)
     maps = [maps] if isinstance(maps, Tensor) else maps
-    return [m.shape[1] for m in maps], [
-        round(width / m.shape[3]) for m in maps
-    ]
+    strides = [round(width / m.shape[3]) for m in maps]
+    return [m.shape[1] for m in maps], strides

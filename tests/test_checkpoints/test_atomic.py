@@ -1,3 +1,5 @@
+"""A file is written whole, or what was there stays."""
+
 import pytest
 
 from mmmobilemamba.checkpoints.atomic import atomic_write, remove_drafts

@@ -1,3 +1,5 @@
+"""The Runner's checkpoints load; code in a file does not run."""
+
 import os
 import subprocess
 import sys

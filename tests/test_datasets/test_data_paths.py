@@ -1,3 +1,5 @@
+"""Files of a config that are missing are named with their keys."""
+
 import pytest
 from mmengine.config import Config
 

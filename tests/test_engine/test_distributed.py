@@ -1,3 +1,5 @@
+"""Starting and leaving runs of several processes."""
+
 import os
 import time
 from datetime import timedelta

@@ -1,3 +1,5 @@
+"""channels_last computes what the usual layout does."""
+
 from types import SimpleNamespace
 
 import torch

@@ -1,3 +1,5 @@
+"""bfloat16 on a CPU, where operators of mmcv have float32 only."""
+
 import pytest
 import torch
 from mmcv.ops import RoIAlign

@@ -1,3 +1,5 @@
+"""Random numbers of loading processes do not depend on their number."""
+
 import random
 
 import numpy as np

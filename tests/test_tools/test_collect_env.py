@@ -1,3 +1,5 @@
+"""The report names versions, faults and cures."""
+
 import importlib
 from types import SimpleNamespace
 
