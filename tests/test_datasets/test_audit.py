@@ -135,10 +135,9 @@ def test_files_of_voc(old, new, words, tmp_path):
 
 
 def test_objects_that_the_spelling_leaves_out(tmp_path):
-    case = voc(tmp_path)
+    case, path = voc(tmp_path), tmp_path / 'Annotations/photo_0.xml'
     assert told(case, train=dict(metainfo=dict(classes=('ring',)))) == ''
     assert "['disc', 'ring']" in told(case, train=dict(metainfo=None))
-    path = tmp_path / 'Annotations/photo_0.xml'
     path.write_text(path.read_text().replace('disc', 'Disc '))
     assert "named ['Disc ']" in told(case)
 
