@@ -61,6 +61,7 @@ def refuse(tool, capsys, monkeypatch, tmp_path, workspace, state):
 CLASSES = 'train_dataloader.dataset.classes=[a,b,c]'
 BATCH = 'train_dataloader.batch_size=99 train_dataloader.drop_last=True'
 OPTIMIZER = 'optim_wrapper.optimizer.type'
+NO_TEST = 'test_dataloader=None test_cfg=None test_evaluator=None'
 FILES = (
     'val_evaluator.ann_file=gone.json '
     'train_dataloader.dataset.dataset.ann_file=none.json '
@@ -87,6 +88,9 @@ KEYS = ' '.join(part.partition('=')[0] for part in FILES.split())
         ('test cls.py part.pth', 'head.fc.bias'),
         ('test cls.py part.pth --runtime openvino', '--runtime'),
         ('test cls.py net.onnx --compile', '--compile'),
+        ('test cls.py fitting.pth --out x.json', 'pkl'),
+        ('test cls.py fitting.pth --show-dir x.png', 'x.png'),
+        (f'test cls.py part.pth --cfg-options {NO_TEST}', 'test_dataloader'),
         ('test cls.py net.onnx --cfg-options model.a=1', 'model.a net.onnx'),
         (
             'image_demo full cls.py net.onnx --cfg-options model.a=1',
