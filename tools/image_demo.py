@@ -1,9 +1,11 @@
 """Predict images and draw the result: boxes, masks, label maps, classes."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 from mmengine.device import get_device
 
 from mmmobilemamba.apis import command_line, inference
@@ -35,6 +37,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_runtime_arguments(parser)
     command_line.add_cfg_options(parser)
     args = parser.parse_args(argv)
+    # A name of a file may be in another encoding.
+    sys.stdout.reconfigure(errors='backslashreplace')
     allow_mmengine_checkpoints()
     with command_line.user_errors(parser):
         images = inference.find_images(args.image)
@@ -61,16 +65,23 @@ def main(argv: Sequence[str] | None = None) -> None:
             )
             inference.optimize_backbone(model, deploy, args.compile)
 
+    skipped = 0
     for path in images:
         try:
             image = inference.read_image(path)
-        except ValueError as error:
-            print(f'skipped: {error}')
+            sample = inference.predict(model, str(path))
+        except (ValueError, cv2.error) as error:
+            # Unreadable, or too small or narrow for the network.
+            text = ' '.join(str(error).split())
+            told = str(path) in text
+            print('skipped:', text if told else f'{path}: {text}')
+            skipped += 1
             continue
-        sample = inference.predict(model, str(path))
         target = out_dir / path.name
         print('replaced:' if target.exists() else 'drawn:', target)
         inference.draw(model, image, sample, str(target), args.score_thr)
+    if skipped == len(images):
+        parser.exit(2, f'{parser.prog}: error: all images are skipped.\n')
 
 
 if __name__ == '__main__':

@@ -1,6 +1,7 @@
 """Evaluate a checkpoint of a detector, a segmentor or a classifier."""
 
 import argparse
+import os
 from collections.abc import Sequence
 
 from mmengine.registry import RUNNERS
@@ -73,13 +74,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         set_data_checks(cfg, ('test',))
         setup_distributed(cfg)
         runner = RUNNERS.build(cfg)
+        # Built here, where what a metric refuses is one line.
+        if runner.test_loop is None:
+            raise ValueError('The config has no test_dataloader.')
+        if args.show_dir:
+            os.makedirs(args.show_dir, exist_ok=True)
         if args.show_dir or (args.out and cfg.default_scope == 'mmseg'):
             options.check_image_names(runner)
         model = model_of(runner)
         if not onnx:
             load_checkpoint(model, args.checkpoint, args.allow_partial)
         model.eval()
-        optimize_backbone(model, args.deploy, args.compile)
+        # An exported file is fused.
+        optimize_backbone(model, args.deploy and not onnx, args.compile)
         bound_memory(model)
     with command_line.user_errors(parser, running=True):
         runner.test()

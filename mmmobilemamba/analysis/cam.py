@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..apis.inference import load_sample
+from ..apis.input_size import input_channels
 from ..models.layers import MobileMambaBlock
 from .figures import figure_file
 from .networks import MEAN, STD, did_you_mean, host_of, read_rgb
@@ -55,7 +56,8 @@ def compute_cam(
         each layer, (H, W), by its name and shape. All values are 0 to 1.
 
     Raises:
-        ValueError: A layer or class is unknown, or a detector finds no box.
+        ValueError: A layer or class is unknown, a detector finds no box, or
+            the image cannot be read for the network.
 
     Source: Grad-CAM (arXiv:1610.02391); LayerCAM (TIP 2021).
     """
@@ -144,8 +146,14 @@ def _load(model: nn.Module, path: str, size) -> tuple[np.ndarray, dict]:
         image = (x[0].permute(1, 2, 0).numpy() * STD + MEAN) / 255
         device = next(model.parameters()).device
         return image.clip(0, 1), dict(inputs=x.to(device))
+    if not hasattr(model, 'cfg'):
+        raise ValueError('The config has no test_dataloader to read it by.')
     data = load_sample(model, path)
     pixels = data['inputs'][0].float().permute(1, 2, 0).numpy()
+    channels = input_channels(getattr(model, 'backbone', model))
+    if pixels.shape[2] != channels:
+        text = f'{path} has {pixels.shape[2]} channels, the network {channels}'
+        raise ValueError(text)
     image = pixels[..., ::-1] if pixels.shape[2] == 3 else pixels.mean(2)
     data = model.data_preprocessor(data, False)
     return image / max(255, image.max()), data

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from mmengine.config import Config, ConfigDict
 
+from ..apis.input_size import input_channels
 from ..apis.training import training_length
 from ..datasets.data_paths import type_name
 from .complexity import Complexity
@@ -83,6 +84,9 @@ def swap_backbone(cfg: Config, spec: NetworkSpec) -> None:
     # Still norms are for pretrained weights, and no network learns with the
     # initial ones.
     new['norm_eval'] = bool(spec.checkpoint and old.get('norm_eval'))
+    had = build_backbone(dict(old, init_cfg=None), scope)
+    if (wide := input_channels(had)) != 3:  # grey, or of more bands
+        new['in_channels'] = wide
     channels, strides = measure_maps(build_backbone(new, scope))
     if scope == 'mmpretrain':
         model.head.in_channels = channels[-1]
@@ -92,7 +96,6 @@ def swap_backbone(cfg: Config, spec: NetworkSpec) -> None:
             'for another backbone to go before it.'
         )
     else:
-        had = build_backbone(dict(old, init_cfg=None), scope)
         _, wanted = measure_maps(had)
         if type_name(neck) == 'DeconvFPN':
             first = -neck.pop('num_finer', 0)

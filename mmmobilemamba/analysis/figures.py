@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from matplotlib.figure import Figure
 
@@ -17,6 +18,8 @@ def figure_file(
     raise ValueError for a suffix that matplotlib does not write."""
     # Not through pyplot, which keeps figures and asks for a display.
     figure = Figure(figsize=size, layout='constrained')
+    if not Path(path).suffix or os.path.isdir(path):
+        raise ValueError(f'{path} is a folder, or has no suffix of an image.')
     yield figure
     with atomic_write(path) as draft:
         figure.savefig(draft, dpi=120)

@@ -93,9 +93,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f' Did you mean {", ".join(near)}?' if near else ''
 
 
-def parse_network(text: str) -> NetworkSpec:
-    """Read a name, as this module describes it, or raise ValueError, and
-    FileNotFoundError for a checkpoint that is not there."""
+def parse_network(
+    text: str, takes: Sequence[str] = ('size', 'options')
+) -> NetworkSpec:
+    """Read a name, as this module describes it, or raise ValueError, also
+    for what the caller would not heed, and FileNotFoundError for a checkpoint
+    that is not there."""
     name, *options = text.split(',')
     name, _, checkpoint = name.partition('=')
     found = re.fullmatch(r'(.*?)(?:@([1-9]\d*)(?:x([1-9]\d*))?)?', name)
@@ -122,6 +125,9 @@ def parse_network(text: str) -> NetworkSpec:
     if checkpoint:
         check_checkpoint_file(checkpoint)
     size = (int(high), int(wide or high)) if high else None
+    for key, value in dict(size=size, options=options).items():
+        if value and key not in takes:
+            raise ValueError(f'{text}: no {key} can be said here.')
     read = dict(option.partition('=')[::2] for option in options)
     return NetworkSpec(text, kind, network, size, checkpoint or None, read)
 

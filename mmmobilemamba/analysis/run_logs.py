@@ -37,7 +37,12 @@ class RunLog:
     @property
     def metrics(self) -> list[str]:
         """Names of what the evaluations measured."""
-        names = {key: None for record in self.val.values() for key in record}
+        names = {
+            key: None
+            for record in self.val.values()
+            for key, value in record.items()
+            if isinstance(value, float | int)  # a metric may report words
+        }
         return [name for name in names if name not in _NO_METRICS]
 
     def curve(self, key: str) -> tuple[list[int], list[float]]:
@@ -58,10 +63,20 @@ def read_run(path: str | os.PathLike, name: str | None = None) -> RunLog:
     run = RunLog(name or Path(path).resolve().name)
     for file in files:
         lines = file.read_text(encoding='utf-8').splitlines(keepends=True)
-        # The process may have died within the last one.
-        records = [json.loads(line) for line in lines if line.endswith('\n')]
-        train = {r['iter']: r for r in records if r.get('iter')}
-        val = {r['step']: r for r in records if not r.get('iter')}
+        try:
+            # The process may have died within the last one.
+            records = [json.loads(x) for x in lines if x.endswith('\n')]
+        except ValueError as error:
+            raise ValueError(f'{file} is damaged: {error}') from error
+        train, val, last = {}, {}, 0
+        for record in records:
+            if record.get('iter'):
+                last = record['iter']
+                train[last] = record
+            else:
+                # mmengine notes all evaluations of a loop by iterations at
+                # step 0, unless log_metric_by_epoch=False.
+                val[record['step'] or last] = record
         if train:
             epochs = [r['epoch'] for r in train.values() if 'epoch' in r]
             run.by_epoch = bool(epochs) and max(val, default=0) <= max(epochs)
@@ -95,7 +110,8 @@ def _last_and_best(run: RunLog, key: str) -> str:
     if not values:
         return ''
     lower = any(word in key.lower() for word in _LOWER_IS_BETTER)
-    best = (min if lower else max)(values)
+    known = [value for value in values if value == value] or values
+    best = (min if lower else max)(known)  # NaN is neither
     unit, step = 'epoch' if run.by_epoch else 'iter.', values.index(best)
     more = f' (best {best:.4g}, {unit} {steps[step]})'
     return f'{values[-1]:.4g}' + more * (best != values[-1])

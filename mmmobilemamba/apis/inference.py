@@ -24,8 +24,7 @@ IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 
 def find_images(path: str | os.PathLike) -> list[Path]:
-    """List an image file, or the images of a folder by name; none is a
-    FileNotFoundError."""
+    """List an image file, or a folder's by name, or raise an OSError."""
     path = Path(path)
     if path.is_file():
         return [path]
@@ -38,7 +37,9 @@ def find_images(path: str | os.PathLike) -> list[Path]:
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
     """Decode an image to BGR uint8 (height, width, 3), or raise ValueError."""
-    image = cv2.imread(os.fspath(path), cv2.IMREAD_COLOR)
+    content = np.fromfile(path, np.uint8)
+    # As the pipelines do: imread takes files that are cut off for whole.
+    image = cv2.imdecode(content, cv2.IMREAD_COLOR) if content.size else None
     if image is None:
         raise ValueError(f'{path} is no image that can be read.')
     return image

@@ -5,11 +5,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
+from mmengine.fileio import get
 from mmengine.registry import DATASETS
 from torch.utils.data import DataLoader
 
@@ -68,7 +71,8 @@ def audit(
                     report.samples.update(labels.keys() or [None])
             except Exception as error:
                 # Whatever a host's data set makes of what is in the files.
-                report.faults.append(('', describe(error)))
+                name = str(part.get('ann_file') or '')
+                report.faults.append((name, describe(error)))
         if reports:
             faults = _label_faults(reports, limits['ignore_index'])
             reports[0].faults += [('', fault) for fault in faults]
@@ -84,12 +88,14 @@ def _open(report: Report, part: dict, limits: dict, known: list):
     changes = dict(pipeline=[partial(_inspect, load)], filter_cfg=None)
     changes.update(lazy_init=True, serialize_data=False)
     dataset = DATASETS.build(dict(part, **changes))
+    classes = dataset.metainfo.get('classes') or ()
+    if isinstance(classes, str):
+        raise ValueError(f'classes={classes!r}: one is ({classes!r},)')
     # Not of those that load in a way of their own, such as LVIS.
     loads = type(dataset).load_data_list.__qualname__
     path = getattr(dataset, 'ann_file', '')
     if loads == 'CocoDataset.load_data_list' and os.path.isfile(path):
         masks = any(step.get('with_mask') for step in steps)
-        classes = dataset.metainfo.get('classes') or ()
         report.faults += [(path, x) for x in coco_faults(path, classes, masks)]
     if loads == 'XMLDataset.load_data_list':
         _read_xml(report, dataset)
@@ -98,23 +104,36 @@ def _open(report: Report, part: dict, limits: dict, known: list):
     report.classes = tuple(dataset.metainfo.get('classes') or ())
     faults = []
     if not report.total and not report.faults:
-        faults += ['no sample is found: do ann_file and data_prefix fit?']
+        what = 'do ann_file, data_prefix and the suffixes fit?'
+        faults += [f'no sample is found: {what}']
     folders = tuple(getattr(dataset, 'folder_to_idx', None) or ())
-    if set(report.classes) & set(folders) and report.classes != folders:
+    lower = [[x.lower() for x in names] for names in (report.classes, folders)]
+    if {*lower[0]} & {*lower[1]} and lower[0] != lower[1]:
         faults += [f'the folders are {folders}, the classes {report.classes}']
-    known += [folders] if folders else []
-    if folders and folders != known[0]:
-        faults += [f'the folders {known[0]} elsewhere are {folders}']
+    if folders:
+        known.append(folders)
+        if folders != known[0]:
+            faults += [f'the folders {known[0]} elsewhere are {folders}']
+        # MMPretrain reads fewer kinds than OpenCV, and passes over the rest.
+        unread = {'.webp', '.tiff', '.gif', '.jfif'} - {*dataset.extensions}
+        files = Path(dataset.img_prefix).rglob('*')
+        unread &= {path.suffix.lower() for path in files}
+        if unread:
+            faults += [f'images of {unread} are left out: set extensions']
     report.faults += [(str(part.get('data_root') or ''), x) for x in faults]
     return dataset
 
 
 def _read_xml(report: Report, dataset: BaseDataset) -> None:
-    """Go on after files of Pascal VOC's form that cannot be read."""
-    parse = dataset.parse_data_info
+    """Go on after files of Pascal VOC's form that cannot be read, and find
+    objects that the spelling of their class leaves out."""
+    parse, names = dataset.parse_data_info, set()
 
     def parse_or_report(image: dict) -> dict:
         try:
+            content = get(image['xml_path'], dataset.backend_args)
+            objects = ElementTree.fromstring(content).iter('object')
+            names.update(x.findtext('name') or '' for x in objects)
             return parse(image)
         except Exception as error:
             report.faults.append((image['xml_path'], describe(error)))
@@ -123,6 +142,12 @@ def _read_xml(report: Report, dataset: BaseDataset) -> None:
     dataset.parse_data_info = parse_or_report
     dataset.full_init()
     dataset.data_list = [x for x in dataset.data_list if 'img_path' in x]
+    classes = dataset.metainfo['classes']
+    lower, others = {x.lower() for x in classes}, names - {*classes}
+    alike = {name for name in others if name.strip().lower() in lower}
+    if alike or (others and others == names):
+        what = f'objects named {sorted(alike or others)[:20]} are left out'
+        report.faults.append((dataset.ann_file, f'{what}: see classes'))
 
 
 def _inspect(load: Callable, sample: dict) -> tuple[str, list[str], dict]:
@@ -132,6 +157,9 @@ def _inspect(load: Callable, sample: dict) -> tuple[str, list[str], dict]:
     try:
         sample = load(sample) or {}
         faults += _image_faults(load, sample)
+        path = str(sample.get('seg_map_path')).lower()
+        if 'gt_seg_map' in sample and path.endswith(('.jpg', '.jpeg')):
+            faults.append('the label image is a JPEG, which blurs numbers')
         for key in ('gt_bboxes_labels', 'gt_seg_map', 'gt_label'):
             if sample.get(key) is not None:
                 found = np.unique(sample[key], return_counts=True)
@@ -147,7 +175,9 @@ def _image_faults(load: Callable, sample: dict) -> Iterator[str]:
     if image is None or not os.path.isfile(path):
         return
     if image.max() < 16:  # dark, if the file has more than 8 bits
-        stored = cv2.imread(path, cv2.IMREAD_UNCHANGED)
+        # Not imread, which crashes at names in another encoding.
+        content = np.fromfile(path, np.uint8)
+        stored = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
         if stored is not None and stored.max() > image.max():
             values = f'values up to {stored.max()}, of more than 8 bits'
             yield f'{values}, come to {image.max()} of 255: scale them before'
@@ -170,7 +200,10 @@ def _label_faults(reports: list[Report], ignore: int) -> Iterator[str]:
             f'label images hold {sorted(objects)} alone, of which {ignore} is '
             'ignored: look at reduce_zero_label, and at 255 for a class'
         )
-    classes = enumerate(reports[0].classes if objects else ())
-    never = [name for number, name in classes if not objects[number]]
+    classes = reports[0].classes if objects else ()
+    others = objects.keys() - {ignore, *range(len(classes))}
+    if classes and others:
+        yield f'labels {sorted(others)[:20]} have no name in metainfo.classes'
+    never = [name for n, name in enumerate(classes) if not objects[n]]
     if never:
         yield f'{len(never)} classes of metainfo never occur: {never[:20]}'

@@ -3,6 +3,7 @@
 import functools
 import io
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from .data_paths import find_datasets, type_name
 
 # Samples told apart: a byte each, shared by the processes that load.
 _CAPACITY = 1 << 20
+_TOO_LARGE = Image.DecompressionBombError  # for PIL, from 180 megapixels on
 # How JPEG and PNG begin, and how whole files of them end.
 _ENDS = {b'\xff\xd8': b'\xff\xd9', b'\x89P': b'IEND\xaeB`\x82'}
 
@@ -73,6 +75,8 @@ class CheckedPipeline:
         for transform in self.transforms:
             step = type(transform).__name__
             try:
+                if getattr(transform, 'with_mask', False):
+                    _check_polygons(results)
                 results = transform(results)
                 if results is None:
                     return None
@@ -83,6 +87,9 @@ class CheckedPipeline:
                 if not step.startswith('Load'):
                     raise
                 what = f'{name}: {describe(error)} ({step})'
+                # PIL names no file.
+                file = str(results.get('seg_map_path') or 'it')
+                what = file.join(re.split('<.*BytesIO.*?>', what))
                 if isinstance(error, DataFaultError) or not self.max_faulty:
                     raise DataFaultError(what) from error
                 self._leave_out(index % _CAPACITY, what)
@@ -159,8 +166,8 @@ def header_of(path: str | None) -> tuple[str, int]:
     try:
         with Image.open(path) as image:
             return image.mode, image.getexif().get(0x0112) or 1
-    except (OSError, AttributeError, ValueError, SyntaxError):
-        return '', 1  # no local file, or a format that others read
+    except (OSError, AttributeError, ValueError, SyntaxError, _TOO_LARGE):
+        return '', 1  # no local file, or one that only others read
 
 
 def flat_boxes(results: Mapping) -> dict[int, str]:
@@ -172,6 +179,15 @@ def flat_boxes(results: Mapping) -> dict[int, str]:
         if len(box) == 4
         and not all(-np.inf < box[k] < box[k + 2] < np.inf for k in (0, 1))
     }
+
+
+def _check_polygons(results: Mapping) -> None:
+    """Raise where pycocotools would fill the memory on its way to a point."""
+    for number, entry in enumerate(results.get('instances') or ()):
+        mask = entry.get('mask')
+        for polygon in mask if isinstance(mask, list) else ():
+            if not (np.abs(np.array(polygon, float)) < 2**20).all():
+                raise ValueError(f'object {number} has the polygon {polygon}')
 
 
 def _check_whole(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Annotation files of COCO's form: their faults, and dividing one into two."""
+"""Annotation files of COCO's form and their faults."""
 
 import json
 import os
@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-
-from ..checkpoints.atomic import atomic_write
 
 # What loading and evaluation read of each entry.
 _FIELDS = {
@@ -17,7 +15,7 @@ _FIELDS = {
 }
 
 
-def _read(path: str | os.PathLike) -> dict:
+def read_coco(path: str | os.PathLike) -> dict:
     """Return the lists of a file, none of annotations for a test set."""
     try:
         content = json.loads(Path(path).read_text(encoding='utf-8'))
@@ -39,8 +37,8 @@ def coco_faults(
     The classes are those of the data set, or none, and ``with_mask`` is for
     networks that need one of every object.
     """
-    content = _read(path)
-    sound = {key: {} for key in _FIELDS}
+    content = read_coco(path)
+    sound = {key: {} for key in (*_FIELDS, 'files')}
     for key in _FIELDS:
         for number, entry in enumerate(content[key]):
             try:
@@ -70,9 +68,13 @@ def _fault_of(entry: dict, key: str, sound: dict, masks: bool) -> str | None:
         size = np.array([entry['height'], entry['width']])
         named = isinstance(entry['file_name'], str)
         whole = named and size.dtype.kind == 'i' and size.min() > 0
-        return None if whole else 'a wrong file_name, height or width'
+        if not whole:
+            return 'a wrong file_name, height or width'
+        other = sound['files'].setdefault(entry['file_name'], entry['id'])
+        return None if other == entry['id'] else f'the file of image {other}'
     if key == 'categories':
-        return None
+        named = isinstance(entry['name'], str)
+        return None if named else 'a name that is no text'
     # The evaluation takes 0 for "no match", and reckons with ids.
     crowd = entry['iscrowd']
     if entry['id'] == 0 or type(crowd) is not int or crowd not in (0, 1):
@@ -103,74 +105,3 @@ def _fault_of(entry: dict, key: str, sound: dict, masks: bool) -> str | None:
     whole = isinstance(runs, str) or sum(runs) == size[0] * size[1]
     same = mask['size'] == size and whole
     return None if same else f'a mask of another size than {size}'
-
-
-def split_coco(
-    source: str | os.PathLike,
-    out_dir: str | os.PathLike,
-    val_share: float = 0.2,
-    seed: int = 0,
-) -> dict[str, dict[str, int]]:
-    """Write ``train.json`` and ``val.json`` for the images of one file.
-
-    Of random choices of images take that with the same share of every class.
-
-    Args:
-        source (str or PathLike): Annotation file.
-        out_dir (str or PathLike): Folder that takes both, each written whole.
-        val_share (float): Share of images to hold out. Defaults to 0.2.
-        seed (int): Seed of the choice. Defaults to 0.
-
-    Returns:
-        dict[str, dict[str, int]]: For ``'train'`` and ``'val'`` the number of
-        ``'images'`` and of each class's objects.
-
-    Raises:
-        OSError: The source cannot be read, or a file is there.
-        ValueError: The source cannot be divided so.
-    """
-    paths = [Path(out_dir, name) for name in ('train.json', 'val.json')]
-    for path in paths:
-        if path.exists():
-            raise FileExistsError(f'{path} exists; remove it.')
-    content = _read(source)
-    images, objects = content['images'], content['annotations']
-    if not 0 < val_share < 1 or len(images) < 2:
-        what = f'a share {val_share} of {len(images)} images'
-        raise ValueError(f'{source} cannot be divided by {what}.')
-    names = {x.get('id'): str(x['name']) for x in content['categories']}
-    rows = {image.get('id'): row for row, image in enumerate(images)}
-    columns = {number: column for column, number in enumerate(names)}
-    counts = np.zeros((len(images), len(names)), np.int64)
-    for entry in objects:
-        row, column = entry.get('image_id'), entry.get('category_id')
-        if row not in rows or column not in columns:
-            raise ValueError(f'{source} lists no image or category of {entry}')
-        counts[rows[row], columns[column]] += 1
-    held_out = _choose(counts, val_share, seed)
-    summary = {}
-    for path, chosen in zip(paths, (~held_out, held_out)):
-        part = [image for image, use in zip(images, chosen) if use]
-        ids = {image['id'] for image in part}
-        inside = [x for x in objects if x['image_id'] in ids]
-        text = json.dumps(dict(content, images=part, annotations=inside))
-        with atomic_write(path) as draft:
-            draft.write_text(text)
-        totals = counts[chosen].sum(0).tolist()
-        summary[path.stem] = dict(images=len(part))
-        summary[path.stem].update(zip(names.values(), totals))
-    return summary
-
-
-def _choose(counts: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Return which images to hold out, (images, )."""
-    total, objects = len(counts), counts.sum(0)
-    number = min(max(round(share * total), 1), total - 1)
-    random = np.random.default_rng(seed)
-    draws = [random.permutation(total)[:number] for _ in range(500)]
-    shares = np.stack([counts[draw].sum(0) for draw in draws])
-    shares = shares / np.maximum(objects, 1)
-    # A class that one side lacks is worse than any imbalance.
-    lacking = ((shares == 0) | (shares == 1)) & (objects > 1)
-    costs = ((shares - share) ** 2).sum(1) + lacking.sum(1)
-    return np.isin(np.arange(total), draws[costs.argmin()])

@@ -51,8 +51,11 @@ def add_runtime_arguments(parser: ArgumentParser) -> None:
 
 def runtime_of(args: Namespace) -> dict:
     """Return ``runtime`` and ``threads``; refuse options of no effect."""
-    options = args.cfg_options if is_onnx(args.checkpoint) else None
-    for key in options or ():
+    onnx = is_onnx(args.checkpoint)
+    for name in ('compile',) if onnx else ('runtime', 'threads'):
+        if getattr(args, name):
+            raise ValueError(f'--{name} is of no use to {args.checkpoint}.')
+    for key in (args.cfg_options if onnx else None) or ():
         if key.startswith('model.') and not key.startswith(_STILL_READ):
             raise ValueError(
                 f'--cfg-options {key} would change nothing: the network is '
@@ -93,10 +96,16 @@ def read_export_arguments(
     check_checkpoint_file(checkpoint)
     allow_mmengine_checkpoints()
     cfg = load_config(config, cfg_options)
+    scope = cfg.get('default_scope')
+    if scope not in KINDS or not cfg.get('test_dataloader'):
+        raise ValueError(
+            f'{config} needs a test_dataloader, and a model of '
+            f'{", ".join(KINDS)} or a default_scope.'
+        )
     args['size'] = tuple(args['size'] or image_size(cfg))
     options = ExportOptions(**args)
     model = load_model(cfg, checkpoint, 'cpu')
-    kind = 'backbone' if options.backbone else KINDS[cfg.default_scope]
+    kind = 'backbone' if options.backbone else KINDS[scope]
     return model, kind, out, options
 
 

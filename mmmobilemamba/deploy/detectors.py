@@ -151,8 +151,8 @@ def _look_up(
 def _check(model: nn.Module) -> None:
     """Refuse a detector that chooses by other rules."""
     heads = [_dense_head(model)]
-    if hasattr(model, 'roi_head'):
-        heads.append(model.roi_head)
+    if hasattr(model, 'roi_head') or isinstance(heads[0], RPNHead):
+        heads.append(getattr(model, 'roi_head', None))
     for head in heads:
         rule = (getattr(head, 'test_cfg', None) or {}).get('nms', {})
         known = isinstance(head, (RetinaHead, SSDHead, RPNHead))
@@ -160,9 +160,9 @@ def _check(model: nn.Module) -> None:
         plain = rule.get('type', 'nms') == 'nms'
         if not known or not plain or rule.get('class_agnostic'):
             raise ValueError(
-                f'{type(head).__name__} with nms={dict(rule)} cannot be '
-                'exported; RetinaHead, SSDHead, RPNHead and StandardRoIHead '
-                'with plain nms within each class can.'
+                f'{type(head or model).__name__} with nms={dict(rule)} cannot '
+                'be exported; RetinaHead, SSDHead, and RPNHead followed by '
+                'StandardRoIHead, with plain nms within each class can.'
             )
 
 

@@ -51,9 +51,14 @@ def export_model(
         images += read_images(options.images, MAX_IMAGES, metadata)
     network = build_network(model, kind, options)
     traced = random_image(metadata, options.size, seed=0)
-    names = list(network(traced))
     free = [0] * options.dynamic_batch + [2, 3] * options.dynamic_size
-    graph = make_graph(network, traced, names, metadata, free)
+    try:
+        names = list(network(traced))
+        graph = make_graph(network, traced, names, metadata, free)
+    except Exception as error:  # of what the hosts' models may be, no end
+        why = f'{type(error).__name__}: {error}'.partition('\n')[0]
+        name = type(model).__name__
+        raise ValueError(f'{name} cannot be exported: {why}') from error
     session = onnxruntime.InferenceSession(
         graph.SerializeToString(), providers=['CPUExecutionProvider']
     )

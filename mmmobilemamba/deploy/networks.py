@@ -137,8 +137,18 @@ class Classifier(Network):
     """Probabilities of the classes, (batch, classes)."""
 
     def compute(self, model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+        from mmpretrain.models.heads import MultiLabelClsHead
+
+        scores = model(x, mode='tensor')
         # Networks of timm as a whole have no head of MMPretrain's.
-        return dict(scores=torch.softmax(model(x, mode='tensor'), dim=1))
+        if isinstance(getattr(model, 'head', None), MultiLabelClsHead):
+            return dict(scores=scores.sigmoid())
+        return dict(scores=scores.softmax(dim=1))
+
+    @torch.no_grad()
+    def compare(self, model: nn.Module, x: Tensor, result: Comparison) -> None:
+        found = model(x, mode='predict')
+        result.add('scores', torch.stack([y.pred_score for y in found]))
 
 
 class Segmentor(Network):
@@ -182,7 +192,7 @@ def describe(model: nn.Module, kind: str, options: ExportOptions) -> dict:
         traced_size=list(options.size),
         precision=options.precision,
     )
-    if kind == 'detector' and model.with_mask:
+    if hasattr(model, 'roi_head') and model.with_mask:
         metadata['mask_threshold'] = model.roi_head.test_cfg.mask_thr_binary
     if kind == 'segmentor':
         metadata['align_corners'] = model.align_corners

@@ -7,8 +7,13 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 import onnxruntime
+from google.protobuf.message import DecodeError
 
 from . import METADATA
+
+
+class ExportedFileError(ValueError):
+    """A file cannot be run, or not on images of this shape."""
 
 
 class Session:
@@ -23,7 +28,8 @@ class Session:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is no exported network of this package.
+        ExportedFileError: The file is no exported network of this package, or
+            the runtime cannot load it.
         ImportError: OpenVINO is not installed.
     """
 
@@ -37,40 +43,51 @@ class Session:
         inside = self.metadata.get('preprocess')
         self.dtype = np.dtype(np.uint8 if inside else np.float32)
         self.output_names = [out.name for out in graph.output]
-        if runtime == 'openvino':
-            import openvino
+        try:
+            if runtime == 'openvino':
+                import openvino
 
-            # float32 where the processor could compute in bfloat16 too
-            options = dict(
-                PERFORMANCE_HINT='LATENCY', INFERENCE_PRECISION_HINT='f32'
-            )
-            if threads is not None:
-                options['INFERENCE_NUM_THREADS'] = threads
-            model = openvino.Core().compile_model(path, 'CPU', options)
-            self._run = lambda x: model([x], share_inputs=True).to_tuple()
-        else:
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = 3
-            options.intra_op_num_threads = threads or 0
-            session = onnxruntime.InferenceSession(
-                path, options, providers=['CPUExecutionProvider']
-            )
-            self._run = lambda x: session.run(None, {'image': x})
+                # float32 where the processor could compute in bfloat16 too
+                options = dict(
+                    PERFORMANCE_HINT='LATENCY', INFERENCE_PRECISION_HINT='f32'
+                )
+                if threads is not None:
+                    options['INFERENCE_NUM_THREADS'] = threads
+                model = openvino.Core().compile_model(path, 'CPU', options)
+                self._run = lambda x: model([x], share_inputs=True).to_tuple()
+            else:
+                options = onnxruntime.SessionOptions()
+                options.log_severity_level = 3
+                options.intra_op_num_threads = threads or 0
+                session = onnxruntime.InferenceSession(
+                    path, options, providers=['CPUExecutionProvider']
+                )
+                self._run = lambda x: session.run(None, {'image': x})
+        except ImportError:
+            raise
+        except Exception as error:  # the runtimes have types of their own
+            text = f'{runtime} cannot load {path}: {error}'
+            raise ExportedFileError(text) from error
 
     def __call__(self, image: np.ndarray) -> Mapping[str, np.ndarray]:
         """Run the network.
 
         Takes images (batch, channels, H, W), uint8 pixels where the
         preprocessing is inside, and gives the outputs by name; raises
-        ValueError for another size than a network of free size holds for.
+        ExportedFileError for other images than the network was exported for.
         """
-        (height, width), least = image.shape[2:], self.metadata['min_size']
-        most = self.metadata.get('max_pixels')
-        # Of a free size; the runtimes check what is fixed.
-        if most and (min(height, width) < least or height * width > most):
-            raise ValueError(
-                f'The network takes sides of {least} or more and {most} '
-                f'pixels or fewer, got {height}x{width}.'
+        about, (height, width) = self.metadata, image.shape[2:]
+        size, limits = about['size'] or (None, None), ''
+        wanted = (about['batch'], about['channels'], *size)
+        fits = all(m in (n, None) for m, n in zip(wanted, image.shape))
+        if most := about.get('max_pixels'):  # of a free size
+            least = about['min_size']
+            limits = f', sides from {least}, {most} pixels at most'
+            fits &= min(height, width) >= least and height * width <= most
+        if not fits:
+            raise ExportedFileError(
+                f'{image.shape} is no (batch, channels, height, width) that '
+                f'the network was exported for: {wanted}, None for any{limits}'
             )
         values = self._run(np.ascontiguousarray(image, self.dtype))
         return dict(zip(self.output_names, values, strict=True))
@@ -79,13 +96,14 @@ class Session:
 def read_exported(path: str | os.PathLike) -> tuple[onnx.GraphProto, dict]:
     """Read the graph and the metadata of an exported network.
 
-    Raises FileNotFoundError or ValueError where it is none of this package.
+    Raises FileNotFoundError or ExportedFileError where it is none of ours.
     """
-    model = onnx.load(path)
-    stored = {prop.key: prop.value for prop in model.metadata_props}
-    if METADATA not in stored:
-        raise ValueError(
-            f'{path} was not written by tools/deploy/export_onnx.py: it '
-            f'has no {METADATA!r} among its metadata.'
-        )
-    return model.graph, json.loads(stored[METADATA])
+    try:
+        model = onnx.load(path)
+        stored = {prop.key: prop.value for prop in model.metadata_props}
+        return model.graph, json.loads(stored[METADATA])
+    except (DecodeError, KeyError, ValueError) as error:
+        raise ExportedFileError(
+            f'{path} is no whole file of tools/deploy/export_onnx.py, with '
+            f'{METADATA!r} among its metadata: {error!r}'
+        ) from error

@@ -30,7 +30,7 @@ class SegLocalVisualizer(HostVisualizer):
         """Draw a label map (1, H, W) and its names over an RGB image."""
         labels = np.asarray(sem_seg.cpu().data[0])
         found = np.unique(labels)[::-1]
-        colors = np.zeros((max(len(classes), found[0] + 1), 3), np.uint8)
+        colors = np.zeros((max(len(classes), int(found[0]) + 1), 3), np.uint8)
         colors[: len(classes)] = palette[: len(classes)]
         mask = colors[labels]
         side = min(labels.shape)

@@ -23,8 +23,9 @@ CLASSIFIER = 'own_data/mobilemamba-t2_image-folders-64px.py'
 def swapped(repo):
     """Give a function that puts a backbone into one of the configs."""
 
-    def call(config, name):
+    def call(config, name, **backbone):
         cfg = Config.fromfile(repo / 'configs' / config)
+        cfg.model.backbone.update(backbone)
         swap_backbone(cfg, parse_network(name))
         return cfg
 
@@ -54,8 +55,9 @@ def test_ordinary_neck_takes_a_backbone_of_its_strides(swapped):
 
 
 def test_classifier_takes_the_channels_of_the_last_map(swapped):
-    model = build_model(swapped(CLASSIFIER, 'host:resnet18')).eval()
-    assert model(torch.zeros(2, 3, 64, 64)).shape == (2, 10)
+    for name in ('host:resnet18', 'efficientvit_m0'):
+        model = build_model(swapped(CLASSIFIER, name, in_channels=4)).eval()
+        assert model(torch.zeros(2, 4, 64, 64)).shape == (2, 10)
 
 
 def test_weights_have_to_fit_and_let_norms_rest(swapped, tmp_path):

@@ -43,7 +43,8 @@ def test_resumed_run_by_epoch(read):
 
 
 def test_resumed_run_by_iteration(read):
-    first = (train(50, 2.0), dict(mIoU=20.0, step=50), train(100, 1.5))
+    # At step 0, as mmengine notes it by default.
+    first = (train(50, 2.0), dict(mIoU=20.0, step=0), train(100, 1.5))
     again = (train(100, 1.4), dict(mIoU=26.0, step=100))
     run = read((*first, dict(mIoU=25.0, step=100)), again)
     assert run.curve('mIoU') == ([50, 100], [20.0, 26.0])
@@ -54,8 +55,11 @@ def test_table_tells_last_and_best(read):
         *(train(1, 1.0, epoch=1), {'mIoU': 50.0, 'loss/val': 0.5, 'step': 1}),
         *(train(2, 1.0, epoch=2), {'mIoU': 40.0, 'loss/val': 0.75, 'step': 2}),
     )
+    records[1].update(mAcc=float('nan'), note='no number')
+    records[3]['mAcc'] = 60.0
     runs = [read(records), read(records[2:], name='late')]
     assert run_logs.metric_table(runs).splitlines()[2:] == [
         '| mIoU | 40 (best 50, epoch 1) | 40 |',
         '| loss/val | 0.75 (best 0.5, epoch 1) | 0.75 |',
+        '| mAcc | 60 | 60 |',
     ]

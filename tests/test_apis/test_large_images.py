@@ -66,7 +66,7 @@ def test_drawn_as_by_the_host():
     image = generator.integers(0, 256, (120, 400, 3), dtype=np.uint8)
     # Classes of which one never occurs, and a pixel without a class.
     blocks = generator.choice([0, 2, 3], (6, 10))
-    labels = cv2.resize(blocks, (400, 120), interpolation=0).astype(int)
+    labels = cv2.resize(blocks, (400, 120), interpolation=0).astype('uint8')
     labels[5, 7] = 255
     meta = dict(
         classes=('sky', 'sea', 'ground', 'tree'),

@@ -57,8 +57,7 @@ def test_loaders_of_mmpretrain_get_its_defaults(scope):
 
 
 def test_start():
-    start = dict(load_from='x.pth', default_hooks=None)
-    cfg = Config(dict(start, optim_wrapper={}))
+    cfg = Config(dict(load_from='x.pth', default_hooks=None, optim_wrapper={}))
     assert set_train_options(cfg) is None and 'resume' not in cfg
     # What a run that resumes by itself falls back on.
     assert set_train_options(cfg, resume='auto') == 'x.pth'

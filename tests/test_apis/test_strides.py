@@ -33,7 +33,6 @@ FASTER = 'faster_rcnn/faster-rcnn_r50_fpn_1x_coco'
 FCOS = 'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco'
 MASK2FORMER = 'mask2former/mask2former_r50_8xb2-lsj-50e_coco'
 YOLACT = 'yolact/yolact_r50_1xb8-55e_coco'
-YOLOV3 = 'yolo/yolov3_mobilenetv2_8xb24-ms-416-300e_coco'
 FINE = [4, 8, 16, 32, 64]
 ANCHORS = 'bbox_head.anchor_generator.strides'
 ROI_STRIDES = 'roi_head.bbox_roi_extractor.featmap_strides'
@@ -59,8 +58,6 @@ RPN = 'model.rpn_head 4, 8 2, 4 DeconvFPN'
 ROIS = f'model.{ROI_STRIDES.rpartition(".")[0]} 4, 8 16, 32'
 DECODER = 'model.panoptic_head.pixel_decoder 4, 8 16, 32 DeconvFPN'
 R18_FPN = dict(FPN, in_channels=[64, 64, 128, 256, 512])
-NECK3 = dict(type='YOLOV3Neck', num_scales=3, in_channels=CHANNELS[::-1])
-NECK3['out_channels'] = [96, 96, 96]
 R50_FPN = dict(FPN, in_channels=[256, 512, 1024, 2048])
 
 
@@ -74,9 +71,8 @@ R50_FPN = dict(FPN, in_channels=[256, 512, 1024, 2048])
         (RETINA, (PYRAMID(neck=DECONV(num_coarser=2)), None), {}, HEAD),
         (MASK2FORMER, (BARE, None), NEW_INPUT, DECODER),
         (RETINA, (BARE, R50_FPN), {}, 'FPN 256, 512 16, 24, 32 DeconvFPN'),
-        # Strides that are no powers of two, and coarse ones first.
+        # Strides that are no powers of two.
         (YOLACT, (BARE, FPN), {}, '110.0 out_strides=[8, 64, 128])'),
-        (YOLOV3, (BARE, NECK3), {}, 'out_channels=96, out_strides=[8,'),
     ],
 )
 def test_wrong_strides_are_named(base, parts, changes, named):

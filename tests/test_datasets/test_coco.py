@@ -5,8 +5,6 @@ import runpy
 
 import pytest
 
-from mmmobilemamba.datasets.coco import split_coco
-
 
 @pytest.fixture
 def source(tmp_path):
@@ -33,13 +31,13 @@ def read(folder):
 
 
 @pytest.fixture
-def main(repo):
+def tool(repo):
     path = repo / 'tools' / 'dataset_converters' / 'split_coco.py'
-    return runpy.run_path(str(path))['main']
+    return runpy.run_path(str(path))
 
 
-def test_every_image_and_object_is_in_one_file(source, tmp_path, main, capsys):
-    main([str(source), str(tmp_path / 'out'), '--val-share', '0.25'])
+def test_every_image_and_object_is_in_one_file(source, tmp_path, tool, capsys):
+    tool['main']([str(source), str(tmp_path / 'out'), '--val-share', '0.25'])
     said = capsys.readouterr().out
     assert '15 images, 45 fig, 1 date' in said
     assert '5 images, 15 fig, 1 date' in said
@@ -55,15 +53,15 @@ def test_every_image_and_object_is_in_one_file(source, tmp_path, main, capsys):
         assert train[key] == val[key] == whole[key]
     (tmp_path / 'out/train.json').unlink()
     with pytest.raises(FileExistsError, match=r'val\.json'):
-        split_coco(source, tmp_path / 'out')
+        tool['split_coco'](source, tmp_path / 'out')
     assert not (tmp_path / 'out/train.json').exists()
 
 
-def test_a_rare_class_is_in_both_for_any_seed(source, tmp_path):
+def test_a_rare_class_is_in_both_for_any_seed(source, tmp_path, tool):
     chosen = set()
     for seed in range(5):
         for again in range(2):
-            split_coco(source, tmp_path / f'{seed}{again}', 0.1, seed)
+            tool['split_coco'](source, tmp_path / f'{seed}{again}', 0.1, seed)
         train, val = read(tmp_path / f'{seed}0')
         assert read(tmp_path / f'{seed}1') == [train, val]
         for part in (train, val):
@@ -72,11 +70,11 @@ def test_a_rare_class_is_in_both_for_any_seed(source, tmp_path):
     assert len(chosen) > 1
 
 
-def test_files_that_cannot_be_divided(source, tmp_path, main, capsys):
+def test_files_that_cannot_be_divided(source, tmp_path, tool, capsys):
     content = json.loads(source.read_text())
-    for images in (None, [], content['images'][1:]):
+    for images in (None, [], content['images'][1:], [None, 1]):
         source.write_text(json.dumps(dict(content, images=images)))
         with pytest.raises(SystemExit):
-            main([str(source), str(tmp_path / 'other')])
+            tool['main']([str(source), str(tmp_path / 'other')])
         assert str(source) in capsys.readouterr().err
         assert not (tmp_path / 'other').exists()

@@ -50,9 +50,10 @@ def test_free_sizes(export, make_model):
 
 
 @pytest.mark.parametrize('channels', [3, 4])
-def test_preprocessing_is_the_hosts(make_model, tmp_path, channels):
+def test_scores_are_the_hosts(make_model, tmp_path, channels):
     numbers = tuple(range(50, 50 + channels))
-    changes = {'model.backbone.in_channels': channels}
+    head = {3: 'LinearClsHead', 4: 'MultiLabelLinearClsHead'}[channels]
+    changes = {'model.backbone.in_channels': channels, 'model.head.type': head}
     for name in ('mean', 'std'):
         changes[f'model.data_preprocessor.{name}'] = numbers
     model = make_model('classifier', **changes)
@@ -61,9 +62,9 @@ def test_preprocessing_is_the_hosts(make_model, tmp_path, channels):
     pixels = torch.randint(256, (3, channels, *SIZE), dtype=torch.uint8)
     inputs = model.data_preprocessor(dict(inputs=pixels))['inputs']
     with torch.no_grad():
-        wanted = model(inputs, mode='tensor').softmax(1)
+        wanted = [y.pred_score for y in model(inputs, mode='predict')]
     got = Session(tmp_path / 'model.onnx')(pixels.numpy())['scores']
-    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(got, torch.stack(wanted), rtol=1e-4, atol=1e-5)
 
 
 def test_mismatch_leaves_no_file_and_the_model_as_it_is(make_model, tmp_path):

@@ -1,9 +1,10 @@
 """An exported file runs in any runtime, or says why it does not."""
 
 import numpy as np
+import onnx
 import pytest
 
-from mmmobilemamba.deploy.session import Session
+from mmmobilemamba.deploy.session import ExportedFileError, Session
 
 
 @pytest.mark.parametrize('name', ['segmentor', 'mask_rcnn'])
@@ -26,8 +27,16 @@ def test_openvino_computes_what_onnxruntime_does(export, name):
             np.testing.assert_allclose(got[key], value, rtol=0, atol=limit)
 
 
-@pytest.mark.parametrize('size', [(31, 80), (2048, 2080)])
-def test_sizes_that_a_graph_does_not_hold_for(export, size):
-    session = Session(export('segmentor', dynamic_size=True)[0])
-    with pytest.raises(ValueError, match='x'.join(map(str, size))):
-        session(np.zeros((1, 3, *size), np.float32))
+def test_what_is_refused(export, tmp_path):
+    free = export('segmentor', dynamic_size=True)[0]
+    fixed = export('segmentor')[0]
+    jobs = (free, (31, 80)), (free, (2048, 2080)), (fixed, (80, 96))
+    for path, size in jobs:
+        with pytest.raises(ExportedFileError):
+            Session(path)(np.zeros((1, 3, *size), np.float32))
+    path, model = tmp_path / 'x.onnx', onnx.load(fixed)
+    model.opset_import[0].version = 99  # no runtime knows that yet
+    for content in (model.SerializeToString(), b'<html>'):
+        path.write_bytes(content)
+        with pytest.raises(ExportedFileError, match='x.onnx'):
+            Session(path)

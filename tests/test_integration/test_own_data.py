@@ -9,7 +9,6 @@ from mmengine.config import Config
 from own_data import make_coco, make_folders, make_labels, make_voc
 
 from mmmobilemamba.analysis.run_logs import read_run
-from mmmobilemamba.datasets.coco import split_coco
 
 for library in ('mmdet', 'mmseg', 'mmpretrain'):
     pytest.importorskip(library)
@@ -23,7 +22,7 @@ CASES = {
 }
 
 
-def reduce(kind, cfg, root):
+def reduce(kind, cfg, root, repo):
     """Let a config read little data, by a narrow network, in small images."""
     nano = dict(channels=(32, 40, 48), depths=(1, 1, 1))
     backbone = cfg.model.backbone
@@ -32,7 +31,8 @@ def reduce(kind, cfg, root):
     else:
         backbone.backbone.arch = nano
     if kind == 'coco':
-        split_coco(root / 'all.json', root, val_share=0.5)
+        tool = runpy.run_path(f'{repo}/tools/dataset_converters/split_coco.py')
+        tool['split_coco'](root / 'all.json', root, val_share=0.5)
     for split, part in dict(train='train', val='val', test='val').items():
         loader = cfg[f'{split}_dataloader']
         loader.update(batch_size=2, num_workers=0, persistent_workers=False)
@@ -62,7 +62,7 @@ def test_trains_and_evaluates(kind, repo, tmp_path):
     else:
         make = dict(voc=make_voc, coco=make_coco, folders=make_folders)
         make[kind](root, classes)
-    reduce(kind, cfg, root)
+    reduce(kind, cfg, root, repo)
     cfg.dump(tmp_path / 'config.py')
     tool = runpy.run_path(str(repo / 'tools' / 'train.py'))
     tool['main']([str(tmp_path / 'config.py')])

@@ -41,9 +41,10 @@ def shown(path):
 
 
 def test_images_of_one_channel(call, workspace, tmp_path):
-    (tmp_path / 'grey.py').write_text(f"""
+    for name, kind in (('grey', 'grayscale'), ('rgb', 'color')):
+        (tmp_path / f'{name}.py').write_text(f"""
 _base_ = '{workspace}/seg.py'
-load = dict(type='LoadImageFromFile', color_type='grayscale')
+load = dict(type='LoadImageFromFile', color_type='{kind}')
 test_pipeline = [load, dict(type='PackSegInputs')]
 model = dict(
     backbone=dict(in_channels=1),
@@ -60,6 +61,7 @@ test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
     assert 'RGB' in call('erf', 'grey.py', *more, '--images', IMAGE)
     call('vis_cam', IMAGE, 'grey.py', '--out', 'b/cam.png', *CPU)
     shown(tmp_path / 'b/cam.png')
+    assert 'channels' in call('vis_cam', IMAGE, 'rgb.py', *CPU)
 
 
 def test_benchmark(call, tmp_path):
@@ -99,10 +101,13 @@ def test_erf(call, tmp_path):
         ('erf seg.py --size 64 --out a.txt', 'txt'),
         ('erf seg.py --names a b', '--names'),
         ('erf seg.py --stages 3 --size 64', 'Stage 3'),
+        ('erf t2@31 --size 64', '31x31'),
+        ('erf t2 t2 --size 64', '--names'),
         (f'benchmark t2 --baseline {PEER}', 'test_efficientnet'),
         ('benchmark t2,cuda_graph=yes --device cpu', '--device cuda'),
         ('benchmark t2,deploy=maybe', 'yes, no'),
         ('vis_cam seg.py seg.py', 'seg.py'),
+        (f'vis_cam {IMAGE} seg.py@64', 'seg.py@64'),
         ('analyze_logs gone', 'gone'),
     ],
 )
@@ -129,3 +134,6 @@ def test_analyze_logs(call, tmp_path):
     assert said.startswith((tmp_path / 'a.md').read_text())
     shown(tmp_path / 'figures/curves.png')
     assert 'mIoU' in call('analyze_logs', 'run', '--keys', 'mIoU')
+    assert 'suffix' in call('analyze_logs', 'run', '--out', 'figures')
+    (folder / 'scalars.json').write_text('\0\0\n')
+    assert 'scalars.json' in call('analyze_logs', 'run')

@@ -33,7 +33,9 @@ def test_table_and_figure(compare, tmp_path, monkeypatch):
 def test_what_is_refused(compare, monkeypatch, capsys):
     monkeypatch.setattr(subprocess, 'run', pytest.fail)
     gone = ['--cfg-options', 'val_dataloader.dataset.data_root=gone']
-    for args, named in ((gone, 'gone'), (['--report-only'], 'no finished')):
+    twice = ['host:resnet18', 'timm:resnet18']  # in one folder
+    jobs = (gone, 'gone'), (['--report-only'], 'no finished'), (twice, 'timm')
+    for args, named in (*jobs, (['b1@96'], 'size')):
         with pytest.raises(SystemExit):
             compare('t2', *args)
         assert named in capsys.readouterr().err

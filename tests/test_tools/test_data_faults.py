@@ -152,3 +152,5 @@ def test_check_lists_every_fault(faulty, tool, capsys, tmp_path):
         assert rows[number][1].endswith(f'{number}.png')
         assert what in rows[number][2]
     assert f'Faults: {len(rows)}' in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([config, '--splits', 'val', '--cfg-options', 'val_dataloader='])

@@ -76,15 +76,18 @@ def test_program_for_a_device(exported, repo, workspace, tmp_path, name):
     drawn, plain = cv2.imread(str(result)), cv2.imread(str(image))
     assert drawn.shape == plain.shape
     assert np.abs(drawn.astype(int) - plain).max() > 50
+    assert subprocess.run([*command, image, tmp_path / 'x']).returncode == 1
 
 
-def test_weights_of_another_model(workspace, main, capsys, tmp_path):
+@pytest.mark.parametrize('wrong', ['fit', 'test_dataloader'])
+def test_what_is_refused(workspace, main, capsys, tmp_path, wrong):
     weights, out = tmp_path / 'x.pth', tmp_path / 'x.onnx'
     torch.save(dict(state_dict=dict(x=torch.ones(1))), weights)
+    more = ('--cfg-options', f'{wrong}=None')
     with pytest.raises(SystemExit) as ended:
-        main('deploy/export_onnx', workspace / 'seg.py', weights, out)
+        main('deploy/export_onnx', workspace / 'seg.py', weights, out, *more)
     assert ended.value.code == 2 and not out.exists()
-    assert 'does not fit' in capsys.readouterr().err
+    assert wrong in capsys.readouterr().err
 
 
 def test_int8_and_fp16_from_the_exported_file(

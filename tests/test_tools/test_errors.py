@@ -63,6 +63,7 @@ CLASSES = 'train_dataloader.dataset.classes=[a,b,c]'
 BATCH = 'train_dataloader.batch_size=99 train_dataloader.drop_last=True'
 OPTIMIZER = 'optim_wrapper.optimizer.type'
 DECAY = 'optim_wrapper.paramwise_cfg.norm_decay_mult'
+NO_TEST = 'test_dataloader=None test_cfg=None test_evaluator=None'
 FILES = (
     'val_evaluator.ann_file=gone.json '
     'train_dataloader.dataset.dataset.ann_file=none.json '
@@ -90,6 +91,11 @@ KEYS = ' '.join(part.partition('=')[0] for part in FILES.split())
         ('test cls.py fitting.pth --tta --show-dir drawn', '--tta'),
         ('test det.py fitting.pth --tta', 'model.roi_head.mask_head=None'),
         ('test cls.py part.pth', 'head.fc.bias'),
+        ('test cls.py part.pth --runtime openvino', '--runtime'),
+        ('test cls.py net.onnx --compile', '--compile'),
+        ('test cls.py fitting.pth --out x.json', 'pkl'),
+        ('test cls.py fitting.pth --show-dir x.png', 'x.png'),
+        (f'test cls.py part.pth --cfg-options {NO_TEST}', 'test_dataloader'),
         ('test cls.py net.onnx --cfg-options model.a=1', 'model.a net.onnx'),
         (
             'image_demo full cls.py net.onnx --cfg-options model.a=1',

@@ -42,14 +42,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     add('--device', default=get_device(), help='device to compute on')
     args = parser.parse_args(argv)
     with user_errors(parser):
-        device, size = check_device(args.device), (args.size, args.size)
-        specs = [parse_network(text) for text in args.networks]
+        device, sizes = check_device(args.device), set()
+        specs = [parse_network(text, ['size']) for text in args.networks]
         names = args.names or [spec.label for spec in specs]
         if len(names) != len(specs):
             raise ValueError(f'--names takes {len(specs)}, got {len(names)}.')
         fields = {}
         for spec, name in zip(specs, names, strict=True):
+            name = f'{name}, {spec.weights}'
+            if name in fields:
+                raise ValueError(f'Two networks are {name}; give --names.')
             module, _ = build_network(spec, features=True)
+            size = spec.size or (args.size, args.size)
+            sizes.add(f'{size[0]} x {size[1]}')
             channels = input_channels(module)
             images = random_images(channels, args.num_images, size)[:, None]
             if args.images and channels != 3:
@@ -63,7 +68,6 @@ def main(argv: Sequence[str] | None = None) -> None:
             if not spec.checkpoint:
                 wake_branches(module)
             module.to(device).requires_grad_(False)
-            name = f'{name}, {spec.weights}'
             print(name)
             images = [image.to(device) for image in images]
             fields[name] = receptive_fields(
@@ -72,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             print()
         kind = 'images' if args.images else 'noise images'
         title = f'Effective receptive field, {len(images)} {kind} of '
-        title += f'{args.size} x {args.size} px'
+        title += f'{" and ".join(sorted(sizes))} px'
         draw_fields(fields, args.out, title)
     print(f'{field_table(fields)}\n\nThe figure is {args.out}')
 

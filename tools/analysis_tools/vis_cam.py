@@ -31,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with user_errors(parser):
         device = check_device(args.device)
         weights = f'={args.checkpoint}' if args.checkpoint else ''
-        spec = parse_network(args.network + weights)
+        spec = parse_network(args.network + weights, ['size'])
+        if spec.size and spec.kind == 'config':
+            raise ValueError(f'{spec.text}: its test pipeline says the size.')
         model, size = build_network(spec)
         model.to(device)
         image, target, layers = compute_cam(

@@ -10,18 +10,26 @@ import onnxruntime
 if len(sys.argv) != 4:
     sys.exit(__doc__)
 network, source, result = sys.argv[1:]
-session = onnxruntime.InferenceSession(network)
-about = session.get_modelmeta().custom_metadata_map.get('mmmobilemamba', '{}')
-about, image = json.loads(about), cv2.imread(source)
+try:
+    session = onnxruntime.InferenceSession(network)
+    stored = session.get_modelmeta().custom_metadata_map
+    about = json.loads(stored.get('mmmobilemamba', '{}'))
+except Exception as error:
+    sys.exit(f'{network} cannot be used: {error}')
+image = cv2.imread(source)
 if image is None:
     sys.exit(f'{source} is no image that OpenCV reads')
-if not about.get('preprocess') or about['channels'] != 3:
+fits = about.get('preprocess') and about['kind'] != 'backbone'
+if not fits or about['channels'] != 3:
     sys.exit(f'{network}: export a network of RGB images with --preprocess')
 size, names = about['size'], about['classes'] or range(10000)
 scaled = cv2.resize(image, size[::-1]) if size else image  # None: any size
 found = session.run(None, {'image': scaled.transpose(2, 0, 1)[None]})
 if about['kind'] == 'segmentor':  # logits, one map per class
-    labels = found[0][0].argmax(0).astype(np.uint8)
+    logits, least = found[0][0], about['threshold']
+    if len(logits) == 1:  # of the objects, beside what is none
+        logits = np.insert(logits, 0, np.log(least / (1 - least)), axis=0)
+    labels = logits.argmax(0).astype(np.uint8)
     labels = cv2.resize(labels, image.shape[1::-1], interpolation=0)
     colours = np.random.default_rng(0).integers(256, size=(256, 3))
     colours = np.array(about['palette'] or colours)[labels][..., ::-1]
@@ -38,5 +46,6 @@ else:  # scores of the classes
     best = int(found[0][0].argmax())
     text = f'{names[best]} {found[0][0][best]:.2f}'
     cv2.putText(image, text, (5, 20), 0, 0.5, (0, 0, 255))
-cv2.imwrite(result, image)
+if not cv2.haveImageWriter(result) or not cv2.imwrite(result, image):
+    sys.exit(f'{result} cannot be written')
 print(f'Drawn: {result}')

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import sys
 from collections.abc import Iterator, Sequence
 
 from mmengine.registry import init_default_scope
@@ -12,7 +13,12 @@ from mmmobilemamba.apis.config import load_config
 from mmmobilemamba.checkpoints.atomic import atomic_write
 from mmmobilemamba.datasets.audit import Report, audit
 from mmmobilemamba.datasets.checked_pipeline import heads_of
-from mmmobilemamba.datasets.data_paths import check_data, find_parts, type_name
+from mmmobilemamba.datasets.data_paths import (
+    check_data,
+    find_datasets,
+    find_parts,
+    type_name,
+)
 
 SHOWN = 20
 
@@ -58,27 +64,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     add('--out', help=text)
     add_cfg_options(parser)
     args = parser.parse_args(argv)
+    # A name of a file may be in another encoding.
+    sys.stdout.reconfigure(errors='backslashreplace')
     with user_errors(parser):
         cfg = load_config(args.config, args.cfg_options)
         check_data(cfg, args.splits)
+        if not any([*find_datasets(cfg, split)] for split in args.splits):
+            raise ValueError(f'{args.config} has no data of {args.splits}.')
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     found = one_class_faults(cfg.get('model') or {})
     faults = [('model', '', fault) for fault in found]
     for report in audit(cfg, args.splits, args.workers, track):
         print_report(report)
         faults += [(report.key, *fault) for fault in report.faults]
-    if args.out:
-        with atomic_write(args.out) as draft, open(draft, 'w') as file:
-            writer = csv.writer(file)
-            writer.writerow(('data set', 'file', 'fault'))
-            writer.writerows(faults)
-        print(f'The faults are in {args.out}')
     print(f'Faults: {len(faults)}' if faults else 'No faults found.')
     for key, path, what in faults[:SHOWN]:
         told = path and path in what
         print(f'- {what}' if told else f'- {path or key}: {what}')
     if len(faults) > SHOWN:
         print(f'- and {len(faults) - SHOWN} more; --out takes all')
+    if args.out:
+        options = dict(encoding='utf-8', errors='backslashreplace')
+        with user_errors(parser), atomic_write(args.out) as draft:
+            with open(draft, 'w', **options) as file:
+                writer = csv.writer(file)
+                writer.writerow(('data set', 'file', 'fault'))
+                writer.writerows(faults)
+        print(f'The faults are in {args.out}')
     return min(len(faults), 1)
 
 

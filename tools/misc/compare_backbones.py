@@ -41,14 +41,18 @@ def plan(args: argparse.Namespace) -> list[tuple[Compared, Path, str]]:
     check_data(base, ('train', 'val'))
     if 'max_iters' in base.train_cfg:
         # By default mmengine notes all evaluations at epoch 0 then.
-        base.default_hooks.logger.log_metric_by_epoch = False
+        logger = dict(type='LoggerHook', log_metric_by_epoch=False)
+        base.merge_from_dict({'default_hooks.logger': logger})
     args.out, size = args.out.absolute(), first_size(base)
     results, trainings = [], []
-    for spec in map(parse_network, dict.fromkeys(args.backbones)):
-        cfg = deepcopy(base)
+    for text in dict.fromkeys(args.backbones):
+        spec, cfg = parse_network(text, takes=()), deepcopy(base)
         swap_backbone(cfg, spec)
         cost = count_complexity(build_model(cfg), size)
         more = f', {spec.weights}' if spec.checkpoint else ''
+        if spec.label + more in [result.label for result in results]:
+            # They would share a work folder.
+            raise ValueError(f'{text}: {spec.label + more} is there already.')
         results.append(Compared(spec.label + more, cfg, cost))
     # Seed by seed, so that what is there early is fair.
     for seed, result in product(dict.fromkeys(args.seeds), results):
