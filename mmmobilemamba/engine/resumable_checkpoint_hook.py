@@ -1,5 +1,6 @@
 """Checkpoints from which a training goes on exactly."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -231,8 +232,8 @@ class ResumableCheckpointHook(CheckpointHook):
         for path in self._outdated:
             if path.is_dir():
                 shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            elif path.exists():
+                os.unlink(path)
         self._outdated.clear()
 
     def _restore(self, runner: Runner) -> None:

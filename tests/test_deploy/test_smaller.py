@@ -53,7 +53,8 @@ def quantised(network, images, tmp_path_factory):
 
 
 def test_int8_predicts_nearly_the_same(network, quantised, difference):
-    assert 0 < difference(quantised) < 0.05
+    # 0.03 with onnxruntime 1.31, 0.05 with 1.23, the last for Python 3.10.
+    assert 0 < difference(quantised) < 0.08
     assert quantised.stat().st_size < network.stat().st_size
 
 
