@@ -21,7 +21,9 @@ class Environment:
         venv.create(folder / 'env', with_pip=False)
         self.python = folder / 'env' / 'bin' / 'python'
         (self.site,) = folder.glob('env/lib/python*/site-packages')
-        (self.site / 'libraries.pth').write_text(f'{libraries}\n')
+        # Python 3.12 has no distutils, and mmengine takes setuptools'.
+        shim = 'import _distutils_hack; _distutils_hack.add_shim()'
+        (self.site / 'libraries.pth').write_text(f'{libraries}\n{shim}\n')
         self.work = folder / 'work'
         self.work.mkdir()
 
