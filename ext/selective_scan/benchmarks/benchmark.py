@@ -204,6 +204,9 @@ def main():
     help = 'time single scans of op 2 on a GPU, by type and layout'
     parser.add_argument('--scans', action='store_true', help=help)
     args = parser.parse_args()
+    wanted = args.scans or 'cuda' in (args.device or ())
+    if wanted and not torch.cuda.is_available():
+        parser.error('torch sees no GPU')
     if args.scans:
         time_scans()
         return
