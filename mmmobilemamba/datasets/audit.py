@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
-import cv2
+import mmcv
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
@@ -175,9 +175,8 @@ def _image_faults(load: Callable, sample: dict) -> Iterator[str]:
     if image is None or not os.path.isfile(path):
         return
     if image.max() < 16:  # dark, if the file has more than 8 bits
-        # Not imread, which crashes at names in another encoding.
-        content = np.fromfile(path, np.uint8)
-        stored = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+        # Not OpenCV's, which crashes at names in another encoding.
+        stored = mmcv.imread(path, 'unchanged')
         if stored is not None and stored.max() > image.max():
             values = f'values up to {stored.max()}, of more than 8 bits'
             yield f'{values}, come to {image.max()} of 255: scale them before'

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx
@@ -43,26 +43,9 @@ class Session:
         inside = self.metadata.get('preprocess')
         self.dtype = np.dtype(np.uint8 if inside else np.float32)
         self.output_names = [out.name for out in graph.output]
+        load = _load_openvino if runtime == 'openvino' else _load_onnxruntime
         try:
-            if runtime == 'openvino':
-                import openvino
-
-                # float32 where the processor could compute in bfloat16 too
-                options = dict(
-                    PERFORMANCE_HINT='LATENCY', INFERENCE_PRECISION_HINT='f32'
-                )
-                if threads is not None:
-                    options['INFERENCE_NUM_THREADS'] = threads
-                model = openvino.Core().compile_model(path, 'CPU', options)
-                self._run = lambda x: model([x], share_inputs=True).to_tuple()
-            else:
-                options = onnxruntime.SessionOptions()
-                options.log_severity_level = 3
-                options.intra_op_num_threads = threads or 0
-                session = onnxruntime.InferenceSession(
-                    path, options, providers=['CPUExecutionProvider']
-                )
-                self._run = lambda x: session.run(None, {'image': x})
+            self._run = load(path, threads)
         except ImportError:
             raise
         except Exception as error:  # the runtimes have types of their own
@@ -91,6 +74,29 @@ class Session:
             )
         values = self._run(np.ascontiguousarray(image, self.dtype))
         return dict(zip(self.output_names, values, strict=True))
+
+
+def _load_onnxruntime(path: str, threads: int | None) -> Callable:
+    """Return what maps an image to the values of the outputs, in order."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads or 0
+    session = onnxruntime.InferenceSession(
+        path, options, providers=['CPUExecutionProvider']
+    )
+    return lambda x: session.run(None, {'image': x})
+
+
+def _load_openvino(path: str, threads: int | None) -> Callable:
+    """Return the same, run by OpenVINO."""
+    import openvino
+
+    # float32 where the processor could compute in bfloat16 too
+    options = dict(PERFORMANCE_HINT='LATENCY', INFERENCE_PRECISION_HINT='f32')
+    if threads is not None:
+        options['INFERENCE_NUM_THREADS'] = threads
+    model = openvino.Core().compile_model(path, 'CPU', options)
+    return lambda x: model([x], share_inputs=True).to_tuple()
 
 
 def read_exported(path: str | os.PathLike) -> tuple[onnx.GraphProto, dict]:
